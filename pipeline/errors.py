@@ -1,0 +1,42 @@
+"""Every error the pipeline raises on purpose.
+
+``cli.py`` alone turns them into one line and exit code 1.
+
+DistilError
+├── ConfigError        a setting is unknown, out of range, or contradicts another
+├── PeopleError        an annotation file or an image header contradicts itself or the images
+│   └── ImageError     an image's bytes cannot be decoded whole
+├── TeacherError       a teacher cannot be loaded, or is set up wrongly for these people
+├── RunFolderError     a run folder cannot be resumed, or holds another run
+└── TrainingError      a loss or a gradient is no longer finite
+
+A message says what was wrong, what was expected, what was found and what to do, on one line.
+"""
+
+
+class DistilError(Exception):
+    """Base of the errors whose message is written for the person at the terminal."""
+
+
+class ConfigError(DistilError, ValueError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class PeopleError(DistilError, ValueError):
+    """An annotation file or an image header contradicts itself or the images."""
+
+
+class ImageError(PeopleError):
+    """An image's bytes cannot be decoded whole."""
+
+
+class TeacherError(DistilError, ValueError):
+    """A teacher cannot be loaded, or is set up wrongly for these people."""
+
+
+class RunFolderError(DistilError, ValueError):
+    """A run folder cannot be resumed, or holds another run."""
+
+
+class TrainingError(DistilError, ArithmeticError):
+    """A loss or a gradient is no longer finite."""
