@@ -1,0 +1,170 @@
+"""Configuration: one frozen pydantic model per stage, TOML in, JSON out.
+
+A setting comes from, later over earlier: the defaults of the model, a shipped preset, ``--config``
+(a TOML file), ``--set a.b=c``, and the few options of the command line. The configuration of a
+component stands beside the component.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import ConfigError
+
+
+class ComponentConfig(BaseModel):
+    """Settings of one part of a stage: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class StageConfig(ComponentConfig):
+    """All settings of one stage."""
+
+    resumable_changes: ClassVar[frozenset[str]] = frozenset()
+    """Dotted names (or their beginnings) that may differ when a run is resumed."""
+
+    def to_json(self) -> str:
+        """Return the whole configuration, defaults included, as indented JSON."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+StageT = TypeVar("StageT", bound=StageConfig)
+
+
+def load_config(
+    stage: type[StageT],
+    *,
+    preset: Path | None = None,
+    config_file: Path | None = None,
+    overrides: Sequence[str] = (),
+    fields: Mapping[str, object] | None = None,
+) -> StageT:
+    """Build the configuration of a stage from all its sources.
+
+    overrides: ``a.b=c``, where c is a TOML value or else a bare string.
+    fields: dotted name -> value of explicit options; None means not given.
+
+    Raises:
+        ConfigError: a source cannot be read, a name is unknown, or a value is out of range.
+    """
+    settings: dict[str, object] = {}
+    for path in (preset, config_file):
+        if path is not None:
+            _merge(settings, _read_toml(path))
+    for override in overrides:
+        name, value = _parse_override(override)
+        _assign(settings, name, value)
+    for name, value in (fields or {}).items():
+        if value is not None:
+            _assign(settings, name, value)
+    return validate_config(stage, settings)
+
+
+def validate_config(stage: type[StageT], settings: Mapping[str, object]) -> StageT:
+    """Build a configuration from nested settings; the first fault becomes a ConfigError."""
+    try:
+        return stage.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_first_fault(stage, error)) from error
+
+
+def parse_config(stage: type[StageT], text: str | bytes, source: str) -> StageT:
+    """Build a configuration from its JSON, as ``to_json`` wrote it.
+
+    source: where the text came from, for the message of a ConfigError.
+    """
+    try:
+        return stage.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_fault(stage, error)}") from error
+
+
+def changed_settings(old: StageConfig, new: StageConfig) -> Iterator[tuple[str, object, object]]:
+    """Yield (dotted name, old value, new value) of every setting that differs, in order."""
+    before, after = (
+        dict(_leaves(old.model_dump(mode="json"))),
+        dict(_leaves(new.model_dump(mode="json"))),
+    )
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _parse_override(override: str) -> tuple[str, object]:
+    name, separator, text = override.partition("=")
+    name, text = name.strip(), text.strip()
+    if not separator or not name:
+        raise ConfigError(
+            f"--set {override!r} is not of the form name=value, for example epochs=10"
+        )
+    try:
+        return name, tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return name, text
+
+
+def _merge(settings: dict[str, object], more: Mapping[str, object]) -> None:
+    for name, value in more.items():
+        branch = settings.get(name)
+        if isinstance(value, dict) and isinstance(branch, dict):
+            _merge(branch, value)
+        else:
+            settings[name] = value
+
+
+def _assign(settings: dict[str, object], dotted_name: str, value: object) -> None:
+    *parents, leaf = dotted_name.split(".")
+    branch = settings
+    for parent in parents:
+        below = branch.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{dotted_name} is set, but {parent} is a value, not a group")
+        branch = below
+    branch[leaf] = value
+
+
+def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    # Indices of tuples are part of the location but not of a dotted name.
+    location = [str(part) for part in fault["loc"]]
+    name = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        owner = _model_at(stage, location[:-1])
+        known = ", ".join(owner.model_fields) if owner else "none"
+        return f"unknown setting {name}; known here: {known}"
+    if fault["type"] == "missing":
+        return f"the setting {name} is required but not given"
+    what = f"the setting {name} is {fault['input']!r}" if name else "the settings do not fit"
+    return f"{what}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _model_at(stage: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    owner = stage
+    for part in location:
+        field = owner.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        owner = annotation
+    return owner
+
+
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,113 @@
+"""Image files: their names, their sizes and their pixels, read strictly.
+
+An image is decoded whole or not at all: half a photograph, filled up with grey, would be cached and
+trained on without a word. EXIF rotation is ignored, as annotations are drawn on the stored pixels.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.errors import ImageError, PeopleError
+
+# Pillow warns where it guesses (a decompression bomb, a malformed container); a guess is no image.
+# Set once and for Pillow alone: `warnings.catch_warnings` is not safe in decoding threads.
+warnings.filterwarnings("error", module=r"PIL\.")
+
+# No format whose reader starts another program (EPS), or renders (WMF).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Modes of 8 bits a channel or fewer; Pillow would clip the others to white instead of scaling them.
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_MODES_WITH_PALETTE = ("P", "PA")
+_MOST_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 0.25 GiB of RGB
+
+_Result = TypeVar("_Result")
+
+
+def decode_image(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file whole, or raise ``ImageError``.
+
+    Returns:
+        (H, W, 3) uint8, RGB; greyscale, palette, CMYK and transparent images are converted.
+    """
+    return _read(path, _pixels)
+
+
+def image_size_hw(path: Path) -> tuple[int, int]:
+    """Read an image's size from its header, EXIF rotation ignored, or raise ``ImageError``."""
+    return _read(path, _size_hw)
+
+
+def sha256_file(path: Path) -> str:
+    """Digest a file's bytes, as 64 hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        raise ImageError(_unreadable(path, cause)) from cause
+
+
+def resolve_image(folder: Path, name: str) -> Path:
+    """Join an image's name to its folder; refuse a name that leaves the folder.
+
+    The check is on the name alone: folder and images may be symbolic links. A backslash is a plain
+    character.
+    """
+    check_image_name(name)
+    return folder / name
+
+
+def check_image_name(name: str) -> None:
+    """Refuse a name that is no path inside the image folder, or that no file can have."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        reason = "leaves the image folder"
+    elif not path.parts:
+        reason = "is empty"
+    elif "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        reason = "holds a character that no file name can hold"
+    else:
+        return
+    raise PeopleError(
+        f"image name {name!r} {reason}: expected a path relative to the image folder, without '..'"
+    )
+
+
+def _read(path: Path, read: Callable[[Image.Image], _Result]) -> _Result:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > _MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels are more than {_MOST_PIXELS}")
+            return read(image)
+    except MemoryError:
+        raise
+    except Exception as cause:  # damaged bytes make Pillow's readers raise nearly anything
+        raise ImageError(_unreadable(path, cause)) from cause
+
+
+def _size_hw(image: Image.Image) -> tuple[int, int]:
+    return image.height, image.width
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode not in _MODES:
+        raise ValueError(f"pixels of mode {image.mode} have more than 8 bits; convert it to 8 bits")
+    image.load()
+    if image.mode in _MODES_WITH_PALETTE:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _unreadable(path: Path, cause: Exception) -> str:
+    if isinstance(cause, OSError) and cause.strerror:
+        reason = cause.strerror
+    else:
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+    return f"image {str(path)!r} cannot be read: {reason}; replace the file, or leave it out"

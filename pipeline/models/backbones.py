@@ -1,0 +1,90 @@
+"""Convolutional backbones: a stem of two strided convolutions, then residual stages.
+
+``stem_net`` is the stem and first stage of HRNet (Sun et al., CVPR 2019) under its public parameter
+names, as used by TokenPose-S and DistilPose-S; ``small_net`` is ours, for inputs of 128 x 96.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+
+
+class Stage(NamedTuple):
+    """Residual blocks of one kind; the first carries the stride."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    planes: int
+    num_blocks: int
+    stride: int
+
+
+class ConvBackbone(nn.Module):
+    """Turn images into a feature map of ``num_channels`` at 1 / ``stride`` of their size."""
+
+    def __init__(self, stem_channels: tuple[int, int], stages: Sequence[Stage]) -> None:
+        super().__init__()
+        first, second = stem_channels
+        self.conv1 = nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(second)
+        self.num_channels = second
+        self.stride = 4
+        self.stage_names = [f"layer{number}" for number in range(1, len(stages) + 1)]
+        for name, stage in zip(self.stage_names, stages, strict=True):
+            self.add_module(name, _build_stage(self.num_channels, stage))
+            self.num_channels = stage.planes * stage.block.expansion
+            self.stride *= stage.stride
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the feature map.
+
+        images: (B, 3, H, W), crop frame, normalised.
+        Returns (B, C, H / stride, W / stride), channels last in memory.
+        """
+        # Channels last: the encoder then cuts patches of whole rows of channels.
+        features = images.contiguous(memory_format=torch.channels_last)
+        features = self.bn1(self.conv1(features)).relu_()
+        features = self.bn2(self.conv2(features)).relu_()
+        for name in self.stage_names:
+            features = self.get_submodule(name)(features)
+        return features
+
+
+def stem_net() -> ConvBackbone:
+    """Build HRNet's stem and first stage: stride 4, 256 channels."""
+    return ConvBackbone((64, 64), [Stage(Bottleneck, 64, num_blocks=4, stride=1)])
+
+
+def small_net() -> ConvBackbone:
+    """Build a stem and two strided residual blocks: stride 16, 128 channels.
+
+    A strided backbone leaves the mean pose several times sooner than long token sequences do.
+    """
+    stages = [
+        Stage(BasicBlock, 64, num_blocks=1, stride=2),
+        Stage(BasicBlock, 128, num_blocks=1, stride=2),
+    ]
+    return ConvBackbone((16, 32), stages)
+
+
+def _build_stage(in_channels: int, stage: Stage) -> nn.Sequential:
+    out_channels = stage.planes * stage.block.expansion
+    downsample = None
+    if stage.stride != 1 or in_channels != out_channels:
+        downsample = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride=stage.stride, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+    blocks = [stage.block(in_channels, stage.planes, stage.stride, downsample)]
+    blocks += [stage.block(out_channels, stage.planes) for _ in range(stage.num_blocks - 1)]
+    return nn.Sequential(*blocks)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

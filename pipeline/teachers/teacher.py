@@ -1,0 +1,227 @@
+"""A teacher: a heatmap network, and everything that must be known to ask it and read its answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import TeacherError
+from pipeline.geometry import (
+    Affine,
+    HeatmapFrame,
+    SizeHW,
+    apply,
+    crop_to_heatmap,
+    invert,
+    mirror_gap,
+)
+from pipeline.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class TeacherSettings(BaseModel):
+    """How a teacher is asked. What the network's own file says fills the fields left at None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_size_hw: tuple[int, int] | None = None
+    """Crop size; needed only where the model's height and width are dynamic."""
+    output_name: str | None = None
+    """Which of several outputs holds the heatmaps."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    scale: float = Field(1 / 255, gt=0)
+    """Pixels are multiplied by this before the mean is taken off."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    heatmap_activation: Literal["none", "sigmoid"] = "none"
+    heatmap_gain: float = Field(1.0, gt=0)
+    """Heat is multiplied by this after the activation; peaks near 1 are assumed."""
+    heatmap_frame: HeatmapFrame | None = None
+    """Where heatmaps put a crop point; None: the network's own, msra for ONNX files."""
+    flip_test: bool = False
+    """Average with the mirrored-back maps of the mirrored crop."""
+    flip_shift: int | None = Field(None, ge=0)
+    """Whole cells the mirrored-back maps move right; None: 1 for msra, 0 for the others."""
+    decoding: Decoding = "dark"
+    batch_size: int = Field(32, ge=1)
+    """Crops per forward pass; the last batch is padded, so every pass has the same arithmetic."""
+    num_threads: int | None = Field(None, ge=1)
+    """Threads of one forward pass; None: the library's choice."""
+
+
+class HeatmapNetwork(Protocol):
+    """Crops in, raw heatmaps out; the two implementations know nothing of frames or flips."""
+
+    kind: str
+    architecture: str
+    sha256: str
+    input_size_hw: SizeHW
+    heatmap_size_hw: SizeHW
+    num_keypoints: int
+    heatmap_frame: HeatmapFrame
+    fixed_batch_size: int | None
+
+    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+        ...
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What a teacher says of a batch of crops."""
+
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
+    confidences: NDArray[np.float32]  # (B, K), heat of the highest cell
+    keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels, sub-pixel
+
+
+class Teacher:
+    """A heatmap network together with its settings, resolved."""
+
+    def __init__(self, network: HeatmapNetwork, settings: TeacherSettings) -> None:
+        frame = settings.heatmap_frame or network.heatmap_frame
+        shift = settings.flip_shift
+        self.network = network
+        self.settings = settings.model_copy(
+            update={
+                "heatmap_frame": frame,
+                "input_size_hw": network.input_size_hw,
+                "flip_shift": (1 if frame == "msra" else 0) if shift is None else shift,
+                "batch_size": network.fixed_batch_size or settings.batch_size,
+            }
+        )
+        self.frame: HeatmapFrame = frame
+        self.input_size_hw = network.input_size_hw
+        self.heatmap_size_hw = network.heatmap_size_hw
+        self.num_keypoints = network.num_keypoints
+        self.crop_to_heatmap: Affine = crop_to_heatmap(
+            frame, self.input_size_hw, self.heatmap_size_hw
+        )
+        self._mean = np.array(settings.mean, np.float32)
+        self._std = np.array(settings.std, np.float32)
+
+    @property
+    def expected_mirror_gap(self) -> float:
+        """Cells between a map's peak and its mirrored-back twin's that the frame implies."""
+        return mirror_gap(self.crop_to_heatmap, self.input_size_hw[1], self.heatmap_size_hw[1])
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the heatmaps and the points read from them, as JSON values."""
+        settings = self.settings.model_dump(
+            mode="json", exclude={"batch_size", "num_threads", "output_name"}
+        )
+        return {
+            "kind": self.network.kind,
+            "architecture": self.network.architecture,
+            "sha256": self.network.sha256,
+            "num_keypoints": self.num_keypoints,
+            "heatmap_size_hw": list(self.heatmap_size_hw),
+            "output_name": self.settings.output_name,
+            **settings,
+        }
+
+    def execution_recipe(self) -> dict[str, Any]:
+        """Return what moves the last bits of the heatmaps, as JSON values."""
+        return self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
+
+    def observe(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> TeacherOutput:
+        """Look at crops and decode what is seen.
+
+        crops: (B, H, W, 3) uint8, RGB.
+        flip_indices: used by the flip test alone.
+        """
+        heatmaps = self.heatmaps(crops)
+        if self.settings.flip_test:
+            twins = self.heatmaps(crops[:, :, ::-1])
+            shift = self.settings.flip_shift or 0
+            twins = mirror_heatmaps(twins, flip_indices, shift)
+            heatmaps = np.float32(0.5) * (heatmaps + twins)
+        return TeacherOutput(heatmaps, *self.decode(heatmaps)[::-1])
+
+    def decode(
+        self, heatmaps: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return (B, K, 2) points in crop pixels and (B, K) peaks; NaN for maps not finite."""
+        is_finite = np.isfinite(heatmaps).all(axis=(2, 3))
+        points, peaks = decode_heatmaps(
+            heatmaps if is_finite.all() else np.nan_to_num(heatmaps), self.settings.decoding
+        )
+        points = apply(invert(self.crop_to_heatmap), points)
+        points[~is_finite] = np.nan
+        peaks[~is_finite] = np.nan
+        return points, peaks
+
+    def heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, K, Hh, Wh) heatmaps of one unflipped pass, in batches of one fixed size."""
+        batch_size = self.settings.batch_size
+        batches = []
+        for start in range(0, len(crops), batch_size):
+            batch = crops[start : start + batch_size]
+            missing = batch_size - len(batch)
+            padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+            batches.append(self.network.forward(self.preprocess(padded))[: len(batch)])
+        heatmaps = np.concatenate(batches)
+        if self.settings.heatmap_activation == "sigmoid":
+            heatmaps = np.float32(1) / (np.float32(1) + np.exp(-heatmaps))
+        if self.settings.heatmap_gain != 1:
+            heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
+        return heatmaps
+
+    def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""
+        if self.settings.channel_order == "bgr":
+            crops = crops[..., ::-1]
+        pixels = crops.astype(np.float32) * np.float32(self.settings.scale)
+        return np.ascontiguousarray(((pixels - self._mean) / self._std).transpose(0, 3, 1, 2))
+
+
+def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
+    """Open an ONNX file, or the weights or run folder of a teacher trained here.
+
+    Raises:
+        TeacherError: the file is missing, is of no known kind, or is no heatmap network.
+    """
+    if not path.exists():
+        raise TeacherError(
+            f"teacher {path} does not exist; expected a .onnx file, a .safetensors file or the run "
+            "folder of `distil train-teacher`"
+        )
+    if path.suffix == ".onnx":
+        from pipeline.teachers.onnx_network import OnnxNetwork  # onnxruntime is an extra
+
+        return Teacher(OnnxNetwork(path, settings), settings)
+    if path.is_dir() or path.suffix == ".safetensors":
+        from pipeline.teachers.torch_network import TorchNetwork  # imports torch
+
+        network = TorchNetwork(path, settings)
+        return Teacher(network, settings.model_copy(update=network.preprocessing))
+    raise TeacherError(
+        f"teacher {path} is of no known kind; expected a .onnx file, a .safetensors file or the "
+        "run folder of `distil train-teacher`"
+    )
+
+
+def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:
+    """Refuse a teacher whose number of heatmaps is not the category's number of keypoints."""
+    if teacher.num_keypoints != len(keypoint_names):
+        raise TeacherError(
+            f"the teacher gives {teacher.num_keypoints} heatmaps and the category has "
+            f"{len(keypoint_names)} keypoints ({', '.join(keypoint_names[:3])}, ...); use one "
+            "trained on these keypoints"
+        )
+
+
+def require_settings(settings: TeacherSettings, known: Mapping[str, Any], source: Path) -> None:
+    """Refuse settings that contradict what the network's own file says."""
+    for field, value in known.items():
+        given = getattr(settings, field)
+        if given is not None and value is not None and given != value:
+            raise TeacherError(
+                f"{field} is {given} but {source} says {value}; leave the option out"
+            )

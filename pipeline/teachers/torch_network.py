@@ -1,0 +1,61 @@
+"""A teacher trained by `distil train-teacher`, from its weights or its run folder."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.checkpoints import load_network
+from pipeline.errors import TeacherError
+from pipeline.geometry import HeatmapFrame, SizeHW
+from pipeline.run_folder import RunFolder
+from pipeline.teachers.teacher import TeacherSettings, require_settings
+
+
+class TorchNetwork:
+    """A trained TokenPose as a heatmap network; its checkpoint states sizes, frame and pixels."""
+
+    kind = "torch"
+    fixed_batch_size: int | None = None
+
+    def __init__(self, path: Path, settings: TeacherSettings) -> None:
+        weights = RunFolder(path).best_weights if path.is_dir() else path
+        module, info = load_network(weights)
+        if info.kind != "teacher" or info.heatmap_size_hw is None or info.heatmap_frame is None:
+            raise TeacherError(
+                f"{weights} holds a {info.kind}; expected a teacher from `distil train-teacher`"
+            )
+        require_settings(
+            settings,
+            {"input_size_hw": info.input_size_hw, "heatmap_frame": info.heatmap_frame},
+            weights,
+        )
+        self._module = module.eval()
+        self.architecture: str = info.architecture
+        self.sha256 = sha256_of_tensors(module)
+        self.input_size_hw: SizeHW = info.input_size_hw
+        self.heatmap_size_hw: SizeHW = info.heatmap_size_hw
+        self.heatmap_frame: HeatmapFrame = info.heatmap_frame
+        self.num_keypoints = len(info.keypoint_names)
+        self.preprocessing: dict[str, Any] = {"mean": info.rgb_mean, "std": info.rgb_std}
+        self._num_threads = settings.num_threads
+
+    @torch.inference_mode()
+    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+        if self._num_threads is not None:
+            torch.set_num_threads(self._num_threads)
+        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        return np.asarray(self._module(batch).numpy(), np.float32)
+
+
+def sha256_of_tensors(module: torch.nn.Module) -> str:
+    """Return the sha256 over a module's tensors, with their names, types and shapes, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

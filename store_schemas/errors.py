@@ -1,0 +1,30 @@
+"""Every error a teacher store raises on purpose.
+
+StoreError             also raised itself: a store cannot be written where, or as, it was asked to
+├── SchemaError        metadata is not what this program's schema implies
+├── IdentityError      the store was made from something else than what is asked for now
+├── IncompleteError    something was not written yet, or could not be
+└── CorruptError       bytes are missing, torn or altered; names the shard and the row
+
+A message says what was wrong, what was expected, what was found and what to do, on one line.
+"""
+
+
+class StoreError(Exception):
+    """Base of what a teacher store refuses; itself: it cannot be written as it was asked to."""
+
+
+class SchemaError(StoreError, ValueError):
+    """Metadata is not what this program's schema implies."""
+
+
+class IdentityError(StoreError, ValueError):
+    """The store was made from something else than what is asked for now."""
+
+
+class IncompleteError(StoreError):
+    """A shard or a view was not written yet, or its teacher gave nothing to write."""
+
+
+class CorruptError(StoreError):
+    """Bytes of the store are missing, torn or altered."""

@@ -1,0 +1,102 @@
+"""Metadata of a store that nobody vouches for: parsed in bounds, compared with what is implied."""
+
+import json
+from typing import Any
+
+from store_schemas.errors import SchemaError
+from store_schemas.identity import canonical_json, flatten
+
+MAX_METADATA_BYTES = 1 << 20
+MAX_DEPTH = 24
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
+    """Return a JSON object, refusing what a careful writer never writes.
+
+    Raises:
+        SchemaError: too large or deep, no JSON object, a repeated key, or a NaN.
+    """
+    if len(data) > MAX_METADATA_BYTES:
+        raise SchemaError(f"{name} must have at most {MAX_METADATA_BYTES} bytes, got {len(data)}")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"{name} must be JSON, got: {error}") from error
+    if not isinstance(value, dict):
+        raise SchemaError(f"{name} must be a JSON object, got {type(value).__name__}")
+    _check_depth(value, name)
+    return value
+
+
+def check_metadata(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+    """Compare a ``zarr.json`` with the one that schema and identity imply.
+
+    Raises:
+        SchemaError: names the first field that differs, expected and got.
+    """
+    want, got = flatten(expected), flatten(found)
+    for field in sorted(want.keys() | got.keys()):
+        if field not in want:
+            raise SchemaError(f"{name}: field '{field}' is not part of the schema")
+        if field not in got:
+            raise SchemaError(f"{name}: field '{field}' is missing")
+        if canonical_json(want[field]) != canonical_json(got[field]):
+            raise SchemaError(
+                f"{name}: field '{field}' must be {_short(want[field])}, got {_short(got[field])}"
+            )
+
+
+def take_int(mapping: dict[str, Any], field: str, name: str) -> int:
+    """Return a whole number in [0, 2^40] of a parsed object, or raise SchemaError."""
+    value = mapping.get(field)
+    if type(value) is not int or not 0 <= value <= 1 << 40:
+        raise SchemaError(f"{name}: '{field}' must be a whole number, got {_short(value)}")
+    return value
+
+
+def take_size_hw(mapping: dict[str, Any], field: str, name: str) -> tuple[int, int]:
+    """Return a (h, w) of 1 to 65,536 pixels each of a parsed object, or raise SchemaError."""
+    value = mapping.get(field)
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(type(side) is int and 1 <= side <= 1 << 16 for side in value)
+    ):
+        raise SchemaError(f"{name}: '{field}' must be [height, width], got {_short(value)}")
+    return value[0], value[1]
+
+
+def take_object(mapping: dict[str, Any], field: str, name: str) -> dict[str, Any]:
+    """Return an object inside a parsed object, or raise SchemaError."""
+    value = mapping.get(field)
+    if not isinstance(value, dict):
+        raise SchemaError(f"{name}: '{field}' must be an object, got {_short(value)}")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is repeated")
+    return result
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check_depth(value: dict[str, Any], name: str) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inside = [list(v.values()) if isinstance(v, dict) else v for v in level]
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise SchemaError(f"{name} must nest at most {MAX_DEPTH} levels deep")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

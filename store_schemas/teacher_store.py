@@ -1,0 +1,292 @@
+"""Schema ``1-draft`` of the teacher store: names, types, shapes, chunk grids and codecs.
+
+A Zarr v3 group (https://zarr-specs.readthedocs.io, core 3.0 and the codecs ``bytes``, ``blosc``,
+``crc32c`` and ``sharding_indexed``). ``array_specs`` is the single source: writer, reader and the
+checked-in metadata all follow it. Arrays are chunked along their first axis only.
+
+V counts the plain evaluation crop, view 0, too.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store_schemas.errors import SchemaError
+
+SCHEMA = "1-draft"
+
+ROWS_PER_CHUNK = 65_536
+"""Rows of one chunk under ``people/`` and ``views/``; fewer only where the array has fewer."""
+VIEWS_PER_SHARD = 1024
+BYTES_PER_SHARD = 64 * 2**20
+HEATMAP_FILL = 255
+"""A filled map has no valid scale, so a hole can never look like a map without heat."""
+
+OUTPUT_COLUMNS = ("scale", "confidence", "x", "y")
+TEACHER_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
+"""Arrays of a teacher, in the order in which a shard's files are published and listed."""
+
+TEACHER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class Status(IntEnum):
+    """What became of one view."""
+
+    NOT_WRITTEN = 0
+    OK = 1
+    IMAGE_UNREADABLE = 2
+    OUTPUT_NOT_FINITE = 3
+
+    @property
+    def words(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class StoreDimensions:
+    """Every size that the shapes of a store follow from."""
+
+    num_instances: int
+    num_images: int
+    num_ignored: int
+    name_length: int
+    """Bytes of the longest image name."""
+    num_views: int
+    """V, view 0 included."""
+    num_keypoints: int
+    heatmap_size_hw: tuple[int, int]
+    rows_per_shard: int
+
+    def __post_init__(self) -> None:
+        at_least_one = {
+            "num_instances": self.num_instances,
+            "num_images": self.num_images,
+            "name_length": self.name_length,
+            "num_views": self.num_views,
+            "num_keypoints": self.num_keypoints,
+            "heatmap_size_hw": min(self.heatmap_size_hw),
+            "rows_per_shard": self.rows_per_shard,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise SchemaError(f"{name} of a teacher store must be at least 1, got {value}")
+        most = default_rows_per_shard(self.num_views, self.num_keypoints, self.heatmap_size_hw)
+        if self.rows_per_shard > most:
+            raise SchemaError(
+                f"rows_per_shard must be at most {most} ({VIEWS_PER_SHARD} views or "
+                f"{BYTES_PER_SHARD} bytes of heatmaps), got {self.rows_per_shard}"
+            )
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_instances // self.rows_per_shard)
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """(K, Hh, Wh)."""
+        return (self.num_keypoints, *self.heatmap_size_hw)
+
+    def shard_rows(self, shard: int) -> range:
+        """Return the instances of a shard.
+
+        Raises:
+            IndexError: the store has no such shard.
+        """
+        if not 0 <= shard < self.num_shards:
+            raise IndexError(f"shard must be in 0..{self.num_shards - 1}, got {shard}")
+        start = shard * self.rows_per_shard
+        return range(start, min(start + self.rows_per_shard, self.num_instances))
+
+
+def default_rows_per_shard(
+    num_views: int, num_keypoints: int, heatmap_size_hw: tuple[int, int]
+) -> int:
+    """Return how many people make a shard of about a thousand views and at most 64 MiB."""
+    bytes_of_view = num_keypoints * math.prod(heatmap_size_hw)
+    views = max(1, min(VIEWS_PER_SHARD, BYTES_PER_SHARD // bytes_of_view))
+    return max(1, views // num_views)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of the store, complete: its ``zarr.json`` follows from it."""
+
+    path: str
+    """Name below the store's root, with forward slashes."""
+    dtype: str
+    """Zarr v3 data type, also numpy's name of it; on disk always little-endian."""
+    shape: tuple[int, ...]
+    rows_per_chunk: int
+    dimension_names: tuple[str, ...]
+    fill_value: int | bool | str = 0
+    is_sharded: bool = False
+    """One inner chunk per view, i.e. per index of the first two axes."""
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape that one file holds, padding included."""
+        return (self.rows_per_chunk, *self.shape[1:])
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.shape[0] // self.rows_per_chunk)
+
+    @property
+    def numpy_dtype(self) -> "np.dtype[Any]":
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def bytes_per_row(self) -> int:
+        return math.prod(self.shape[1:]) * self.numpy_dtype.itemsize
+
+    def chunk_key(self, chunk: int) -> str:
+        """Return the file name of a chunk inside the array's folder."""
+        return ".".join(["c", str(chunk), *["0"] * (len(self.shape) - 1)])
+
+    def chunk_rows(self, chunk: int) -> range:
+        """Return the rows that a chunk holds, without padding."""
+        start = chunk * self.rows_per_chunk
+        return range(start, min(start + self.rows_per_chunk, self.shape[0]))
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the array's ``zarr.json``."""
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": list(self.chunk_shape)},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": self.fill_value,
+            "codecs": self._codecs(),
+            "attributes": {},
+            "dimension_names": list(self.dimension_names),
+        }
+
+    def _codecs(self) -> list[dict[str, Any]]:
+        little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+        checksum: dict[str, Any] = {"name": "crc32c"}
+        if not self.is_sharded:
+            one_byte = self.numpy_dtype.itemsize == 1
+            return [{"name": "bytes"} if one_byte else little, checksum]
+        blosc = {
+            "typesize": 1,
+            "cname": "zstd",
+            "clevel": 5,
+            "shuffle": "noshuffle",
+            "blocksize": 0,
+        }
+        configuration = {
+            "chunk_shape": [1, 1, *self.shape[2:]],
+            "codecs": [{"name": "bytes"}, {"name": "blosc", "configuration": blosc}, checksum],
+            "index_codecs": [little, checksum],
+            "index_location": "end",
+        }
+        return [{"name": "sharding_indexed", "configuration": configuration}]
+
+
+def group_metadata(attributes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a group's ``zarr.json``."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}
+
+
+def teacher_attributes() -> dict[str, Any]:
+    """Return what a reader without this program needs to know about a teacher's arrays."""
+    return {
+        "outputs": list(OUTPUT_COLUMNS),
+        "status": {str(status.value): status.words for status in Status},
+    }
+
+
+def check_teacher_name(name: str) -> str:
+    """Return the name of a teacher's group, or raise SchemaError."""
+    if not TEACHER_NAME.fullmatch(name):
+        raise SchemaError(
+            f"a teacher's name must be 1 to 64 of a-z, 0-9, _ and - and start with a letter or "
+            f"digit, got {name!r}"
+        )
+    return name
+
+
+def array_specs(dimensions: StoreDimensions, teacher: str) -> dict[str, ArraySpec]:
+    """Return every array of a store by its path, the manifest's included."""
+    specs = [*_people(dimensions), *_views(dimensions), *_teacher(dimensions, teacher)]
+    return {spec.path: spec for spec in specs}
+
+
+def _small(
+    path: str, dtype: str, shape: tuple[int, ...], names: str, fill: int | bool | str = 0
+) -> ArraySpec:
+    rows = max(1, min(ROWS_PER_CHUNK, shape[0]))
+    return ArraySpec(path, dtype, shape, rows, tuple(names.split()), fill)
+
+
+def _people(size: StoreDimensions) -> list[ArraySpec]:
+    n, m, r, k = size.num_instances, size.num_images, size.num_ignored, size.num_keypoints
+    return [
+        _small("people/instance_id", "int64", (n,), "instance"),
+        _small("people/image_index", "int64", (n,), "instance"),
+        _small("people/bbox_xywh", "float64", (n, 4), "instance xywh", "NaN"),
+        _small("people/area", "float64", (n,), "instance", "NaN"),
+        _small("people/keypoints", "float32", (n, k, 3), "instance keypoint x_y_visibility", "NaN"),
+        _small("people/is_labelled", "bool", (n, k), "instance keypoint", False),
+        _small("people/image_id", "int64", (m,), "image"),
+        _small("people/image_name", "uint8", (m, size.name_length), "image utf8_byte"),
+        _small("people/image_size_hw", "int64", (m, 2), "image hw"),
+        _small("people/image_sha256", "uint8", (m, 32), "image digest_byte"),
+        _small("people/ignored_annotation_id", "int64", (r,), "ignored"),
+        _small("people/ignored_image_index", "int64", (r,), "ignored"),
+        _small("people/ignored_bbox_xywh", "float64", (r, 4), "ignored xywh", "NaN"),
+        _small("people/ignored_area", "float64", (r,), "ignored", "NaN"),
+        _small("people/ignored_is_crowd", "bool", (r,), "ignored", False),
+        _small("people/ignored_num_keypoints", "int64", (r,), "ignored"),
+    ]
+
+
+def _views(size: StoreDimensions) -> list[ArraySpec]:
+    n, v = size.num_instances, size.num_views
+    return [
+        _small("views/image_to_crop", "float64", (n, v, 2, 3), "instance view row column", "NaN"),
+        _small("views/is_mirrored", "bool", (n, v), "instance view", False),
+    ]
+
+
+def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
+    n, v, k, rows = size.num_instances, size.num_views, size.num_keypoints, size.rows_per_shard
+    below = f"teachers/{check_teacher_name(teacher)}"
+    maps = ("instance", "view", "keypoint", "row", "column")
+    shape = (n, v, *size.view_shape)
+    outputs = ("instance", "view", "keypoint", "output")
+    shards, arrays = size.num_shards, len(TEACHER_ARRAYS)
+    manifest = f"{below}/manifest"
+    return [
+        ArraySpec(f"{below}/heatmaps", "uint8", shape, rows, maps, HEATMAP_FILL, True),
+        ArraySpec(f"{below}/outputs", "float32", (n, v, k, 4), rows, outputs, "NaN"),
+        ArraySpec(f"{below}/heatmap_crc32c", "uint32", (n, v), rows, maps[:2]),
+        ArraySpec(f"{below}/status", "uint8", (n, v), rows, maps[:2]),
+        _small(f"{manifest}/rows", "int64", (shards, 2), "shard start_stop"),
+        _small(f"{manifest}/lengths", "int64", (shards, arrays), "shard array"),
+        _small(f"{manifest}/sha256", "uint8", (shards, arrays, 32), "shard array digest_byte"),
+        _small(f"{manifest}/status_counts", "int64", (shards, len(Status)), "shard status"),
+    ]
+
+
+def check_array(spec: ArraySpec, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values as the array stores them: C order, the spec's dtype and shape.
+
+    Raises:
+        SchemaError: another shape, or a dtype that would be converted.
+    """
+    if values.shape != spec.shape or values.dtype != np.dtype(spec.dtype):
+        raise SchemaError(
+            f"{spec.path} must be {spec.dtype} {spec.shape}, got {values.dtype} {values.shape}"
+        )
+    return np.ascontiguousarray(values, dtype=spec.numpy_dtype)
