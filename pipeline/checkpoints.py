@@ -77,6 +77,42 @@ class TrainingPlace(ComponentConfig):
     scored_keypoints: tuple[int, ...] = ()
 
 
+def describe_network(
+    network: RegressionStudent | TokenPoseTeacher,
+    skeleton: Skeleton,
+    *,
+    padding: float,
+    seed: int,
+    score_rule: ScoreRule,
+    heatmap_frame: HeatmapFrame | None = None,
+    store_fingerprint: str | None = None,
+    store_content: str | None = None,
+) -> CheckpointInfo:
+    """Return what a checkpoint says of a network that has not been trained yet."""
+    is_teacher = isinstance(network, TokenPoseTeacher)
+    return CheckpointInfo(
+        kind="teacher" if is_teacher else "student",
+        architecture=network.architecture,
+        input_size_hw=network.input_size_hw,
+        padding=padding,
+        heatmap_size_hw=network.heatmap_size_hw if is_teacher else None,
+        heatmap_frame=heatmap_frame,
+        keypoint_names=skeleton.keypoint_names,
+        edges=skeleton.edges,
+        flip_indices=skeleton.flip_indices,
+        sigmas=skeleton.sigmas,
+        upper_body=skeleton.upper_body,
+        lower_body=skeleton.lower_body,
+        score_rule=score_rule,
+        scored_keypoints=(),
+        store_fingerprint=store_fingerprint,
+        store_content=store_content,
+        seed=seed,
+        epoch=0,
+        step=0,
+    )
+
+
 def save_weights(
     path: Path, network: nn.Module, info: CheckpointInfo, *, as_float16: bool = False
 ) -> None:
@@ -115,6 +151,15 @@ def save_training_state(
         for name, value in state.items():
             tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
     publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Return what a weights file says of its network.
+
+    Raises:
+        RunFolderError: there is no such file, or it does not hold one of our networks.
+    """
+    return _read(path, CheckpointInfo)[0]
 
 
 def load_training_state(

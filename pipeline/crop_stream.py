@@ -57,7 +57,7 @@ def requests_by_image(
             names[group],
             image_to_crop[group],
         )
-        for image, group in zip(images.tolist(), np.split(order, starts[1:]), strict=True)
+        for image, group in zip(images.tolist(), np.split(order, starts)[1:], strict=True)
     ]
 
 

@@ -33,11 +33,15 @@ def publish(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def remove(path: Path) -> None:
-    """Delete a file durably; one that is not there is no error."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-        _sync_folder(path.parent)
+def remove(*paths: Path) -> None:
+    """Delete files durably; one that is not there is no error."""
+    folders = set()
+    for path in paths:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+            folders.add(path.parent)
+    for folder in sorted(folders):
+        _sync_folder(folder)
 
 
 def make_folder(path: Path) -> None:
@@ -56,8 +60,7 @@ def sweep_temporaries(root: Path) -> list[Path]:
     Only while no other process writes there: its unfinished files look the same.
     """
     swept = [path for path in walk_files(root) if path.name.endswith(TEMPORARY_SUFFIX)]
-    for path in swept:
-        remove(path)
+    remove(*swept)
     return swept
 
 
@@ -101,7 +104,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         size = os.fstat(descriptor).st_size
         if size > max_bytes:
             raise CorruptError(f"{path} must have at most {max_bytes} bytes, got {size}")
-        return file.read(max_bytes)
+        return file.read(size)
 
 
 def file_size(path: Path) -> int | None:

@@ -15,20 +15,17 @@ log.txt                            what was said while it ran, with times
 import json
 import logging
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.config import StageConfig, changed_settings, parse_config
 from pipeline.errors import RunFolderError
 from pipeline.file_layer import publish
+from pipeline.provenance import provenance
 
 StageT = TypeVar("StageT", bound=StageConfig)
-
-_PACKAGES = ("distil-pose", "torch", "timm", "numpy", "opencv-python-headless", "zarr")
 
 
 class RunFolder:
@@ -45,40 +42,40 @@ class RunFolder:
         self.evaluation = root / "evaluation.json"
         self.log = root / "log.txt"
 
-    def begin(self, config: StageConfig, facts: Mapping[str, object]) -> None:
-        """Start a new run in a folder that is empty or not there yet.
+    def check(self, config: StageConfig, *, resume: bool) -> None:
+        """Refuse a folder in which this run can neither start nor go on; writes nothing.
+
+        Raises:
+            RunFolderError: a new run, and the folder holds something; or a resumed one, and there
+                is no run, or a setting other than ``resumable_changes`` differs.
+        """
+        if resume:
+            self._check_resumable(config)
+        elif self.root.is_dir() and any(self.root.iterdir()):
+            what = "a run" if self.config.is_file() else "other files"
+            way_out = ", or go on with it by --resume" if self.config.is_file() else ""
+            raise RunFolderError(
+                f"the run folder {self.root} already holds {what}; choose another "
+                f"--run-folder{way_out}"
+            )
+
+    def begin(self, config: StageConfig, facts: Mapping[str, object], *, resume: bool) -> None:
+        """Write config.json, and add to provenance.json; the folder was checked before.
 
         facts: what provenance.json says besides versions: command, teacher store.
-
-        Raises:
-            RunFolderError: the folder already holds something.
         """
-        if self.root.is_dir() and any(self.root.iterdir()):
-            what = "a run" if self.config.is_file() else "files of something else"
-            raise RunFolderError(
-                f"the run folder {self.root} already holds {what}; choose another --run-folder"
-                + (", or go on with it by --resume" if self.config.is_file() else "")
-            )
-        self.last_weights.parent.mkdir(parents=True, exist_ok=True)
-        self._write_provenance([{"event": "start", **_versions(), **facts}])
+        events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
+        events.append({"event": "resume" if resume else "start", **provenance(**facts)})
+        publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
         publish(self.config, config.to_json().encode())
 
-    def resume(self, config: StageConfig, facts: Mapping[str, object]) -> None:
-        """Go on with the run in this folder; epochs and paths may have changed, nothing else.
-
-        Raises:
-            RunFolderError: there is no run here, or a setting differs from the one it began with.
-        """
-        old = self.read_config(type(config))
-        for name, before, after in changed_settings(old, config):
+    def _check_resumable(self, config: StageConfig) -> None:
+        for name, before, after in changed_settings(self.read_config(type(config)), config):
             if not _is_among(name, config.resumable_changes):
                 raise RunFolderError(
                     f"the run in {self.root} began with {name} = {json.dumps(before)}, now it is "
                     f"{json.dumps(after)}; resume with the same setting, or start another run"
                 )
-        events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
-        self._write_provenance([*events, {"event": "resume", **_versions(), **facts}])
-        publish(self.config, config.to_json().encode())
 
     def read_config(self, stage: type[StageT]) -> StageT:
         """Return the configuration that the run in this folder has.
@@ -118,25 +115,18 @@ class RunFolder:
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]
+        levels = [logger.level for logger in loggers]
         for logger in loggers:
             logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
         try:
             yield
         finally:
-            for logger in loggers:
+            for logger, level in zip(loggers, levels, strict=True):
                 logger.removeHandler(handler)
+                logger.setLevel(level)
             handler.close()
-
-    def _write_provenance(self, events: list[dict[str, object]]) -> None:
-        publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
 
 
 def _is_among(name: str, beginnings: frozenset[str]) -> bool:
     return any(name == start or name.startswith(f"{start}.") for start in beginnings)
-
-
-def _versions() -> dict[str, object]:
-    return {
-        "python": platform.python_version(),
-        "packages": {package: version(package) for package in _PACKAGES},
-    }

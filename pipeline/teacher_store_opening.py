@@ -199,7 +199,7 @@ def read_plan(layout: StoreLayout, identity: dict[str, Any]) -> StoredPlan:
         image_to_crop=arrays["views/image_to_crop"],
         is_mirrored=arrays["views/is_mirrored"],
         input_size_hw=tuple(identity["views"]["input_size_hw"]),
-        seed=identity["views"].get("seed"),
+        seed=identity["views"]["seed"],
         recipe=take_object(identity["views"], "recipe", "identity.views"),
     )
     check_mirrored(views.image_to_crop, views.is_mirrored)

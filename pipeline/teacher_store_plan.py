@@ -183,6 +183,8 @@ def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
         rows_per_shard=take_int(codec, "rows_per_shard", "identity.codec"),
     )
     take_size_hw(views, "input_size_hw", "identity.views")
+    if type(views.get("seed")) is not int:
+        raise SchemaError(f"identity.views: 'seed' must be whole, got {views.get('seed')!r}")
     if dimensions.name_length > MAX_NAME_BYTES:
         raise SchemaError(f"identity.people: 'name_length' must be at most {MAX_NAME_BYTES}")
     if type(codec.get("threshold")) not in (int, float) or not codec["threshold"] >= 0:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.crops import warp_crop
-from pipeline.geometry import Affine, SizeHW, apply, is_mirroring
+from pipeline.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
 from pipeline.people import People, Skeleton
+from pipeline.teacher_store_reader import TeacherStore
 from pipeline.training_images import TrainingImages
 from pipeline.view_order import ViewBatch, ViewOrder
 from pipeline.views import ViewRecipe, draw_view
@@ -75,6 +76,43 @@ class FreshViewDataset(Dataset[TrainingBatch]):
         )
 
 
+class StoreViewDataset(Dataset[TrainingBatch]):
+    """The views of a teacher store, and what its teacher said of them unless that is not used.
+
+    The store opens its files in the process that reads.
+    """
+
+    def __init__(
+        self,
+        store: TeacherStore,
+        images: TrainingImages,
+        input_size_hw: SizeHW,
+        reads_heatmaps: bool,
+    ) -> None:
+        self._store = store
+        self._images = images
+        self._input_size_hw = input_size_hw
+        self._reads_heatmaps = reads_heatmaps
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        store = self._store
+        stored_to_input = resize_affine(store.input_size_hw, self._input_size_hw)
+        stored = store.views.image_to_crop[batch.instances, batch.views]
+        record = crop_people(
+            store.people,
+            self._images,
+            batch.instances,
+            compose(stored_to_input, stored),
+            self._input_size_hw,
+        )
+        if not self._reads_heatmaps:
+            return record
+        outputs = store.read(batch.instances, batch.views)
+        return record._replace(
+            heatmaps=torch.from_numpy(outputs.heatmaps), scale=torch.from_numpy(outputs.scale)
+        )
+
+
 def crop_people(
     people: People,
     images: TrainingImages,
@@ -128,7 +166,11 @@ class BatchLoader:
     """
 
     def __init__(
-        self, dataset: Dataset[TrainingBatch], order: ViewOrder, num_workers: int, device: str
+        self,
+        dataset: Dataset[TrainingBatch],
+        order: ViewOrder,
+        num_workers: int,
+        device: torch.device,
     ) -> None:
         self._order = order
         self._loader: DataLoader[TrainingBatch] = DataLoader(
@@ -139,9 +181,9 @@ class BatchLoader:
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
             worker_init_fn=_start_worker,
-            # A fork of this process would inherit locks of its threads.
-            multiprocessing_context="forkserver" if num_workers else None,
-            pin_memory=device != "cpu",
+            # Starts at once and inherits the people; workers touch no device and no torch kernel.
+            multiprocessing_context="fork" if num_workers else None,
+            pin_memory=device.type != "cpu",
             # The loader draws a seed per epoch; not from the generator that training uses.
             generator=torch.Generator(),
         )

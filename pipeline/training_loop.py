@@ -134,6 +134,7 @@ def fit(
             )
             raise
         place = _next_place(training, place)
+        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, _said(means))
         run_folder.append_metrics(
             {
                 "event": "epoch",
@@ -213,10 +214,10 @@ class _EpochRecord:
             self._step += 1
             if not all(map(_is_finite, row)):
                 names = (*self._names, "gradient norm")
-                said = ", ".join(f"{name} {x:g}" for name, x in zip(names, row, strict=True))
                 raise TrainingError(
-                    f"step {self._step} is not finite: {said}; nothing was saved since the last "
-                    "whole epoch; lower optimisation.learning_rate or set "
+                    f"step {self._step} is not finite: "
+                    f"{_said(dict(zip(names, row, strict=True)))}; nothing was saved since the "
+                    "last whole epoch; lower optimisation.learning_rate or set "
                     "optimisation.gradient_clip"
                 )
         sums = [sum(column) for column in zip(*rows, strict=True)]
@@ -233,6 +234,13 @@ class _EpochRecord:
 
 def _is_finite(value: float) -> bool:
     return abs(value) < float("inf")
+
+
+def _said(figures: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'none' if value is None else format(value, '.4g')}"
+        for name, value in figures.items()
+    )
 
 
 def _seed_epoch(seed: int, epoch: int) -> None:
@@ -275,11 +283,13 @@ def _validate(
     if not is_due:
         return place
     figures = dict(training.validate(training.network.eval(), _info_at(training, place)))
+    _logger.info("validation after epoch %d: %s", place.epoch, _said(figures))
     run_folder.append_metrics(
         {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
     )
     ap = figures.get("AP")
-    if ap is None or (place.best_ap is not None and ap <= place.best_ap):
+    # Of equals the later one counts: early networks often share an AP of 0.
+    if ap is None or (place.best_ap is not None and ap < place.best_ap):
         return place
     save_weights(run_folder.best_weights, training.network, _info_at(training, place))
     return place.model_copy(update={"best_ap": ap})

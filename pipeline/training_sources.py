@@ -6,14 +6,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch.utils.data import Dataset
 
 from pipeline.coco_people import PeopleSettings, read_people
 from pipeline.config import ComponentConfig
-from pipeline.errors import PeopleError
-from pipeline.geometry import Affine, SizeHW
+from pipeline.errors import ConfigError, PeopleError
+from pipeline.geometry import (
+    Affine,
+    HeatmapFrame,
+    SizeHW,
+    compose,
+    crop_to_heatmap,
+    resize_affine,
+)
+from pipeline.image_files import resolve_image
 from pipeline.people import People
-from pipeline.training_data import FreshViewDataset, TrainingBatch
+from pipeline.teacher_store_reader import TeacherStore
+from pipeline.training_data import FreshViewDataset, StoreViewDataset
 from pipeline.training_images import TrainingImages
 from pipeline.views import ViewRecipe
 
@@ -30,43 +38,133 @@ class DataConfig(ComponentConfig):
 
 
 @dataclass(frozen=True)
-class TrainingSource:
-    """People, and a data set of their views."""
+class FreshViews:
+    """People of an annotation file, each epoch under views of its own."""
 
     people: People
-    instances: NDArray[np.int64]  # (n,), rows that can be trained on
-    dataset: Dataset[TrainingBatch]
-    num_views: int | None
-    """Views of a person that epochs take turns at; None: every epoch has its own."""
-    padding: float
-    """Of the plain evaluation crop."""
-    crop_to_heatmap: Affine | None = None
-    """(2, 3), the student's crop to the teacher's heatmap; None without a teacher."""
-    store_fingerprint: str | None = None
-    store_content: str | None = None
+    image_folder: Path
+    data: DataConfig
+    seed: int
+
+    @property
+    def instances(self) -> NDArray[np.int64]:
+        """(n,), rows of the people that can be trained on."""
+        return np.arange(self.people.num_instances)
+
+    @property
+    def num_views(self) -> None:
+        """None: no epoch shows a view again."""
+        return None
+
+    @property
+    def padding(self) -> float:
+        """Padding of the plain evaluation crop."""
+        return self.data.recipe.padding
+
+    def dataset(self, input_size_hw: SizeHW) -> FreshViewDataset:
+        """Return views that are drawn when they are asked for."""
+        cache_bytes = self.data.image_cache_mib << 20
+        images = TrainingImages(self.people, self.image_folder, cache_bytes=cache_bytes)
+        return FreshViewDataset(self.people, images, self.data.recipe, self.seed, input_size_hw)
 
 
-def open_annotations(
-    annotations: Path,
-    image_folder: Path,
-    settings: PeopleSettings,
-    data: DataConfig,
-    seed: int,
-    input_size_hw: SizeHW,
-) -> TrainingSource:
-    """Read people from an annotation file; every epoch draws its own views of them.
+def read_fresh_views(
+    annotations: Path, image_folder: Path, settings: PeopleSettings, data: DataConfig, seed: int
+) -> FreshViews:
+    """Read the people of an annotation file and check the headers of their images.
 
     Raises:
         PeopleError: annotations or image headers are at fault, or nobody is left.
     """
-    people = read_people(annotations, image_folder, settings)
-    if not people.num_instances:
-        raise PeopleError(f"{annotations} holds no people with keypoints; nothing can be trained")
-    images = TrainingImages(people, image_folder, cache_bytes=data.image_cache_mib << 20)
-    return TrainingSource(
-        people=people,
-        instances=np.arange(people.num_instances),
-        dataset=FreshViewDataset(people, images, data.recipe, seed, input_size_hw),
-        num_views=None,
-        padding=data.recipe.padding,
+    return FreshViews(read_people(annotations, image_folder, settings), image_folder, data, seed)
+
+
+@dataclass(frozen=True)
+class ReplayedViews:
+    """People of a teacher store, under its augmented views."""
+
+    store: TeacherStore
+    image_folder: Path
+    data: DataConfig
+    reads_heatmaps: bool
+    instances: NDArray[np.int64]
+    """(n,), rows of the people that can be trained on."""
+    num_views: int
+    """Views of a person that epochs take turns at."""
+    heatmap_frame: HeatmapFrame
+    padding: float
+
+    @property
+    def people(self) -> People:
+        return self.store.people
+
+    def dataset(self, input_size_hw: SizeHW) -> StoreViewDataset:
+        """Return the stored views, resized to a student's input.
+
+        Raises:
+            ConfigError: the student's input has another aspect than the stored views.
+        """
+        stored_hw = self.store.input_size_hw
+        if input_size_hw[0] * stored_hw[1] != input_size_hw[1] * stored_hw[0]:
+            raise ConfigError(
+                f"the views of {self.store.path} are crops of {_size(stored_hw)} (height x width), "
+                f"the student takes {_size(input_size_hw)}; choose a student, or write a store, of "
+                "the same aspect"
+            )
+        cache_bytes = self.data.image_cache_mib << 20
+        images = TrainingImages(
+            self.people, self.image_folder, self.store.image_sha256, cache_bytes
+        )
+        return StoreViewDataset(self.store, images, input_size_hw, self.reads_heatmaps)
+
+    def crop_to_heatmap(self, input_size_hw: SizeHW) -> Affine:
+        """Return (2, 3), from a student's crop to the heatmaps in their teacher's frame."""
+        stored_hw = self.store.input_size_hw
+        teacher = crop_to_heatmap(self.heatmap_frame, stored_hw, self.store.heatmap_size_hw)
+        return compose(teacher, resize_affine(input_size_hw, stored_hw))
+
+
+def open_replayed_views(
+    path: Path, image_folder: Path, data: DataConfig, *, reads_heatmaps: bool
+) -> ReplayedViews:
+    """Open a teacher store to train from, and refuse it if it cannot serve ``data``.
+
+    reads_heatmaps: whether the teacher's heatmaps are used, or the views alone.
+
+    Raises:
+        StoreError: the store is incomplete, altered or of another schema.
+        ConfigError: more views are asked for than there are.
+        PeopleError: an image is missing.
+    """
+    store = TeacherStore.open(path)
+    num_stored = store.num_views - 1
+    num_views = num_stored if data.num_views is None else data.num_views
+    if num_views > num_stored or num_stored == 0:
+        raise ConfigError(
+            f"data.num_views is {data.num_views}, but {path} holds {num_stored} augmented views of "
+            "each person; ask for fewer, or write a store with more --views"
+        )
+    instances = store.present_instances()
+    if not len(instances):
+        raise PeopleError(f"{path} holds no person all of whose views were written")
+    for index in np.unique(store.people.image_index[instances]).tolist():
+        image = resolve_image(image_folder, store.people.image_name[index])
+        if not image.is_file():
+            raise PeopleError(
+                f"the image {str(image)!r} of {path} is missing; give the folder of the images "
+                "that the store was written from"
+            )
+    return ReplayedViews(
+        store=store,
+        image_folder=image_folder,
+        data=data,
+        reads_heatmaps=reads_heatmaps,
+        instances=instances,
+        num_views=num_views,
+        heatmap_frame=store.identity["teacher"]["heatmap_frame"],
+        padding=ViewRecipe.model_validate(store.views.recipe).padding,
     )
+
+
+def _size(size_hw: SizeHW) -> str:
+    return f"{size_hw[0]} x {size_hw[1]}"

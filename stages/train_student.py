@@ -3,25 +3,34 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from pipeline.checkpoints import CheckpointInfo, load_parts
+from pipeline.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
 from pipeline.coco_people import PeopleSettings
 from pipeline.config import ComponentConfig, StageConfig
-from pipeline.errors import ConfigError
+from pipeline.devices import DeviceName, choose_device
+from pipeline.errors import ConfigError, RunFolderError
+from pipeline.geometry import Affine, SizeHW
 from pipeline.losses import LossConfig
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.objectives import StudentObjective
 from pipeline.optimisation import OptimisationConfig
+from pipeline.people import Skeleton
 from pipeline.run_folder import RunFolder
 from pipeline.training_data import BatchLoader
 from pipeline.training_loop import NoProgress, Progress, Training, fit
-from pipeline.training_sources import DataConfig, TrainingSource, open_annotations, open_store
-from pipeline.validation import open_validation
+from pipeline.training_sources import (
+    DataConfig,
+    FreshViews,
+    ReplayedViews,
+    open_replayed_views,
+    read_fresh_views,
+)
+from pipeline.validation import Validation, open_validation
 from pipeline.view_order import ViewOrder
 
 _logger = logging.getLogger(__name__)
@@ -69,7 +78,7 @@ class TrainStudentConfig(StageConfig):
     num_loader_workers: int = Field(2, ge=0)
     num_threads: int | None = Field(None, ge=1)
     """Threads of the training itself; None: torch's choice."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -118,13 +127,121 @@ def train_student(
 
     command: what the user typed, for provenance.json.
     """
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
-    device = _device(config.device)
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)
+    device = choose_device(config.device, config.num_threads)
 
-    # The student, its weights drawn from the seed alone: all arms of a comparison start equal.
-    source_keypoints, size_hw = None, None
+    # People and views. Whatever does not fit is refused here, before the first step.
+    views = _open_views(config)
+    skeleton = views.people.skeleton
+    torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
+    network = build_network(config.architecture, skeleton.num_keypoints)
+    if not isinstance(network, RegressionStudent):
+        raise ConfigError(f"architecture {config.architecture} is a teacher; choose a student")
+    goes_on = resume and folder.training_state.is_file()
+    if config.initial.weights is not None and not goes_on:
+        copied = load_parts(config.initial.weights, network, config.initial.parts)
+        _logger.info("started from %d tensors of %s", len(copied), config.initial.weights)
+    dataset = views.dataset(network.input_size_hw)
+    validation = _open_validation(config, skeleton, device)
+    info = _describe(config, network, views)
+    if goes_on:
+        _refuse_another_store(read_info(folder.last_weights), info, folder)
 
-    return TrainStudentResult(folder.best_weights, folder.last_weights, 0, 0, None)
+    # What an epoch shows, and what is learned from it.
+    order = ViewOrder(
+        views.instances,
+        views.people.instance_id[views.instances],
+        views.num_views,
+        config.optimisation.batch_size,
+        config.seed,
+    )
+    loader = BatchLoader(dataset, order, config.num_loader_workers, device)
+    objective = StudentObjective(
+        config.effective_loss,
+        network.num_keypoints,
+        network.input_size_hw,
+        _crop_to_heatmap(views, network.input_size_hw),
+        device,
+    )
+
+    facts = {
+        "command": list(command),
+        "store_fingerprint": info.store_fingerprint,
+        "store_content": info.store_content,
+    }
+    folder.begin(config, facts, resume=resume)
+    with folder.logging():
+        place = fit(
+            Training(
+                network=network,
+                info=info,
+                objective=objective,
+                batches_of_epoch=loader.batches_of_epoch,
+                steps_per_epoch=len(order),
+                batch_size=order.batch_size,
+                epochs=config.epochs,
+                optimisation=config.optimisation,
+                device=device,
+                validate=None if validation is None else validation.measure,
+                evaluate_every_epochs=config.evaluate_every_epochs,
+            ),
+            folder,
+            progress or NoProgress(),
+            resume=resume,
+        )
+    return TrainStudentResult(
+        folder.best_weights, folder.last_weights, place.epoch, place.step, place.best_ap
+    )
+
+
+def _open_views(config: TrainStudentConfig) -> FreshViews | ReplayedViews:
+    if config.store is not None:
+        return open_replayed_views(
+            config.store, config.images, config.data, reads_heatmaps=config.distillation
+        )
+    assert config.annotations is not None  # the configuration has one of the two
+    return read_fresh_views(
+        config.annotations, config.images, config.people, config.data, config.seed
+    )
+
+
+def _open_validation(
+    config: TrainStudentConfig, trained: Skeleton, device: torch.device
+) -> Validation | None:
+    if config.val_annotations is None:
+        return None
+    images = config.val_images or config.images
+    return open_validation(config.val_annotations, images, config.people, trained, device)
+
+
+def _describe(
+    config: TrainStudentConfig, network: RegressionStudent, views: FreshViews | ReplayedViews
+) -> CheckpointInfo:
+    store = views.store if isinstance(views, ReplayedViews) else None
+    return describe_network(
+        network,
+        views.people.skeleton,
+        padding=views.padding,
+        seed=config.seed,
+        score_rule="learned" if config.effective_loss.confidence > 0 else "one",
+        store_fingerprint=store.fingerprint if store else None,
+        store_content=store.content if store else None,
+    )
+
+
+def _crop_to_heatmap(views: FreshViews | ReplayedViews, input_size_hw: SizeHW) -> Affine:
+    """Return (2, 3); without a store no term uses it."""
+    if isinstance(views, ReplayedViews):
+        return views.crop_to_heatmap(input_size_hw)
+    return np.eye(2, 3)
+
+
+def _refuse_another_store(before: CheckpointInfo, now: CheckpointInfo, folder: RunFolder) -> None:
+    for name in ("store_fingerprint", "store_content", "keypoint_names", "padding"):
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new:
+            raise RunFolderError(
+                f"the run in {folder.root} was trained with {name} = {old}, now it is {new}; "
+                "resume with the store it began with, or start another run"
+            )

@@ -75,6 +75,11 @@ class StoreDimensions:
         for name, value in at_least_one.items():
             if value < 1:
                 raise SchemaError(f"{name} of a teacher store must be at least 1, got {value}")
+        if math.prod(self.view_shape) > BYTES_PER_SHARD:
+            raise SchemaError(
+                f"heatmaps of one view must have at most {BYTES_PER_SHARD} bytes, got "
+                f"{self.view_shape}"
+            )
         most = default_rows_per_shard(self.num_views, self.num_keypoints, self.heatmap_size_hw)
         if self.rows_per_shard > most:
             raise SchemaError(

@@ -87,6 +87,8 @@ def _open_session(path: Path, num_threads: int | None) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # A thread that spins while it waits takes the core from those that decode the next crops.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if num_threads is not None:
         options.intra_op_num_threads = num_threads
     available = onnxruntime.get_available_providers()

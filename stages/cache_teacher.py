@@ -1,0 +1,330 @@
+"""Stage one: people -> views -> teacher -> encoded outputs -> teacher store.
+
+The teacher looks at every person once, in all views; afterwards nobody needs it again.
+"""
+
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.coco_people import PeopleSettings, read_people
+from pipeline.config import StageConfig
+from pipeline.errors import ImageError, TeacherError
+from pipeline.people import People
+from pipeline.provenance import provenance
+from pipeline.teacher_checks import (
+    Accuracy,
+    MirrorGap,
+    Probe,
+    Units,
+    check_accuracy,
+    check_mirror_gap,
+    check_units,
+    measure_accuracy,
+    measure_bytes_per_view,
+    measure_mirror_gap,
+    measure_units,
+    take_probe,
+)
+from pipeline.teacher_pass import BadImage, digest_images, encode_rows
+from pipeline.teacher_store_opening import read_entry, read_plan
+from pipeline.teacher_store_plan import ViewPlan, people_identity
+from pipeline.teacher_store_reader import TeacherStore
+from pipeline.teacher_store_writer import TeacherStoreWriter
+from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers.teacher import require_keypoints
+from pipeline.views import ViewRecipe, draw_views
+from stages.caching_progress import caching_progress
+from store_schemas.teacher_store import Status, default_rows_per_shard
+
+TEACHER_NAME = "teacher"
+GUESSED_BYTES_PER_VIEW = 5_000
+"""What a plan says before a probe has measured it: 4.5 to 5.2 KB on real people."""
+
+Say = Callable[[str], None]
+
+
+class CacheTeacherConfig(StageConfig):
+    """All that decides what stage one writes."""
+
+    annotations: Path
+    images: Path
+    teacher: Path
+    store: Path
+    views: int = Field(8, ge=0)
+    """Augmented views of every person, beside the evaluation crop."""
+    seed: int = Field(0, ge=0)
+    recipe: ViewRecipe = ViewRecipe()
+    teacher_settings: TeacherSettings = TeacherSettings()
+    people: PeopleSettings = PeopleSettings()
+    probe_people: int = Field(64, ge=1)
+    skip_bad: bool = False
+    """Finish without the people of unreadable images, and list them."""
+    accept_weak_teacher: bool = False
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What stage one leaves behind."""
+
+    store: Path
+    num_people: int
+    num_views: int
+    num_bytes: int
+    seconds: float
+    content: str
+    missing_people: tuple[int, ...]
+    """Instance ids of people that were left out, by --skip-bad."""
+
+
+def cache_teacher(
+    config: CacheTeacherConfig, *, resume: bool = False, say: Say = lambda _: None
+) -> CacheResult:
+    """Let the teacher look at all people once and write the teacher store.
+
+    Afterwards ``config.store`` is a complete store; on an error it is one that ``resume`` goes on
+    with, whole shard by whole shard.
+
+    Raises:
+        PeopleError: annotations or images contradict themselves; nothing was written.
+        TeacherError: the teacher cannot be loaded or is set up wrongly; nothing was written.
+        ImageError: images could not be decoded; all shards without them are written.
+        store_schemas.errors.StoreError: the store at the path is another one.
+    """
+    started = time.monotonic()
+    people, teacher = open_inputs(config, say)
+    digests = digest_images(people, config.images)
+
+    writer = (
+        _resume_store(config, people, teacher, digests)
+        if resume and (config.store / "zarr.json").exists()
+        else _create_store(config, people, teacher, digests, say)
+    )
+    image_to_crop = read_plan(writer.layout, writer.entry.identity).views.image_to_crop
+    pending = writer.pending_shards()
+    if len(pending) < writer.num_shards:
+        say(f"resuming: {writer.num_shards - len(pending)} of {writer.num_shards} shards are there")
+
+    num_views = image_to_crop.shape[1]
+    held_back: list[BadImage] = []
+    with caching_progress(num_views * sum(len(writer.shard_rows(s)) for s in pending)) as progress:
+        for shard in pending:
+            rows = writer.shard_rows(shard)
+            encoded = encode_rows(
+                teacher,
+                people,
+                config.images,
+                image_to_crop,
+                rows,
+                writer.threshold,
+                on_progress=progress.add_views,
+            )
+            if encoded.bad_images and not config.skip_bad:
+                held_back += encoded.bad_images
+                continue
+            receipt = writer.write_shard(shard, encoded.heatmaps, encoded.outputs, encoded.status)
+            progress.add_bytes(sum(receipt.lengths))
+
+    if held_back:
+        raise ImageError(_held_back_message(held_back, config.store))
+    content = writer.finish()
+    missing, not_finite = _missing_people(config.store, say)
+    if not_finite:
+        raise TeacherError(
+            f"the teacher's output was not finite for {not_finite} views; they are marked in "
+            f"{config.store}, which is complete without these people"
+        )
+    return CacheResult(
+        config.store,
+        people.num_instances,
+        num_views,
+        sum(file.stat().st_size for file in config.store.rglob("*") if file.is_file()),
+        time.monotonic() - started,
+        content,
+        missing,
+    )
+
+
+def plan_cache(config: CacheTeacherConfig, *, with_probe: bool, say: Say) -> None:
+    """Say what stage one would do and cost, writing nothing."""
+    people, teacher = open_inputs(config, say)
+    num_views = config.views + 1
+    bytes_per_view, rate = float(GUESSED_BYTES_PER_VIEW), None
+    if with_probe:
+        affines = draw_views(
+            people, config.recipe, config.seed, 0, teacher.input_size_hw
+        ).image_to_crop
+        began = time.perf_counter()
+        probe = take_probe(teacher, people, config.images, affines, config.probe_people)
+        rate = len(probe.rows) / (time.perf_counter() - began)
+        units = measure_units(probe)
+        bytes_per_view = measure_bytes_per_view(probe, units.threshold)
+        say(
+            f"probe: {bytes_per_view:.0f} bytes and {1e3 / rate:.1f} ms a view on {len(probe.rows)}"
+        )
+    total = people.num_instances * num_views
+    size = total * bytes_per_view
+    rows = default_rows_per_shard(num_views, teacher.num_keypoints, teacher.heatmap_size_hw)
+    existing = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    passes = 2 if teacher.settings.flip_test else 1
+    say(
+        f"plan: {people.num_instances} people x {num_views} views (the evaluation crop and "
+        f"{config.views} augmented) = {total} views in {-(-people.num_instances // rows)} shards "
+        f"of up to {rows} people"
+    )
+    say(
+        f"plan: about {size / 1e9:.2f} GB"
+        f"{'' if with_probe else ' (guessed; --probe measures it)'}, {free / 1e9:.0f} GB free at "
+        f"{existing}"
+    )
+    if rate is not None:
+        say(f"plan: about {total * passes / rate / 3600:.2f} hours on this machine")
+    if size > free:
+        say("plan: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
+
+
+def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
+    """Read the people and open the teacher, and refuse a pair that does not fit."""
+    people = read_people(config.annotations, config.images, config.people)
+    say(
+        f"people: {people.num_instances} with {people.skeleton.num_keypoints} keypoints in "
+        f"{len(np.unique(people.image_index))} of {len(people.image_id)} images, "
+        f"{len(people.ignored.annotation_id)} annotations kept as ignore regions"
+    )
+    if not people.skeleton.upper_body and config.recipe.half_body_probability > 0:
+        say("half-body views are off: these keypoints have no upper and lower body in the settings")
+    teacher = open_teacher(config.teacher, config.teacher_settings)
+    require_keypoints(teacher, people.skeleton.keypoint_names)
+    height, width = teacher.input_size_hw
+    rows, columns = teacher.heatmap_size_hw
+    say(
+        f"teacher: {teacher.network.architecture} (sha256 {teacher.network.sha256[:12]}), crops of "
+        f"{height}x{width}, heatmaps of {rows}x{columns}, frame {teacher.frame}, "
+        f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
+    )
+    return people, teacher
+
+
+def check_teacher(
+    config: CacheTeacherConfig, people: People, teacher: Teacher, probe: Probe, say: Say
+) -> Units:
+    """Refuse a teacher whose units, frame or accuracy on the probe show a wrong setting."""
+    units = measure_units(probe)
+    say(
+        f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
+        f"{units.high_peak:.2f}; heat below {units.threshold:g} is stored as 0; about "
+        f"{measure_bytes_per_view(probe, units.threshold):.0f} bytes a view"
+    )
+    check_units(units)
+    gap: MirrorGap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
+    measured = "not measurable" if gap.measured is None else f"{gap.measured:.2f} cell"
+    say(
+        f"probe: mirror gap {measured} on {gap.num_maps} maps, {gap.expected:.2f} expected of "
+        f"frame {teacher.frame}"
+    )
+    check_mirror_gap(teacher, gap)
+    accuracy: Accuracy = measure_accuracy(teacher, probe, people)
+    say(f"probe: median PCK@0.2 against the truth {accuracy.median_pck:.2f}")
+    if not config.accept_weak_teacher:
+        check_accuracy(accuracy, len(probe.rows))
+    return units
+
+
+def _create_store(
+    config: CacheTeacherConfig,
+    people: People,
+    teacher: Teacher,
+    digests: NDArray[np.uint8],
+    say: Say,
+) -> TeacherStoreWriter:
+    """Draw the views, probe the teacher and write the plan of a new store."""
+    drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
+    probe = take_probe(teacher, people, config.images, drawn.image_to_crop, config.probe_people)
+    units = check_teacher(config, people, teacher, probe, say)
+    return TeacherStoreWriter.create(
+        config.store,
+        people,
+        digests,
+        ViewPlan(
+            drawn.image_to_crop,
+            drawn.is_mirrored,
+            teacher.input_size_hw,
+            config.seed,
+            config.recipe.model_dump(mode="json"),
+        ),
+        TEACHER_NAME,
+        identity={"teacher": teacher.identity()},
+        recipe=execution_recipe(teacher),
+        provenance=provenance(
+            annotations=str(config.annotations.absolute()),
+            images=str(config.images.absolute()),
+            teacher=str(config.teacher.absolute()),
+        ),
+        heatmap_size_hw=teacher.heatmap_size_hw,
+        threshold=units.threshold,
+    )
+
+
+def _resume_store(
+    config: CacheTeacherConfig,
+    people: People,
+    teacher: Teacher,
+    digests: NDArray[np.uint8],
+) -> TeacherStoreWriter:
+    """Open a store that was begun, refusing another one field by field.
+
+    The views are the stored ones: redrawing them would need the same library's random stream.
+    """
+    stored = read_entry(config.store, TEACHER_NAME).identity
+    views: Mapping[str, Any] = {
+        **stored["views"],
+        "num_views": config.views + 1,
+        "input_size_hw": list(teacher.input_size_hw),
+        "seed": config.seed,
+        "recipe": config.recipe.model_dump(mode="json"),
+    }
+    return TeacherStoreWriter.resume(
+        config.store,
+        identity={
+            "teacher": teacher.identity(),
+            "people": people_identity(people, digests),
+            "views": views,
+        },
+        recipe=execution_recipe(teacher),
+        teacher_name=TEACHER_NAME,
+    )
+
+
+def execution_recipe(teacher: Teacher) -> dict[str, Any]:
+    """Return what moves the last bits of a heatmap without changing what it means."""
+    return {**teacher.execution_recipe(), "machine": platform.machine()}
+
+
+def _missing_people(store: Path, say: Say) -> tuple[tuple[int, ...], int]:
+    """Name the people whose images could not be read; count the views without finite output."""
+    opened = TeacherStore.open(store, TEACHER_NAME)
+    is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)
+    missing = tuple(opened.people.instance_id[is_missing].tolist())
+    for row in np.flatnonzero(is_missing).tolist():
+        image = opened.people.image_name[opened.people.image_index[row]]
+        say(f"left out: person {opened.people.instance_id[row]}, image {image} cannot be decoded")
+    return missing, int((opened.status == Status.OUTPUT_NOT_FINITE).sum())
+
+
+def _held_back_message(bad_images: list[BadImage], store: Path) -> str:
+    people = sum(len(bad.instance_ids) for bad in bad_images)
+    return (
+        f"{len(bad_images)} image(s) with {people} people could not be decoded: "
+        f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}; "
+        f"all other shards of {store} are written: put the images right and run again with --resume, "
+        "or leave these people out with --resume --skip-bad"
+    )

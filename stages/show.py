@@ -1,0 +1,163 @@
+"""Teacher store -> contact sheet: people, what the teacher said of them, and the truth."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pipeline.config import StageConfig
+from pipeline.contact_sheet import contact_sheet, label_tile
+from pipeline.crops import warp_crop
+from pipeline.errors import ConfigError
+from pipeline.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
+from pipeline.pictures import (
+    CENTRE_COLOUR,
+    LEFT_COLOUR,
+    RIGHT_COLOUR,
+    Picture,
+    draw_pose,
+    keypoint_colours,
+    overlay_heatmaps,
+    ring_keypoints,
+    write_png,
+)
+from pipeline.teacher_store_reader import StoredViews, TeacherStore
+from pipeline.training_images import TrainingImages
+from store_schemas.errors import IncompleteError
+from store_schemas.heatmap_codec import decode_heatmaps
+
+TILE_HEIGHT = 320
+MIN_CONFIDENCE = 0.2
+"""The teacher's keypoints below it are not drawn; the same as when a pose is scored."""
+LEGEND = (
+    ("the person's left", LEFT_COLOUR),
+    ("right", RIGHT_COLOUR),
+    ("middle", CENTRE_COLOUR),
+    ("glow: the teacher's heat", None),
+    (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
+    ("rings: the truth, moved along and, in mirrored views, swapped left to right", None),
+)
+
+
+class ShowConfig(StageConfig):
+    """All settings of ``distil show``."""
+
+    store: Path
+    output: Path
+    """The PNG file to write."""
+    images: Path | None = None
+    """None: the image folder that the store was made from."""
+    num_people: int = Field(8, ge=1)
+    """Rows of the sheet; fewer where the store holds fewer."""
+    num_views: int = Field(3, ge=0)
+    """Augmented views shown of each person; fewer where the store holds fewer."""
+    seed: int = Field(0, ge=0)
+    """Chooses the people."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.output.suffix.lower() != ".png":
+            raise ValueError(f"output must be a file name that ends in .png, got {self.output}")
+        return self
+
+
+def show(config: ShowConfig) -> Path:
+    """Draw a contact sheet of a teacher store and return where it lies.
+
+    Raises:
+        IncompleteError: the store is not complete, or nobody's views are all there.
+        ConfigError: there is no image folder, or the sheet cannot be written.
+        ImageError: an image cannot be decoded, or has changed since the store was written.
+    """
+    store = TeacherStore.open(config.store)
+    people = store.people
+    images = TrainingImages(people, _image_folder(config, store), store.image_sha256)
+    rows = spread_rows(store.present_instances(), config.num_people, config.seed)
+    if not len(rows):
+        raise IncompleteError(
+            f"{store.path} must hold a person whose views are all there, but holds none of its "
+            f"{people.num_instances}; mend their images and write the store again"
+        )
+    num_shown = min(config.num_views, store.num_views - 1)
+    tiles, captions = [], []
+    for row in rows.tolist():
+        shown = store.read([row] * (num_shown + 1), range(num_shown + 1))
+        image_index = int(people.image_index[row])
+        tiles.append(person_tiles(store, row, shown, images.read(image_index)))
+        captions.append(
+            f"{people.image_name[image_index]}, annotation {people.instance_id[row]}: the "
+            f"teacher's mean confidence is {shown.confidence[0].mean():.2f}"
+        )
+    titles = ["truth", "teacher, view 0 (plain)"]
+    titles += [f"teacher and truth, view {view}" for view in range(1, num_shown + 1)]
+    sheet = contact_sheet(tiles, titles, captions, LEGEND)
+    try:
+        write_png(config.output, sheet)
+    except OSError as error:
+        raise ConfigError(
+            f"output {config.output} cannot be written ({error.strerror}); choose another path"
+        ) from error
+    return config.output
+
+
+def spread_rows(rows: NDArray[np.int64], num_wanted: int, seed: int) -> NDArray[np.int64]:
+    """Pick rows spread over all, in order: one out of each of ``num_wanted`` equal stretches."""
+    parts = np.array_split(rows, num_wanted) if len(rows) > num_wanted else [[r] for r in rows]
+    random = np.random.default_rng(seed)
+    return np.array([random.choice(part) for part in parts], np.int64)
+
+
+def _image_folder(config: ShowConfig, store: TeacherStore) -> Path:
+    recorded = store.provenance.get("images")
+    folder = config.images or (Path(recorded) if isinstance(recorded, str) else None)
+    if folder is None:
+        raise ConfigError(
+            f"{store.path} does not say where its images were; name their folder with --images"
+        )
+    if not folder.is_dir():
+        whose = "--images" if config.images else f"{store.path} was made from images that"
+        raise ConfigError(
+            f"{whose} must lie in a folder, but there is none at {folder}; name the folder of the "
+            f"same images with --images"
+        )
+    return folder
+
+
+def person_tiles(
+    store: TeacherStore, row: int, shown: StoredViews, image: Picture
+) -> list[Picture]:
+    """Draw the tiles of one person: the truth, then each view.
+
+    shown: view 0 and the augmented views that are shown, B in all.
+    image: (H, W, 3) uint8, RGB, image frame.
+    """
+    people, skeleton = store.people, store.people.skeleton
+    height, width = store.input_size_hw
+    tile_size_hw = (TILE_HEIGHT, round(TILE_HEIGHT * width / height))
+    crop_to_tile = resize_affine(store.input_size_hw, tile_size_hw)
+    frame = store.identity["teacher"]["heatmap_frame"]
+    tile_to_heatmap = compose(
+        crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
+    )
+    colours = keypoint_colours(skeleton)
+    heat = decode_heatmaps(shown.heatmaps, shown.scale)
+    tiles: list[Picture] = []
+    for view, image_to_crop in enumerate(shown.image_to_crop):
+        image_to_tile = compose(crop_to_tile, image_to_crop)
+        tile = warp_crop(image, image_to_tile, tile_size_hw)
+        swap = list(skeleton.flip_indices) if shown.is_mirrored[view] else slice(None)
+        truth = apply(image_to_tile, people.keypoints[row, swap, :2])
+        is_labelled = people.is_labelled[row, swap]
+        if view == 0:
+            tiles.append(draw_pose(tile, truth, is_labelled, skeleton))
+        seen = apply(crop_to_tile, shown.keypoints[view])
+        is_sure = shown.confidence[view] >= MIN_CONFIDENCE
+        tile = overlay_heatmaps(tile, heat[view], tile_to_heatmap, colours)
+        if view > 0:
+            tile = ring_keypoints(tile, truth, is_labelled, skeleton)
+        tile = draw_pose(tile, seen, is_sure, skeleton)
+        kind = "mirrored, " if shown.is_mirrored[view] else ""
+        tiles.append(label_tile(tile, f"{kind}confidence {shown.confidence[view].mean():.2f}"))
+    return tiles

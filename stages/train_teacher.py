@@ -1,0 +1,132 @@
+"""COCO people -> ground-truth Gaussians -> checkpoints of a heatmap teacher in a run folder.
+
+Through the same loop as the student, and nothing more: no validation, so the last weights count as
+the best; ``distil evaluate`` measures them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from pipeline.checkpoints import describe_network
+from pipeline.coco_people import PeopleSettings
+from pipeline.config import StageConfig
+from pipeline.devices import DeviceName, choose_device
+from pipeline.errors import ConfigError
+from pipeline.geometry import HeatmapFrame, crop_to_heatmap
+from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.objectives import TeacherObjective
+from pipeline.optimisation import OptimisationConfig
+from pipeline.run_folder import RunFolder
+from pipeline.training_data import BatchLoader
+from pipeline.training_loop import NoProgress, Progress, Training, fit
+from pipeline.training_sources import DataConfig, read_fresh_views
+from pipeline.view_order import ViewOrder
+from pipeline.views import ViewRecipe
+
+
+class TrainTeacherConfig(StageConfig):
+    """All settings of ``distil train-teacher``; the views are those of the released teacher."""
+
+    resumable_changes: ClassVar[frozenset[str]] = frozenset(
+        {"epochs", "num_loader_workers", "data.image_cache_mib", "annotations", "images"}
+    )
+
+    architecture: str = "tokenpose-s"
+    annotations: Path
+    images: Path
+    people: PeopleSettings = PeopleSettings()
+    data: DataConfig = DataConfig(recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0))
+    heatmap_frame: HeatmapFrame = "half-pixel"
+    """Where the targets put a crop point, and so where the trained heatmaps do."""
+    heatmap_sigma: float = Field(2.0, gt=0)
+    """Of the target Gaussians, heatmap cells."""
+    optimisation: OptimisationConfig = OptimisationConfig()
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(300, ge=1)
+    num_loader_workers: int = Field(2, ge=0)
+    num_threads: int | None = Field(None, ge=1)
+    device: DeviceName = "auto"
+
+
+@dataclass(frozen=True)
+class TrainTeacherResult:
+    """What a training leaves."""
+
+    weights: Path
+    epochs: int
+    steps: int
+
+
+def train_teacher(
+    config: TrainTeacherConfig,
+    run_folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    command: tuple[str, ...] = (),
+) -> TrainTeacherResult:
+    """Train a heatmap network on Gaussians around the annotated keypoints.
+
+    command: what the user typed, for provenance.json.
+    """
+    folder = RunFolder(run_folder)
+    folder.check(config, resume=resume)
+    device = choose_device(config.device, config.num_threads)
+
+    views = read_fresh_views(
+        config.annotations, config.images, config.people, config.data, config.seed
+    )
+    skeleton = views.people.skeleton
+    torch.manual_seed(config.seed)
+    network = build_network(config.architecture, skeleton.num_keypoints)
+    if not isinstance(network, TokenPoseTeacher):
+        raise ConfigError(f"architecture {config.architecture} is a student; choose a teacher")
+    order = ViewOrder(
+        views.instances,
+        views.people.instance_id,
+        views.num_views,
+        config.optimisation.batch_size,
+        config.seed,
+    )
+    loader = BatchLoader(
+        views.dataset(network.input_size_hw), order, config.num_loader_workers, device
+    )
+    objective = TeacherObjective(
+        crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
+        network.heatmap_size_hw,
+        config.heatmap_sigma,
+        network.num_keypoints,
+        device,
+    )
+    info = describe_network(
+        network,
+        skeleton,
+        padding=views.padding,
+        seed=config.seed,
+        score_rule="learned",
+        heatmap_frame=config.heatmap_frame,
+    )
+
+    folder.begin(config, {"command": list(command)}, resume=resume)
+    with folder.logging():
+        place = fit(
+            Training(
+                network=network,
+                info=info,
+                objective=objective,
+                batches_of_epoch=loader.batches_of_epoch,
+                steps_per_epoch=len(order),
+                batch_size=order.batch_size,
+                epochs=config.epochs,
+                optimisation=config.optimisation,
+                device=device,
+            ),
+            folder,
+            progress or NoProgress(),
+            resume=resume,
+        )
+    return TrainTeacherResult(folder.best_weights, place.epoch, place.step)

@@ -1,0 +1,223 @@
+"""Every refusal of a student's training, with its message, and that nothing is written before."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError, TrainingError
+from pipeline.run_folder import RunFolder
+from stages import preset_file
+from stages.train_student import TrainStudentConfig, train_student
+from store_schemas.errors import IncompleteError, StoreError
+
+SETTINGS = {
+    "architecture": "distilpose-xs",
+    "epochs": 1,
+    "num_loader_workers": 0,
+    "num_threads": 1,
+    "device": "cpu",
+    "optimisation": {"batch_size": 4, "warmup_steps": 0},
+}
+
+
+def configure(drawn: Any, **changes: object) -> TrainStudentConfig:
+    return load_config(TrainStudentConfig, fields={**SETTINGS, "images": drawn.images, **changes})
+
+
+def copy_images(drawn: Any, target: Path) -> Path:
+    shutil.copytree(drawn.images, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "give either a teacher store or annotations"),
+        ({"annotations": "a.json"}, "distillation needs a teacher store"),
+        (
+            {"store": "s", "loss": {"confidence": 0, "simulated_heatmap": 0}},
+            "nothing is distilled; set one, or turn distillation off",
+        ),
+        (
+            {"annotations": "a", "distillation": False, "loss": {"regression": 0}},
+            "nothing is left",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    drawn: Any, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configure(drawn, **changes)
+
+
+def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> None:
+    config = configure(drawn, store=store, architecture="tokenpose-xs")
+    with pytest.raises(ConfigError, match="tokenpose-xs is a teacher; choose a student"):
+        train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_views_than_the_store_holds_are_refused(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    config = configure(drawn, store=store, data={"num_views": 3})
+    with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 augmented views"):
+        train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_of_another_aspect_is_refused(
+    drawn: Any, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = configure(drawn, store=make_store(input_size_hw=(256, 256)))
+    with pytest.raises(ConfigError, match=r"crops of 256 x 256 .* the student takes 128 x 96"):
+        train_student(config, tmp_path / "run")
+
+
+def test_an_incomplete_store_is_refused(
+    drawn: Any, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = configure(drawn, store=make_store(is_complete=False))
+    with pytest.raises(IncompleteError, match="must be complete, but has 1 of"):
+        train_student(config, tmp_path / "run")
+
+
+def test_an_altered_store_is_refused(
+    drawn: Any, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = make_store()
+    chunk = next((store / "views" / "image_to_crop").glob("c*"))
+    data = bytearray(chunk.read_bytes())
+    data[100] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(StoreError, match="image_to_crop"):
+        train_student(configure(drawn, store=store), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_altered_heatmaps_stop_the_training(
+    drawn: Any, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = make_store()
+    shard = next((store / "teachers" / "truth" / "heatmaps").glob("c*"))
+    data = bytearray(shard.read_bytes())
+    data[: len(data) // 2] = bytes(len(data) // 2)
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="shard"):
+        train_student(configure(drawn, store=store), tmp_path / "run")
+
+
+def test_people_whose_views_failed_are_left_out(
+    drawn: Any, make_store: Callable[..., Path], store: Path, tmp_path: Path
+) -> None:
+    one = {"batch_size": 1, "warmup_steps": 0}
+    steps = [
+        train_student(configure(drawn, store=path, optimisation=one), tmp_path / name).steps
+        for name, path in (("whole", store), ("failed", make_store(failed_row=1)))
+    ]
+    assert steps[1] == steps[0] - 1
+
+
+def test_a_missing_image_is_named_before_the_first_step(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    images = copy_images(drawn, tmp_path / "images")
+    (images / "000002.jpg").unlink()
+    with pytest.raises(PeopleError, match=r"000002\.jpg' of .* is missing"):
+        train_student(configure(drawn, store=store, images=images), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_that_changed_since_the_store_was_written_is_named(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    images = copy_images(drawn, tmp_path / "images")
+    with Image.open(images / "000002.jpg") as image:
+        pixels = np.asarray(image)
+    Image.fromarray(pixels // 2).save(images / "000002.jpg")
+    with pytest.raises(ImageError, match=r"000002\.jpg' has changed since the teacher store"):
+        train_student(configure(drawn, store=store, images=images), tmp_path / "run")
+
+
+def test_validation_people_with_other_keypoints_are_refused(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    document = json.loads(drawn.annotations.read_bytes())
+    document["categories"][0]["keypoints"][0] = "beak"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    config = configure(drawn, store=store, val_annotations=other)
+    with pytest.raises(PeopleError, match=r"beak.*validate on people of the same keypoints"):
+        train_student(config, tmp_path / "run")
+
+
+def test_a_part_without_any_fitting_tensor_is_refused(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    train_student(configure(drawn, store=store), tmp_path / "first")
+    initial = {"weights": RunFolder(tmp_path / "first").last_weights, "parts": ["stem"]}
+    config = configure(drawn, store=store, initial=initial)
+    with pytest.raises(RunFolderError, match=r"no tensor of 'stem'.*has: backbone, encoder, head"):
+        train_student(config, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_saves_nothing(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    wild = {"batch_size": 4, "learning_rate": 1e30, "schedule": "constant", "warmup_steps": 0}
+    config = configure(drawn, store=store, optimisation=wild, epochs=3)
+    with pytest.raises(TrainingError, match=r"step \d+ is not finite: loss .*nothing was saved"):
+        train_student(config, tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_needs_resume(drawn: Any, store: Path, tmp_path: Path) -> None:
+    config = configure(drawn, store=store)
+    train_student(config, tmp_path / "run")
+    with pytest.raises(
+        RunFolderError, match=r"already holds a run; .* or go on with it by --resum"
+    ):
+        train_student(config, tmp_path / "run")
+
+
+def test_a_run_that_never_began_cannot_be_resumed(drawn: Any, store: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"there is no run in .*leave --resume out"):
+        train_student(configure(drawn, store=store), tmp_path / "run", resume=True)
+
+
+def test_a_changed_setting_is_refused_by_name_on_resume(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    train_student(configure(drawn, store=store), tmp_path / "run")
+    changed = configure(drawn, store=store, loss={"confidence": 0.5})
+    with pytest.raises(RunFolderError, match=r"with loss.confidence = 0.01, now it is 0.5"):
+        train_student(changed, tmp_path / "run", resume=True)
+
+
+def test_another_store_is_refused_on_resume(
+    drawn: Any, store: Path, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    train_student(configure(drawn, store=store), tmp_path / "run")
+    other = configure(drawn, store=make_store(failed_row=0), epochs=2)
+    with pytest.raises(RunFolderError, match="resume with the store it began with"):
+        train_student(other, tmp_path / "run", resume=True)
+
+
+def test_a_moved_store_is_accepted_on_resume(
+    drawn: Any, store: Path, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    train_student(configure(drawn, store=store), tmp_path / "run")
+    moved = configure(drawn, store=make_store(), epochs=2)
+    assert train_student(moved, tmp_path / "run", resume=True).epochs == 2
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'big'; .*distilpose-s, distilpose-xs"):
+        preset_file("big")
