@@ -99,7 +99,7 @@ _config_options = _stack(
 )  # fmt: skip
 
 _teacher_options = _stack(
-    click.option("--input-size", callback=_size, metavar="HxW", help="If the model leaves it open."),
+    click.option("--input-size", callback=_size, metavar="HxW", help="If the model leaves it."),
     click.option("--output-name", help="Which of several outputs holds the heatmaps."),
     click.option("--mean", callback=_triple, metavar="R,G,B", help="Default: ImageNet's."),
     click.option("--std", callback=_triple, metavar="R,G,B", help="Default: ImageNet's."),
@@ -380,6 +380,24 @@ def show_command(**options: Any) -> None:
     click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")
 
 
+@main.command("draw-people", short_help="Drawn people with COCO keypoints, as the demo uses.")
+@click.option("--output", type=FOLDER, required=True, help="images/ and annotations.json go here.")
+@click.option("--images", "num_images", type=int, default=600, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--first-index",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the first image; other indices are other people.",
+)
+def draw_people_command(output: Path, num_images: int, seed: int, first_index: int) -> None:
+    """Draw people with COCO keypoint annotations, the same for the same seed and index."""
+    from pipeline.drawn_people import write_drawn_people
+
+    click.echo(f"wrote {write_drawn_people(output, num_images, seed, first_index)}")
+
+
 @main.command("demo", short_help="All of it on drawn people: no data, no GPU, minutes.")
 @click.option("--output", type=FOLDER, default=Path("demo"), show_default=True)
 @click.option("--thorough", is_flag=True, help="Three seeds and a longer training: an hour.")
@@ -391,6 +409,11 @@ def demo_command(output: Path, thorough: bool, seed: int | None) -> None:
     --output.
     """
     from rich.console import Console
+
     from stages.demo import demo
 
     demo(output, thorough=thorough, seed=seed or 0, console=Console())
+
+
+if __name__ == "__main__":
+    main()

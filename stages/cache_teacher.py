@@ -325,6 +325,6 @@ def _held_back_message(bad_images: list[BadImage], store: Path) -> str:
     return (
         f"{len(bad_images)} image(s) with {people} people could not be decoded: "
         f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}; "
-        f"all other shards of {store} are written: put the images right and run again with --resume, "
-        "or leave these people out with --resume --skip-bad"
+        f"all other shards of {store} are written: put the images right and run again with "
+        "--resume, or leave these people out with --resume --skip-bad"
     )

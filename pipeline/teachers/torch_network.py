@@ -33,7 +33,7 @@ class TorchNetwork:
             {"input_size_hw": info.input_size_hw, "heatmap_frame": info.heatmap_frame},
             weights,
         )
-        self._module = module.eval()
+        self.module = module.eval()
         self.architecture: str = info.architecture
         self.sha256 = sha256_of_tensors(module)
         self.input_size_hw: SizeHW = info.input_size_hw
@@ -49,7 +49,7 @@ class TorchNetwork:
         if self._num_threads is not None:
             torch.set_num_threads(self._num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-        return np.asarray(self._module(batch).numpy(), np.float32)
+        return np.asarray(self.module(batch).numpy(), np.float32)
 
 
 def sha256_of_tensors(module: torch.nn.Module) -> str:

@@ -109,7 +109,7 @@ def test_parts_are_copied_where_name_and_shape_agree(tmp_path: Path) -> None:
 
 
 def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="there is no file .*give the path of saved weights"):
+    with pytest.raises(RunFolderError, match=r"there is no file .*give the path of saved weights"):
         load_network(tmp_path / "none.safetensors")
     saved(tmp_path / "torn.safetensors")
     data = (tmp_path / "torn.safetensors").read_bytes()

@@ -100,7 +100,7 @@ def test_keypoints_lie_on_the_dots_of_every_fresh_view(folder: Path) -> None:
     batch = dataset[ViewBatch(np.zeros(40, np.int64), np.arange(1, 41))]
     assert batch.images.shape == (40, 128, 96, 3)
     assert batch.keypoint_weights.sum() > 60
-    for image, points, weights in zip(batch.images, batch.keypoints, batch.keypoint_weights):
+    for image, points, weights in zip(*batch[:3], strict=True):
         for (x, y), weight in zip(points.round().long().tolist(), weights.tolist(), strict=True):
             assert not weight or image[y, x].min() > 120
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -197,6 +198,18 @@ def test_the_truth_of_a_mirrored_view_has_its_sides_swapped(tmp_path: Path) -> N
             np.testing.assert_allclose([columns.mean() - 12, rows.mean() - 12], 0, atol=1)
     plain = tiles[1]
     assert not (plain == np.array(LEFT_COLOUR)).all(axis=-1).any()
+
+
+def test_faint_heat_glows_where_the_teacher_saw_it_without_a_dot(tmp_path: Path) -> None:
+    people = some_people()
+    tile = tiles_of(write_store(tmp_path, confidence=0.19), 2)[1]
+    place = apply(
+        resize_affine(INPUT_HW, TILE_HW), seen_keypoints(people, some_views(people))[2, 0]
+    )[1]
+    orange = cv2.blur(tile[..., 0].astype(np.float32) - tile[..., 2], (9, 9))
+    y, x = np.unravel_index(orange.argmax(), orange.shape)
+    np.testing.assert_allclose([x, y], place, atol=8)
+    assert not (tile == np.array(LEFT_COLOUR)).all(axis=-1).any()
 
 
 def test_an_unlabelled_keypoint_is_drawn_for_the_teacher_alone(store: Path) -> None:

@@ -4,15 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.checkpoints import load_network, read_info
 from pipeline.config import load_config
+from pipeline.geometry import apply
+from pipeline.heatmaps import decode_heatmaps as find_peaks
 from pipeline.run_folder import RunFolder
 from pipeline.training_loop import NoProgress
+from pipeline.training_sources import DataConfig, open_replayed_views
+from pipeline.view_order import ViewBatch
 from stages import PRESETS, preset_file
 from stages.train_student import TrainStudentConfig, train_student
+from store_schemas.heatmap_codec import decode_heatmaps
 
 SETTINGS = {
     "architecture": "distilpose-xs",
@@ -59,6 +65,26 @@ def finished(drawn: Any, store: Path, tmp_path_factory: pytest.TempPathFactory) 
     run_folder = tmp_path_factory.mktemp("runs") / "whole"
     train_student(configure(drawn, store), run_folder)
     return run_folder
+
+
+def test_stored_heatmaps_peak_where_the_students_crop_puts_the_keypoints(
+    drawn: Any, store: Path
+) -> None:
+    """Mirrored or not, through the resized crop and the teacher's frame."""
+    views = open_replayed_views(store, drawn.images, DataConfig(), reads_heatmaps=True)
+    rows = np.repeat(views.instances, 2)
+    batch = views.dataset((128, 96))[ViewBatch(rows, np.tile([1, 2], len(views.instances)))]
+    assert batch.heatmaps is not None
+    assert batch.scale is not None
+    heat = decode_heatmaps(batch.heatmaps.numpy(), batch.scale.numpy())
+    peaks, _ = find_peaks(heat, "dark")
+    expected = apply(views.crop_to_heatmap((128, 96)), batch.keypoints.numpy())
+    is_inner = ((expected > 3) & (expected < [44, 60])).all(axis=-1)
+    used = is_inner & (batch.keypoint_weights.numpy() > 0)
+    mirrored = views.store.views.is_mirrored[rows, np.tile([1, 2], len(views.instances))]
+    assert used[mirrored].any()
+    assert used[~mirrored].any()
+    assert np.abs(peaks - expected)[used].max() < 0.05
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one_byte_for_byte(

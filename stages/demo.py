@@ -1,0 +1,247 @@
+"""All of distil on drawn people: cache a teacher, train a student with and without it, compare.
+
+No data, no download, no GPU. The demo runs the real commands, each in a process of its own as a
+user would, and prints them; only drawing, measuring and the picture happen here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.coco_people import PeopleSettings, read_people
+from pipeline.comparison import (
+    Arm,
+    mean_pose_arm,
+    oks_difference,
+    student_arm,
+    teacher_arm,
+)
+from pipeline.drawn_people import write_drawn_people
+from pipeline.errors import DistilError
+from pipeline.file_layer import publish
+from pipeline.localisation import Difference
+from pipeline.run_folder import RunFolder
+from stages.demo_report import comparison_json, draw_people, print_comparison
+
+TEACHER = Path(__file__).parent / "demo_teacher.safetensors"
+"""A tokenpose-xs trained on other drawn people by `make demo-teacher`."""
+DISTILLED, PLAIN = "student, distilled", "student, plain"
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much is drawn and trained."""
+
+    num_train_images: int
+    num_val_images: int
+    views: int
+    epochs: int
+    seeds: tuple[int, ...]
+
+
+QUICK = DemoSize(num_train_images=600, num_val_images=300, views=8, epochs=30, seeds=(0,))
+THOROUGH = DemoSize(num_train_images=1500, num_val_images=600, views=16, epochs=32, seeds=(0, 1, 2))
+
+
+class DemoError(DistilError):
+    """A command of the demo failed."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found."""
+
+    arms: list[Arm]
+    """Mean pose, teacher, then the students of every seed."""
+    difference: Difference
+    """Mean OKS of the distilled students minus the plain ones'."""
+    proves_something: bool
+
+
+def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> DemoResult:
+    """Run everything on drawn people and leave data, store, runs, table and picture in a folder.
+
+    Raises:
+        DemoError: the folder holds something else, or a command failed.
+    """
+    started = time.monotonic()
+    size = THOROUGH if thorough else QUICK
+    _require_own_folder(output)
+
+    console.rule("1  draw people")
+    train = _draw(output / "train", size.num_train_images, seed, 0, console)
+    # The same seed draws other people at other indices.
+    val = _draw(output / "val", size.num_val_images, seed, size.num_train_images, console)
+
+    console.rule("2  the teacher looks at every person once")
+    store = output / "teacher.zarr"
+    _run(
+        console,
+        *("cache-teacher", "--annotations", train / "annotations.json"),
+        *("--images", train / "images", "--teacher", TEACHER, "--store", store),
+        *("--views", size.views),
+    )
+    _run(console, "show", store, "--output", output / "store.png")
+
+    console.rule("3  train the student with and without the store's targets")
+    arms = {
+        (name, number): output / f"run-{label}-{number}"
+        for number in size.seeds
+        for name, label in ((DISTILLED, "distilled"), (PLAIN, "plain"))
+    }
+    commands = {
+        run: _training_command(store, train, run, seed + number, size.epochs, name == PLAIN)
+        for (name, number), run in arms.items()
+    }
+    for number in size.seeds:  # both arms of a seed side by side, one thread each
+        pair = [arms[DISTILLED, number], arms[PLAIN, number]]
+        _run_side_by_side(console, {run: commands[run] for run in pair}, size.epochs)
+
+    console.rule("4  compare on people nobody trained on")
+    people = read_people(val / "annotations.json", val / "images", PeopleSettings())
+    train_people = read_people(train / "annotations.json", None, PeopleSettings())
+    measured = [
+        mean_pose_arm(train_people, people),
+        teacher_arm("teacher", TEACHER, people, val / "images"),
+        *(
+            student_arm(name, RunFolder(run).best_weights, people, val / "images")
+            for (name, _), run in arms.items()
+        ),
+    ]
+    distilled, plain = (
+        [arm for arm in measured if arm.name == name] for name in (DISTILLED, PLAIN)
+    )
+    difference = oks_difference(distilled, plain, seed)
+    mean_pose = measured[0].figures.mean_oks
+    proves = min(arm.figures.mean_oks for arm in plain) >= 2 * mean_pose
+    result = DemoResult(measured, difference, proves)
+    print_comparison(console, measured, difference, people.num_instances, proves)
+    publish(output / "table.json", comparison_json(measured, difference, size).encode())
+    draw_people(
+        output / "people.png",
+        people,
+        val / "images",
+        TEACHER,
+        measured[1:2] + distilled[:1] + plain[:1],
+    )
+    console.print(
+        f"\n{output / 'people.png'} shows people, heatmaps and all keypoints; "
+        f"{output / 'store.png'} what the store holds; {output / 'table.json'} the figures.\n"
+        f"Took {(time.monotonic() - started) / 60:.1f} minutes.\n"
+    )
+    _print_next_commands(console)
+    return result
+
+
+def _draw(folder: Path, num_images: int, seed: int, first_index: int, console: Console) -> Path:
+    write_drawn_people(folder, num_images, seed, first_index)
+    console.print(f"drew {num_images} images into {folder}")
+    return folder
+
+
+def _training_command(
+    store: Path, train: Path, run: Path, seed: int, epochs: int, plain: bool
+) -> list[str]:
+    parts = [
+        *("train-student", "--store", store, "--images", train / "images", "--preset", "demo"),
+        *("--init-weights", TEACHER, "--seed", seed, "--epochs", epochs, "--run-folder", run),
+        *(["--no-distillation"] if plain else []),
+    ]
+    return [str(part) for part in parts]
+
+
+def _run(console: Console, *arguments: object) -> None:
+    """Run one command of distil, showing it and what it says."""
+    words = [str(argument) for argument in arguments]
+    console.print(f"$ distil {' '.join(words)}", style="bold", highlight=False, soft_wrap=True)
+    _require_success(words, subprocess.run(_python(words), check=False).returncode, "above")
+
+
+def _run_side_by_side(console: Console, commands: dict[Path, list[str]], epochs: int) -> None:
+    """Run trainings at the same time, each on a core of its own, with one bar for each."""
+    for words in commands.values():
+        console.print(f"$ distil {' '.join(words)}", style="bold", highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs  {task.fields[news]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    running = {run: _start(run, words) for run, words in commands.items()}
+    try:
+        with Progress(*columns, console=console) as progress:
+            tasks = {run: progress.add_task(run.name, total=epochs, news="") for run in commands}
+            while any(process.poll() is None for process in running.values()):
+                for run, task in tasks.items():
+                    done, news = _latest_epoch(run)
+                    progress.update(task, completed=done, news=news)
+                time.sleep(0.5)
+            for task in tasks.values():
+                progress.update(task, completed=epochs)
+    except BaseException:
+        for process in running.values():
+            process.terminate()
+        raise
+    for run, process in running.items():
+        _require_success(commands[run], process.returncode, f"in {_log_of(run)}")
+
+
+def _start(run: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    with _log_of(run).open("wb") as log:
+        return subprocess.Popen(_python(words), stdout=log, stderr=subprocess.STDOUT)
+
+
+def _latest_epoch(run: Path) -> tuple[int, str]:
+    """Read from a run's metrics how many epochs are done and what the losses were."""
+    metrics = RunFolder(run).metrics
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    epochs = [line for line in map(json.loads, lines) if "terms" in line]
+    if not epochs:
+        return 0, ""
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in epochs[-1]["terms"].items())
+    return int(epochs[-1]["epoch"]), losses
+
+
+def _log_of(run: Path) -> Path:
+    return run.with_suffix(".txt")
+
+
+def _python(words: Sequence[str]) -> list[str]:
+    """Return the command that runs distil in this very environment, whatever folder this is."""
+    return [sys.executable, "-P", "-m", "cli", *words]
+
+
+def _require_success(words: Sequence[str], code: int, where: str) -> None:
+    if code != 0:
+        raise DemoError(
+            f"`distil {words[0]}` ended with exit code {code}; its message stands {where}"
+        )
+
+
+def _require_own_folder(output: Path) -> None:
+    """Refuse a folder with anything in it: the demo would mix with what lies there."""
+    if output.exists() and (not output.is_dir() or any(os.scandir(output))):
+        raise DemoError(f"{output} is not empty; delete it, or choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def _print_next_commands(console: Console) -> None:
+    console.print(
+        "The same on your own people (COCO keypoint JSON) and teacher (any ONNX heatmap model):"
+    )
+    for command in (
+        "distil cache-teacher --annotations train.json --images DIR --teacher model.onnx "
+        "--store teacher.zarr",
+        "distil train-student --store teacher.zarr --images DIR --preset distilpose-s "
+        "--run-folder runs/a",
+        "distil evaluate --run-folder runs/a --annotations val.json --images DIR",
+    ):
+        console.print(f"  {command}", style="bold", highlight=False, soft_wrap=True)
