@@ -393,7 +393,7 @@ def show_command(**options: Any) -> None:
 )
 def draw_people_command(output: Path, num_images: int, seed: int, first_index: int) -> None:
     """Draw people with COCO keypoint annotations, the same for the same seed and index."""
-    from pipeline.drawn_people import write_drawn_people
+    from pipeline.drawn.people import write_drawn_people
 
     click.echo(f"wrote {write_drawn_people(output, num_images, seed, first_index)}")
 

@@ -4,5 +4,6 @@ Letters in shapes, the same everywhere: ``B`` batch, ``N`` person instances, ``V
 person, ``K`` keypoints, ``H, W`` image or crop, ``Hh, Wh`` heatmap, ``C`` channels,
 ``D`` embedding, ``P`` visual tokens, ``M`` images.
 
-Three frames and no others: *image*, *crop* (a network's input) and *heatmap*; see ``geometry.py``.
+Three frames and no others: *image*, *crop* (a network's input) and *heatmap*; see
+``frames/geometry.py``.
 """

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.crop_stream import ImageCrops, requests_by_image, stream_crops
-from pipeline.geometry import PADDING, SizeHW, apply, box_to_crop, invert, padded_box_size
+from pipeline.coco.people import People
+from pipeline.coco.result_files import Detections
+from pipeline.evaluation.pose_scores import NO_ANNOTATION, PosePredictions
+from pipeline.frames.crop_stream import ImageCrops, requests_by_image, stream_crops
+from pipeline.frames.geometry import PADDING, SizeHW, apply, box_to_crop, invert, padded_box_size
 from pipeline.models.pose_networks import RegressionStudent
-from pipeline.people import People
-from pipeline.pose_scores import NO_ANNOTATION, PosePredictions
-from pipeline.result_files import Detections
 from pipeline.teachers.teacher import IMAGENET_MEAN, IMAGENET_STD, Teacher
 
 

@@ -15,12 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.coco_people import PeopleSettings, read_people
+from pipeline.coco.people import People
+from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ImageError, TeacherError
-from pipeline.people import People
+from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.provenance import provenance
-from pipeline.teacher_checks import (
+from pipeline.teacher_store.opening import read_entry, read_plan
+from pipeline.teacher_store.plan import ViewPlan, people_identity
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers.checks import (
     Accuracy,
     MirrorGap,
     Probe,
@@ -34,14 +40,8 @@ from pipeline.teacher_checks import (
     measure_units,
     take_probe,
 )
-from pipeline.teacher_pass import BadImage, digest_images, encode_rows
-from pipeline.teacher_store_opening import read_entry, read_plan
-from pipeline.teacher_store_plan import ViewPlan, people_identity
-from pipeline.teacher_store_reader import TeacherStore
-from pipeline.teacher_store_writer import TeacherStoreWriter
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 from pipeline.teachers.teacher import require_keypoints
-from pipeline.views import ViewRecipe, draw_views
+from pipeline.teachers.teacher_pass import BadImage, digest_images, encode_rows
 from stages.caching_progress import caching_progress
 from store_schemas.teacher_store import Status, default_rows_per_shard
 

@@ -16,19 +16,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.coco_people import PeopleSettings, read_people
-from pipeline.comparison import (
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.drawn.people import write_drawn_people
+from pipeline.errors import DistilError
+from pipeline.evaluation.comparison import (
     Arm,
     mean_pose_arm,
     oks_difference,
     student_arm,
     teacher_arm,
 )
-from pipeline.drawn_people import write_drawn_people
-from pipeline.errors import DistilError
+from pipeline.evaluation.localisation import Difference
 from pipeline.file_layer import publish
-from pipeline.localisation import Difference
-from pipeline.run_folder import RunFolder
+from pipeline.training.run_folder import RunFolder
 from stages.demo_report import comparison_json, draw_people, print_comparison
 
 TEACHER = Path(__file__).parent / "demo_teacher.safetensors"

@@ -11,14 +11,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.comparison import Arm
-from pipeline.contact_sheet import contact_sheet
-from pipeline.crops import warp_crop
-from pipeline.geometry import apply, box_to_crop, compose, invert, resize_affine
-from pipeline.image_files import decode_image, resolve_image
-from pipeline.localisation import Difference
-from pipeline.people import People
-from pipeline.pictures import (
+from pipeline.coco.image_files import decode_image, resolve_image
+from pipeline.coco.people import People
+from pipeline.evaluation.comparison import Arm
+from pipeline.evaluation.localisation import Difference
+from pipeline.frames.crops import warp_crop
+from pipeline.frames.geometry import apply, box_to_crop, compose, invert, resize_affine
+from pipeline.pictures.contact_sheet import contact_sheet
+from pipeline.pictures.poses import (
     CENTRE_COLOUR,
     LEFT_COLOUR,
     RIGHT_COLOUR,

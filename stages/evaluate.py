@@ -8,11 +8,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.coco_evaluation import oks_sigmas
-from pipeline.coco_people import PeopleSettings, read_people
+from pipeline.coco.people import People
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.result_files import read_detections, read_results
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.evaluated_networks import (
+from pipeline.evaluation.coco_evaluation import oks_sigmas
+from pipeline.evaluation.evaluated_networks import (
     EvaluatedNetwork,
     Facts,
     best_weights,
@@ -21,22 +23,20 @@ from pipeline.evaluated_networks import (
     require_same_names,
     with_sigmas,
 )
-from pipeline.evaluation_report import EvaluationReport, compare_results
-from pipeline.file_layer import publish
-from pipeline.people import People
-from pipeline.pose_results import KeypointResult, coco_results
-from pipeline.pose_scores import ScoreRule, instance_scores, oks_nms
-from pipeline.prediction import PersonBoxes, predict_people
-from pipeline.result_files import read_detections, read_results
-from pipeline.run_folder import RunFolder
-from pipeline.stored_poses import (
+from pipeline.evaluation.pose_results import KeypointResult, coco_results
+from pipeline.evaluation.pose_scores import ScoreRule, instance_scores, oks_nms
+from pipeline.evaluation.report import EvaluationReport, compare_results
+from pipeline.evaluation.stored_poses import (
     describe_missing,
     read_stored_poses,
     require_stored_people,
     store_facts,
 )
-from pipeline.teacher_store_reader import TeacherStore
+from pipeline.file_layer import publish
+from pipeline.prediction import PersonBoxes, predict_people
+from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import TeacherSettings
+from pipeline.training.run_folder import RunFolder
 
 NMS_OKS = 0.9
 MAX_POSES = 20

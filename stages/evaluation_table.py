@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation_report import EvaluationReport
-from pipeline.pose_scores import ScoreRule
+from pipeline.evaluation.pose_scores import ScoreRule
+from pipeline.evaluation.report import EvaluationReport
 
 DIGITS_OF_A_DIGEST = 12
 _WIDTH_OF_A_KEYPOINT = 18  # beside its name: two numbers and the space around them

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pipeline.config import StageConfig
-from pipeline.contact_sheet import contact_sheet, label_tile
-from pipeline.crops import warp_crop
 from pipeline.errors import ConfigError
-from pipeline.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
-from pipeline.pictures import (
+from pipeline.frames.crops import warp_crop
+from pipeline.frames.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
+from pipeline.pictures.contact_sheet import contact_sheet, label_tile
+from pipeline.pictures.poses import (
     CENTRE_COLOUR,
     LEFT_COLOUR,
     RIGHT_COLOUR,
@@ -23,8 +23,8 @@ from pipeline.pictures import (
     ring_keypoints,
     write_png,
 )
-from pipeline.teacher_store_reader import StoredViews, TeacherStore
-from pipeline.training_images import TrainingImages
+from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.training.images import TrainingImages
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import decode_heatmaps
 

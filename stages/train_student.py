@@ -9,29 +9,29 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from pipeline.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
-from pipeline.coco_people import PeopleSettings
+from pipeline.coco.people import Skeleton
+from pipeline.coco.read_people import PeopleSettings
 from pipeline.config import ComponentConfig, StageConfig
 from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import ConfigError, RunFolderError
-from pipeline.geometry import Affine, SizeHW
-from pipeline.losses import LossConfig
+from pipeline.evaluation.validation import Validation, open_validation
+from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.models.pose_networks import RegressionStudent, build_network
-from pipeline.objectives import StudentObjective
-from pipeline.optimisation import OptimisationConfig
-from pipeline.people import Skeleton
-from pipeline.run_folder import RunFolder
-from pipeline.training_data import BatchLoader
-from pipeline.training_loop import NoProgress, Progress, Training, fit
-from pipeline.training_sources import (
+from pipeline.training.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
+from pipeline.training.data import BatchLoader
+from pipeline.training.loop import NoProgress, Progress, Training, fit
+from pipeline.training.losses import LossConfig
+from pipeline.training.objectives import StudentObjective
+from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.sources import (
     DataConfig,
     FreshViews,
     ReplayedViews,
     open_replayed_views,
     read_fresh_views,
 )
-from pipeline.validation import Validation, open_validation
-from pipeline.view_order import ViewOrder
+from pipeline.training.view_order import ViewOrder
 
 _logger = logging.getLogger(__name__)
 

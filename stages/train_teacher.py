@@ -11,21 +11,21 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from pipeline.checkpoints import describe_network
-from pipeline.coco_people import PeopleSettings
+from pipeline.coco.read_people import PeopleSettings
 from pipeline.config import StageConfig
 from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import ConfigError
-from pipeline.geometry import HeatmapFrame, crop_to_heatmap
+from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
+from pipeline.frames.views import ViewRecipe
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
-from pipeline.objectives import TeacherObjective
-from pipeline.optimisation import OptimisationConfig
-from pipeline.run_folder import RunFolder
-from pipeline.training_data import BatchLoader
-from pipeline.training_loop import NoProgress, Progress, Training, fit
-from pipeline.training_sources import DataConfig, read_fresh_views
-from pipeline.view_order import ViewOrder
-from pipeline.views import ViewRecipe
+from pipeline.training.checkpoints import describe_network
+from pipeline.training.data import BatchLoader
+from pipeline.training.loop import NoProgress, Progress, Training, fit
+from pipeline.training.objectives import TeacherObjective
+from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.sources import DataConfig, read_fresh_views
+from pipeline.training.view_order import ViewOrder
 
 
 class TrainTeacherConfig(StageConfig):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
-from pipeline.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import HeatmapFrame, SizeHW
 from pipeline.teachers.teacher import TeacherSettings
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import TeacherError
-from pipeline.geometry import (
+from pipeline.frames.geometry import (
     Affine,
     HeatmapFrame,
     SizeHW,
@@ -19,7 +19,7 @@ from pipeline.geometry import (
     invert,
     mirror_gap,
 )
-from pipeline.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
+from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -179,7 +179,7 @@ class Teacher:
         for channel, (mean, std) in enumerate(
             zip(self.settings.mean, self.settings.std, strict=True)
         ):
-            # (pixel * scale - mean) / std, channel by channel: a tenth of the time of the plain form.
+            # (pixel * scale - mean) / std by channel: a tenth of the time of the plain form.
             np.multiply(
                 crops[..., channel], np.float32(self.settings.scale / std), out=images[:, channel]
             )

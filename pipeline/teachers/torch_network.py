@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.checkpoints import load_network
 from pipeline.errors import TeacherError
-from pipeline.geometry import HeatmapFrame, SizeHW
-from pipeline.run_folder import RunFolder
+from pipeline.frames.geometry import HeatmapFrame, SizeHW
 from pipeline.teachers.teacher import TeacherSettings, require_settings
+from pipeline.training.checkpoints import load_network
+from pipeline.training.run_folder import RunFolder
 
 
 class TorchNetwork:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from pipeline.people import IgnoreRegions, People, Skeleton
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
 
 PeopleMaker = Callable[..., People]
 

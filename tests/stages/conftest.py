@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.coco_people import PeopleSettings, read_people
-from pipeline.drawn_people import write_drawn_people
-from pipeline.geometry import apply, crop_to_heatmap
-from pipeline.heatmaps import encode_keypoints
-from pipeline.image_files import resolve_image
-from pipeline.teacher_store_plan import ViewPlan
-from pipeline.teacher_store_writer import TeacherStoreWriter
-from pipeline.training_data import move_keypoints
-from pipeline.views import ViewRecipe, draw_views
+from pipeline.coco.image_files import resolve_image
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.drawn.people import write_drawn_people
+from pipeline.frames.geometry import apply, crop_to_heatmap
+from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.training.data import move_keypoints
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.teacher_store import Status
 

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from pipeline.checkpoints import CheckpointInfo, save_weights
-from pipeline.coco_people import PeopleSettings, read_people
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, COCO_SIGMAS, flip_indices_of_names
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError, PeopleError, RunFolderError, TeacherError
-from pipeline.geometry import apply
+from pipeline.frames.geometry import apply
+from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.models.pose_networks import build_network
-from pipeline.skeletons import COCO_KEYPOINT_NAMES, COCO_SIGMAS, flip_indices_of_names
-from pipeline.teacher_store_plan import ViewPlan
-from pipeline.teacher_store_writer import TeacherStoreWriter
-from pipeline.views import ViewRecipe, draw_views
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.training.checkpoints import CheckpointInfo, save_weights
 from stages.evaluate import EvaluateConfig, evaluate
 from stages.evaluation_table import print_report
 from store_schemas.errors import IncompleteError

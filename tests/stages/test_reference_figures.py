@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.coco_people import PeopleSettings
+from pipeline.coco.read_people import PeopleSettings
 from pipeline.teachers import TeacherSettings
 from stages.evaluate import EvaluateConfig, evaluate
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.coco.image_files import decode_image, sha256_file
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError, ImageError
-from pipeline.geometry import (
+from pipeline.frames.geometry import (
     PADDING,
     HeatmapFrame,
     apply,
@@ -22,13 +24,11 @@ from pipeline.geometry import (
     resize_affine,
     view_to_crop,
 )
-from pipeline.heatmaps import encode_keypoints
-from pipeline.image_files import decode_image, sha256_file
-from pipeline.people import IgnoreRegions, People, Skeleton
-from pipeline.pictures import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
-from pipeline.teacher_store_plan import ViewPlan
-from pipeline.teacher_store_reader import TeacherStore
-from pipeline.teacher_store_writer import TeacherStoreWriter
+from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.writer import TeacherStoreWriter
 from stages.show import TILE_HEIGHT, ShowConfig, person_tiles, show, spread_rows
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import encode_heatmaps

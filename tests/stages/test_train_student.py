@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoints import load_network, read_info
 from pipeline.config import load_config
-from pipeline.geometry import apply
-from pipeline.heatmaps import decode_heatmaps as find_peaks
-from pipeline.run_folder import RunFolder
-from pipeline.training_loop import NoProgress
-from pipeline.training_sources import DataConfig, open_replayed_views
-from pipeline.view_order import ViewBatch
+from pipeline.frames.geometry import apply
+from pipeline.frames.heatmaps import decode_heatmaps as find_peaks
+from pipeline.training.checkpoints import load_network, read_info
+from pipeline.training.loop import NoProgress
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
 from stages.train_student import TrainStudentConfig, train_student
 from store_schemas.heatmap_codec import decode_heatmaps

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError, TrainingError
-from pipeline.run_folder import RunFolder
+from pipeline.training.run_folder import RunFolder
 from stages import preset_file
 from stages.train_student import TrainStudentConfig, train_student
 from store_schemas.errors import IncompleteError, StoreError

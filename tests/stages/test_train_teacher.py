@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoints import load_network
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.run_folder import RunFolder
+from pipeline.training.checkpoints import load_network
+from pipeline.training.run_folder import RunFolder
 from stages.train_teacher import TrainTeacherConfig, train_teacher
 
 

@@ -1,0 +1,72 @@
+"""Person instances as columns, and the skeleton they share.
+
+Reading them from COCO JSON is ``read_people.py``. Rows of the same index belong to the same person
+(``N`` instances) or the same image (``M`` images). Instances are ordered by (image, annotation id),
+so that an image is decoded once for all its people.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What a keypoint category says of its K keypoints, zero-based throughout."""
+
+    keypoint_names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    """Pairs of keypoints that a picture joins by a line."""
+    flip_indices: tuple[int, ...]
+    """Keypoint k of a mirrored person is keypoint ``flip_indices[k]`` of the person."""
+    sigmas: tuple[float, ...]
+    """OKS fall-off per keypoint, as in pycocotools ``Params.kpt_oks_sigmas``; empty: unknown."""
+    upper_body: tuple[int, ...] = ()
+    """Keypoints that a half-body view may keep; both halves empty: no half-body views."""
+    lower_body: tuple[int, ...] = ()
+
+    @property
+    def num_keypoints(self) -> int:
+        return len(self.keypoint_names)
+
+
+@dataclass(frozen=True)
+class IgnoreRegions:
+    """Annotations that are no instances (crowds, people without keypoints).
+
+    COCO evaluation ignores detections on them, so leaving them out would change AP.
+    """
+
+    annotation_id: NDArray[np.int64]  # (R,)
+    image_index: NDArray[np.int64]  # (R,)
+    bbox_xywh: NDArray[np.float64]  # (R, 4), image pixels, as annotated
+    area: NDArray[np.float64]  # (R,), image pixels squared
+    is_crowd: NDArray[np.bool_]  # (R,)
+    num_keypoints: NDArray[np.int64]  # (R,)
+
+
+@dataclass(frozen=True)
+class People:
+    """All people of an annotation file, and the images they stand in."""
+
+    skeleton: Skeleton
+    category_id: int
+    image_id: NDArray[np.int64]  # (M,), every image of the file, people in it or not
+    image_name: tuple[str, ...]  # (M,), relative to the image folder, with forward slashes
+    image_size_hw: NDArray[np.int64]  # (M, 2)
+    instance_id: NDArray[np.int64]  # (N,), the annotation id
+    image_index: NDArray[np.int64]  # (N,), row of the image
+    bbox_xywh: NDArray[np.float64]  # (N, 4), image pixels
+    area: NDArray[np.float64]  # (N,), image pixels squared
+    keypoints: NDArray[np.float32]  # (N, K, 3) as (x, y, visibility); unlabelled: (NaN, NaN, 0)
+    ignored: IgnoreRegions
+
+    @property
+    def num_instances(self) -> int:
+        return len(self.instance_id)
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """(N, K), true where a keypoint has a position (visibility 1 or 2)."""
+        return np.asarray(self.keypoints[..., 2] > 0)

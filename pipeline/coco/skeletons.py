@@ -1,0 +1,182 @@
+"""The skeleton that a COCO keypoint category describes, and what settings add to it.
+
+The category gives names and edges; left and right are paired by name. OKS sigmas and body halves
+are no part of the format: COCO's 17 keypoints have them built in (pycocotools
+``Params.setKpParams``), other skeletons take them from ``SkeletonSettings``.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.coco.people import Skeleton
+from pipeline.errors import ConfigError, PeopleError
+
+COCO_KEYPOINT_NAMES = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+COCO_SIGMAS = tuple(
+    tenths / 10
+    for tenths in (
+        *(0.26, 0.25, 0.25, 0.35, 0.35),
+        *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),
+        *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
+    )
+)
+_COCO_UPPER_BODY = COCO_KEYPOINT_NAMES[:11]
+_COCO_LOWER_BODY = COCO_KEYPOINT_NAMES[11:]
+
+
+class SkeletonSettings(BaseModel):
+    """What an annotation file cannot say of its keypoints; COCO's 17 need none of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    """OKS fall-off, one per keypoint."""
+    upper_body: tuple[str, ...] = ()
+    """Names of the keypoints that a half-body view may keep."""
+    lower_body: tuple[str, ...] = ()
+
+
+def skeleton_of_category(category: dict[str, Any], settings: SkeletonSettings) -> Skeleton:
+    """Build the skeleton of a keypoint category, as found in COCO JSON.
+
+    Without sigmas or halves, built in or set, the skeleton has empty ones: the caller says what is
+    then off.
+    """
+    names = _keypoint_names(category)
+    is_coco = names == COCO_KEYPOINT_NAMES
+    sigmas = settings.sigmas or (COCO_SIGMAS if is_coco else ())
+    if settings.sigmas is not None and len(settings.sigmas) != len(names):
+        raise ConfigError(
+            f"sigmas holds {len(settings.sigmas)} numbers, but the annotations have {len(names)} "
+            "keypoints: give one per keypoint, in their order"
+        )
+    upper, lower = settings.upper_body, settings.lower_body
+    if is_coco and not upper and not lower:
+        upper, lower = _COCO_UPPER_BODY, _COCO_LOWER_BODY
+    upper_body, lower_body = _halves(upper, lower, names)
+    return Skeleton(
+        keypoint_names=names,
+        edges=_edges(category, len(names)),
+        flip_indices=flip_indices_of_names(names),
+        sigmas=sigmas,
+        upper_body=upper_body,
+        lower_body=lower_body,
+    )
+
+
+def flip_indices_of_names(names: Sequence[str]) -> tuple[int, ...]:
+    """Pair ``left_x`` with ``right_x``, ``x_left`` with ``x_right``, and others with themselves.
+
+    A left without its right is refused, and so is a name whose side is written another way: taken
+    for its own mirror, it would teach a flipped person the wrong side.
+    """
+    index_of_name = {name: index for index, name in enumerate(names)}
+    return tuple(_mirror_index(name, index_of_name) for name in names)
+
+
+def _mirror_index(name: str, index_of_name: dict[str, int]) -> int:
+    mirrored = _mirrored_name(name)
+    if mirrored != name:
+        if mirrored not in index_of_name:
+            raise PeopleError(
+                f"keypoint {name!r} has no mirror: expected a keypoint {mirrored!r} beside it; "
+                "rename or add one in the category's keypoints"
+            )
+        return index_of_name[mirrored]
+    folded = name.lower()
+    other_case = {other.lower() for other in index_of_name}
+    is_short_side = (
+        folded[:2] in ("l_", "r_") and {"l_" + folded[2:], "r_" + folded[2:]} <= other_case
+    )
+    if "left" in folded or "right" in folded or is_short_side:
+        raise PeopleError(
+            f"keypoint {name!r} has a side that cannot be paired: write sides as left_x and "
+            "right_x, or x_left and x_right, in the category's keypoints"
+        )
+    return index_of_name[name]
+
+
+def _mirrored_name(name: str) -> str:
+    for side, other in (("left", "right"), ("right", "left")):
+        if name.startswith(side + "_"):
+            return other + name.removeprefix(side)
+    for side, other in (("left", "right"), ("right", "left")):
+        if name.endswith("_" + side):
+            return name.removesuffix(side) + other
+    return name
+
+
+def _keypoint_names(category: dict[str, Any]) -> tuple[str, ...]:
+    names = category.get("keypoints")
+    label = f"category {category.get('name')!r}"
+    if not isinstance(names, list) or not names:
+        raise PeopleError(
+            f"{label} lists no keypoints: expected a list of names, as in COCO's "
+            "person_keypoints files"
+        )
+    if not all(isinstance(name, str) and name for name in names):
+        raise PeopleError(f"{label} has a keypoint without a name: expected non-empty strings")
+    for name in names:
+        if names.count(name) > 1:
+            raise PeopleError(f"{label} names keypoint {name!r} twice: expected distinct names")
+    return tuple(names)
+
+
+def _edges(category: dict[str, Any], num_keypoints: int) -> tuple[tuple[int, int], ...]:
+    """Turn the category's one-based ``skeleton`` into zero-based pairs."""
+    edges = category.get("skeleton") or []
+    valid = range(1, num_keypoints + 1)
+    if not isinstance(edges, list):
+        raise PeopleError(f"skeleton is {edges!r:.60}: expected a list of pairs of keypoints")
+    for edge in edges:
+        if not (
+            isinstance(edge, list)
+            and len(edge) == 2
+            and all(type(end) is int and end in valid for end in edge)
+        ):
+            raise PeopleError(
+                f"skeleton holds {edge!r:.60}: expected pairs of keypoints, counted from 1 to "
+                f"{num_keypoints}"
+            )
+    return tuple((start - 1, end - 1) for start, end in edges)
+
+
+def _halves(
+    upper: tuple[str, ...], lower: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if bool(upper) != bool(lower):
+        missing, given = ("lower_body", "upper_body") if upper else ("upper_body", "lower_body")
+        raise ConfigError(f"{given} is set without {missing}: set both halves, or neither")
+    both = upper + lower
+    for name in both:
+        if name not in names:
+            raise ConfigError(
+                f"upper_body and lower_body name a keypoint {name!r} that the annotations do not "
+                f"have: expected names among {', '.join(names)}"
+            )
+        if both.count(name) > 1:
+            raise ConfigError(
+                f"upper_body and lower_body name keypoint {name!r} twice: a keypoint belongs to "
+                "one half"
+            )
+    return tuple(map(names.index, upper)), tuple(map(names.index, lower))

@@ -1,0 +1,96 @@
+"""The poses that a teacher store holds for the plain evaluation crop, view 0, in image pixels."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.coco.people import People
+from pipeline.errors import PeopleError
+from pipeline.evaluation.evaluated_networks import Facts, teacher_facts
+from pipeline.evaluation.pose_scores import PosePredictions
+from pipeline.frames.geometry import apply, invert
+from pipeline.teacher_store.reader import TeacherStore
+from store_schemas.teacher_store import Status
+
+EVALUATION_VIEW = 0
+
+
+def read_stored_poses(
+    store: TeacherStore,
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> PosePredictions:
+    """Read the poses of view 0, mapped back by the stored affine; the peak heat is the score.
+
+    People whose view 0 has no output have no pose: see ``describe_missing``.
+    on_progress: told how many poses were added.
+
+    Raises:
+        CorruptError: a stored view is missing, torn or altered.
+    """
+    people = store.people
+    rows = np.flatnonzero(store.status[:, EVALUATION_VIEW] == Status.OK)
+    keypoints = np.empty((len(rows), people.skeleton.num_keypoints, 2))
+    scores = np.empty(keypoints.shape[:2])
+    for start in range(0, len(rows), batch_size):
+        batch = slice(start, start + batch_size)
+        stored = store.read(rows[batch], np.full(len(rows[batch]), EVALUATION_VIEW))
+        keypoints[batch] = apply(invert(stored.image_to_crop), stored.keypoints)
+        scores[batch] = stored.confidence
+        on_progress(len(rows[batch]))
+    height, width = store.input_size_hw
+    linear = store.views.image_to_crop[rows, EVALUATION_VIEW, :, :2]
+    return PosePredictions(
+        image_id=people.image_id[people.image_index[rows]],
+        annotation_id=people.instance_id[rows],
+        keypoints=keypoints,
+        keypoint_scores=scores,
+        box_score=np.ones(len(rows)),
+        crop_area=height * width / np.abs(np.linalg.det(linear)),
+    )
+
+
+def describe_missing(store: TeacherStore) -> str | None:
+    """Say how many people have no output for view 0, and why; None if all have one."""
+    status = store.status[:, EVALUATION_VIEW]
+    reasons = [
+        f"{(status == code).sum()} {code.words}"
+        for code in Status
+        if code is not Status.OK and (status == code).any()
+    ]
+    if not reasons:
+        return None
+    return (
+        f"{(status != Status.OK).sum()} of {len(status)} people have no stored pose "
+        f"({', '.join(reasons)}): they count as missed"
+    )
+
+
+def require_stored_people(store: TeacherStore, people: People, source: str) -> None:
+    """Refuse an annotation file that lacks a person of the store.
+
+    source: the annotation file, for the message.
+    """
+    image_of_person = dict(
+        zip(people.instance_id.tolist(), people.image_id[people.image_index].tolist(), strict=True)
+    )
+    stored_images = store.people.image_id[store.people.image_index].tolist()
+    for person, image in zip(store.people.instance_id.tolist(), stored_images, strict=True):
+        if image_of_person.get(person) != image:
+            raise PeopleError(
+                f"the store has the person {person} in image {image}, {source} has not; give the "
+                "annotations that the store was made from, or none: the store holds its own people"
+            )
+
+
+def store_facts(store: TeacherStore) -> Facts:
+    """Return what moves the AP of stored poses, and which store it is."""
+    return {
+        "source": "teacher store",
+        "store": str(store.path),
+        "store_fingerprint": store.fingerprint,
+        "store_content": store.content,
+        **teacher_facts(store.identity.get("teacher", {})),
+        "input_size": f"{store.input_size_hw[1]} x {store.input_size_hw[0]}",
+        "padding": store.views.recipe.get("padding"),
+    }

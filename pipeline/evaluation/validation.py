@@ -1,0 +1,80 @@
+"""COCO figures of a student while it trains, as ``distil evaluate`` would print them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.coco.people import People, Skeleton
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.errors import PeopleError
+from pipeline.evaluation.coco_evaluation import oks_sigmas
+from pipeline.evaluation.pose_scores import ScoreRule
+from pipeline.evaluation.report import compare_figures
+from pipeline.models.pose_networks import RegressionStudent
+from pipeline.prediction import StudentEstimator, predict_people
+from pipeline.training.checkpoints import CheckpointInfo
+
+
+@dataclass(frozen=True)
+class Validation:
+    """People that are not trained on."""
+
+    people: People
+    image_folder: Path
+    device: torch.device
+
+    def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
+        """Return AP, AR and mean OKS, poses ranked by the rule that ``info`` states."""
+        assert isinstance(network, RegressionStudent)
+        estimator = StudentEstimator(
+            network,
+            info.flip_indices,
+            device=str(self.device),
+            rgb_mean=info.rgb_mean,
+            rgb_std=info.rgb_std,
+        )
+        predictions = predict_people(
+            estimator, self.people, self.image_folder, padding=info.padding
+        )
+        row = compare_figures(self.people, predictions, rule_of(info))
+        return {
+            "AP": row.own_score.AP,
+            "AP50": row.own_score.AP50,
+            "AP75": row.own_score.AP75,
+            "AR": row.own_score.AR,
+            "AP_with_score_one": row.score_one.AP,
+            "mean_oks": row.mean_oks,
+        }
+
+
+def rule_of(info: CheckpointInfo) -> ScoreRule:
+    """Return how poses of a network are scored, as its checkpoint says."""
+    if info.score_rule == "one" or not info.scored_keypoints:
+        return ScoreRule(kind="one")
+    return ScoreRule(scored_keypoints=info.scored_keypoints)
+
+
+def open_validation(
+    annotations: Path,
+    image_folder: Path,
+    settings: PeopleSettings,
+    trained: Skeleton,
+    device: torch.device,
+) -> Validation:
+    """Read the people to validate on, and refuse those that cannot be compared.
+
+    Raises:
+        PeopleError: their keypoints are not the trained ones.
+        ConfigError: their OKS fall-offs are unknown.
+    """
+    people = read_people(annotations, image_folder, settings)
+    names = people.skeleton.keypoint_names
+    if names != trained.keypoint_names:
+        raise PeopleError(
+            f"{annotations} has the keypoints {', '.join(names)}; training has "
+            f"{', '.join(trained.keypoint_names)}: validate on people of the same keypoints"
+        )
+    oks_sigmas(people.skeleton)
+    return Validation(people, image_folder, device)

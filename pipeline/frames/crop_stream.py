@@ -1,0 +1,108 @@
+"""Decode each image once and cut all its views, a few images ahead of whoever consumes them."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.image_files import decode_image, resolve_image
+from pipeline.coco.people import People
+from pipeline.errors import ImageError
+from pipeline.frames.crops import warp_crop
+from pipeline.frames.geometry import SizeHW
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """The views that are wanted of one image."""
+
+    path: Path
+    rows: NDArray[np.int64]  # (J,), what the consumer calls these views
+    image_to_crop: NDArray[np.float64]  # (J, ..., 2, 3)
+
+
+@dataclass(frozen=True)
+class ImageCrops:
+    """The views of one image, or why there are none."""
+
+    request: ImageRequest
+    crops: NDArray[np.uint8] | None  # (J, ..., H, W, 3)
+    error: ImageError | None = None
+
+
+def requests_by_image(
+    people: People,
+    image_folder: Path,
+    image_index: NDArray[np.int64],
+    image_to_crop: NDArray[np.float64],
+    rows: NDArray[np.int64] | None = None,
+) -> list[ImageRequest]:
+    """Group views by image, in the order of the images.
+
+    image_index: (P,), the image of each row.
+    image_to_crop: (P, ..., 2, 3), the views of each row.
+    rows: (P,), names of the rows; by default 0 .. P-1.
+    """
+    names = np.arange(len(image_index)) if rows is None else rows
+    order = np.argsort(image_index, kind="stable")
+    images, starts = np.unique(image_index[order], return_index=True)
+    return [
+        ImageRequest(
+            resolve_image(image_folder, people.image_name[image]),
+            names[group],
+            image_to_crop[group],
+        )
+        for image, group in zip(images.tolist(), np.split(order, starts)[1:], strict=True)
+    ]
+
+
+def stream_crops(
+    requests: Sequence[ImageRequest],
+    crop_size_hw: SizeHW,
+    decode: Callable[[Path], NDArray[np.uint8]] = decode_image,
+    num_threads: int = 2,
+) -> Iterator[ImageCrops]:
+    """Yield the crops of each request, in order, decoding at most a few images ahead.
+
+    decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError.
+    """
+
+    def cut(request: ImageRequest) -> ImageCrops:
+        try:
+            image = decode(request.path)
+        except ImageError as error:
+            return ImageCrops(request, None, error)
+        leading = request.image_to_crop.shape[:-2]
+        crops = np.empty((*leading, *crop_size_hw, 3), np.uint8)
+        for view in np.ndindex(leading):
+            crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
+        return ImageCrops(request, crops)
+
+    with ThreadPoolExecutor(num_threads, "decode") as pool:
+        yield from _ahead(pool, cut, requests, lookahead=4 * num_threads)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    work: Callable[[ImageRequest], ImageCrops],
+    requests: Iterable[ImageRequest],
+    lookahead: int,
+) -> Iterator[ImageCrops]:
+    """Map in order with a bounded number of results waiting; ``Executor.map`` has no bound."""
+    remaining = iter(requests)
+    waiting: deque[Future[ImageCrops]] = deque(
+        pool.submit(work, request) for request in islice(remaining, lookahead)
+    )
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(work, request) for request in islice(remaining, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()

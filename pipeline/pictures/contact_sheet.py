@@ -1,0 +1,142 @@
+"""Lay pictures out in a grid that explains itself: titles, captions and a legend."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.pictures.poses import OUTLINE_COLOUR, Colour, Picture
+
+Phrase = tuple[str, Colour | None]
+
+BACKGROUND_COLOUR: Colour = (255, 255, 255)
+TEXT_COLOUR: Colour = (30, 30, 30)
+
+
+def label_tile(tile: Picture, text: str) -> Picture:
+    """Write a short text on a dark strip along the bottom of a tile."""
+    height, width = tile.shape[:2]
+    size = max(9, height // 22)
+    strip = round(1.5 * size)
+    canvas = Image.fromarray(np.ascontiguousarray(tile))
+    pen = ImageDraw.Draw(canvas, "RGBA")
+    pen.rectangle((0, height - strip, width, height), fill=(*OUTLINE_COLOUR, 200))
+    place = (size // 2, height - strip // 2)
+    shown = _shorten(text, _font(size), width - size)
+    pen.text(place, shown, BACKGROUND_COLOUR, font=_font(size), anchor="lm")
+    return np.array(canvas, np.uint8)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Picture]],
+    column_titles: Sequence[str],
+    row_captions: Sequence[str],
+    legend: Sequence[Phrase] = (),
+) -> Picture:
+    """Lay tiles of one size out in a grid with titles, a caption above each row, and a legend.
+
+    rows: tiles (H, W, 3) uint8, RGB; as many in each row as there are titles.
+    legend: phrases for the bottom, each behind a square of its colour; None: without.
+
+    Raises:
+        ValueError: no tile, tiles of several sizes, or texts that do not match the grid.
+    """
+    tile_height, tile_width = _tile_size(rows, column_titles, row_captions)
+    text_size = max(11, tile_width // 15)
+    margin, line = text_size // 2 + 2, round(1.7 * text_size)
+    font = _font(text_size)
+    width = margin + len(column_titles) * (tile_width + margin)
+    title_lines = [_wrap(title, font, tile_width) for title in column_titles]
+    top = margin + line * max(map(len, title_lines))
+    legend_lines = _legend_lines(legend, font, width - 2 * margin)
+    height = top + len(rows) * (line + tile_height + margin) + line * len(legend_lines) + margin
+    canvas = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
+    pen = ImageDraw.Draw(canvas)
+    for column, lines in enumerate(title_lines):
+        left = margin + column * (tile_width + margin)
+        for index, text in enumerate(lines):
+            place = (left + tile_width / 2, margin + line * index + line / 2)
+            pen.text(place, text, TEXT_COLOUR, font=font, anchor="mm")
+    for row, (tiles, caption) in enumerate(zip(rows, row_captions, strict=True)):
+        above = top + row * (line + tile_height + margin)
+        shown = _shorten(caption, font, width - 2 * margin)
+        pen.text((margin, above + line / 2), shown, TEXT_COLOUR, font=font, anchor="lm")
+        for column, tile in enumerate(tiles):
+            left = margin + column * (tile_width + margin)
+            canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (left, above + line))
+    for index, phrases in enumerate(legend_lines):
+        below = height - margin - line * (len(legend_lines) - index) + line / 2
+        _write_phrases(pen, phrases, (margin, below), font)
+    return np.array(canvas, np.uint8)
+
+
+def _tile_size(
+    rows: Sequence[Sequence[Picture]], column_titles: Sequence[str], row_captions: Sequence[str]
+) -> tuple[int, int]:
+    shapes = {tile.shape for tiles in rows for tile in tiles}
+    if len(shapes) != 1:
+        raise ValueError(f"tiles must have one size, got {sorted(shapes)}; resize them first")
+    lengths = {len(tiles) for tiles in rows}
+    if lengths != {len(column_titles)} or len(rows) != len(row_captions):
+        raise ValueError(
+            f"a sheet needs a title per column and a caption per row: {len(column_titles)} titles "
+            f"and {len(row_captions)} captions for {len(rows)} rows of {sorted(lengths)} tiles"
+        )
+    height, width, _ = shapes.pop()
+    return height, width
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # the bitmap font is for builds without it
+    return font
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_shorten(line, font, width) for line in lines]
+
+
+def _legend_lines(
+    legend: Sequence[Phrase], font: ImageFont.FreeTypeFont, width: float
+) -> list[list[Phrase]]:
+    lines: list[list[Phrase]] = []
+    used = np.inf
+    for text, colour in legend:
+        length = font.getlength(text) + font.size * (1 if colour is None else 2.2)
+        if used + length > width:
+            lines.append([])
+            used = 0.0
+        lines[-1].append((text, colour))
+        used += length
+    return lines
+
+
+def _write_phrases(
+    pen: ImageDraw.ImageDraw,
+    phrases: Sequence[Phrase],
+    place: tuple[float, float],
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    x, y = place
+    side = font.size * 0.8
+    for text, colour in phrases:
+        if colour is not None:
+            pen.rectangle((x, y - side / 2, x + side, y + side / 2), fill=colour)
+            x += 1.5 * side
+        pen.text((x, y), text, TEXT_COLOUR, font=font, anchor="lm")
+        x += font.getlength(text) + font.size

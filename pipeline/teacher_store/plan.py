@@ -1,0 +1,295 @@
+"""What a teacher store is fixed to before its first shard: people, views, codec, identity.
+
+``people_identity`` and ``views_identity`` hold the sha256 of every array, so that an altered box or
+affine is refused by the name of its field.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from store_schemas.errors import SchemaError
+from store_schemas.identity import array_sha256, as_json
+from store_schemas.metadata import take_int, take_object, take_size_hw
+from store_schemas.names import MAX_NAME_BYTES, pack_names, unpack_names
+from store_schemas.teacher_store import (
+    SCHEMA,
+    StoreDimensions,
+    group_metadata,
+    teacher_attributes,
+)
+
+PLANNED_SECTIONS = ("schema", "people", "views", "codec")
+"""Sections of an identity that the store adds to what its caller says of the teacher."""
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """The views of every person, drawn once and stored."""
+
+    image_to_crop: NDArray[np.float64]  # (N, V, 2, 3), mirroring included; view 0 is plain
+    is_mirrored: NDArray[np.bool_]  # (N, V), true where the determinant is negative
+    input_size_hw: tuple[int, int]
+    """Size of the crop that the affines lead to."""
+    seed: int
+    recipe: Mapping[str, Any]
+    """How the views were drawn; JSON."""
+
+
+def people_arrays(people: People, image_sha256: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the group ``people`` by name.
+
+    Args:
+        image_sha256: (M, 32) uint8, digest of every image file.
+
+    Raises:
+        SchemaError: an unlabelled keypoint has a position, or a labelled one has none.
+    """
+    check_keypoints(people)
+    ignored = people.ignored
+    return {
+        "instance_id": people.instance_id,
+        "image_index": people.image_index,
+        "bbox_xywh": people.bbox_xywh,
+        "area": people.area,
+        "keypoints": people.keypoints,
+        "is_labelled": people.is_labelled,
+        "image_id": people.image_id,
+        "image_name": pack_names(people.image_name),
+        "image_size_hw": people.image_size_hw,
+        "image_sha256": image_sha256,
+        "ignored_annotation_id": ignored.annotation_id,
+        "ignored_image_index": ignored.image_index,
+        "ignored_bbox_xywh": ignored.bbox_xywh,
+        "ignored_area": ignored.area,
+        "ignored_is_crowd": ignored.is_crowd,
+        "ignored_num_keypoints": ignored.num_keypoints,
+    }
+
+
+def check_keypoints(people: People) -> None:
+    """Refuse people whose keypoints have a position without a label, or a label without one.
+
+    Raises:
+        SchemaError: names the first such instance and keypoint.
+    """
+    has_position = np.isfinite(people.keypoints[..., :2]).all(axis=-1)
+    unlabelled_is_nan = np.isnan(people.keypoints[..., :2]).all(axis=-1)
+    wrong = np.where(people.is_labelled, ~has_position, ~unlabelled_is_nan)
+    wrong |= ~np.isin(people.keypoints[..., 2], (0, 1, 2))
+    if wrong.any():
+        row, keypoint = np.argwhere(wrong)[0].tolist()
+        raise SchemaError(
+            f"keypoints must be (x, y, 1 or 2), or (NaN, NaN, 0) where unlabelled; instance {row}, "
+            f"keypoint {keypoint} is {people.keypoints[row, keypoint].tolist()}"
+        )
+
+
+def views_arrays(views: ViewPlan) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the group ``views`` by name.
+
+    Raises:
+        SchemaError: ``is_mirrored`` contradicts the affines, or an affine is not invertible.
+    """
+    check_mirrored(views.image_to_crop, views.is_mirrored)
+    return {"image_to_crop": views.image_to_crop, "is_mirrored": views.is_mirrored}
+
+
+def check_mirrored(image_to_crop: NDArray[np.float64], is_mirrored: NDArray[np.bool_]) -> None:
+    """Refuse views whose ``is_mirrored`` is not the sign of their affine's determinant.
+
+    Raises:
+        SchemaError: names the first such instance and view.
+    """
+    a = image_to_crop
+    determinant = a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
+    usable = np.isfinite(a).all(axis=(-2, -1)) & (determinant != 0)
+    wrong = ~usable | ((determinant < 0) != is_mirrored)
+    if wrong.any():
+        row, view = np.argwhere(wrong)[0].tolist()
+        raise SchemaError(
+            f"is_mirrored must be true exactly where image_to_crop mirrors, but instance {row}, "
+            f"view {view} has determinant {determinant[row, view]} and "
+            f"is_mirrored {bool(is_mirrored[row, view])}"
+        )
+
+
+def people_identity(people: People, image_sha256: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return the identity's section ``people``: sizes, skeleton and the sha256 of every array."""
+    arrays = people_arrays(people, image_sha256)
+    section = {
+        "num_instances": people.num_instances,
+        "num_images": len(people.image_id),
+        "num_ignored": len(people.ignored.annotation_id),
+        "name_length": arrays["image_name"].shape[1],
+        "category_id": int(people.category_id),
+        "skeleton": _skeleton_json(people.skeleton),
+        "arrays": {name: array_sha256(values) for name, values in arrays.items()},
+    }
+    return as_json(section)
+
+
+def views_identity(views: ViewPlan) -> dict[str, Any]:
+    """Return the identity's section ``views``: how they were drawn, and every array's sha256."""
+    section = {
+        "num_views": views.image_to_crop.shape[1],
+        "input_size_hw": list(views.input_size_hw),
+        "seed": views.seed,
+        "recipe": dict(views.recipe),
+        "arrays": {name: array_sha256(values) for name, values in views_arrays(views).items()},
+    }
+    return as_json(section)
+
+
+def codec_identity(
+    heatmap_size_hw: tuple[int, int], threshold: float, rows_per_shard: int
+) -> dict[str, Any]:
+    """Return the identity's section ``codec``."""
+    return {
+        "heatmaps": "uint8, scale = peak / 255, blosc zstd 5 noshuffle",
+        "heatmap_size_hw": list(heatmap_size_hw),
+        "threshold": float(threshold),
+        "rows_per_shard": rows_per_shard,
+    }
+
+
+def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
+    """Return the sizes that an identity implies, checked and bounded.
+
+    Raises:
+        SchemaError: the schema is not this program's, or a size is missing or out of bounds.
+    """
+    schema = identity.get("schema")
+    if schema != SCHEMA:
+        raise SchemaError(
+            f"the store must have schema {SCHEMA!r}, got {schema!r}; read it with the version of "
+            f"distil that wrote it, or write it again"
+        )
+    people = take_object(identity, "people", "identity")
+    views = take_object(identity, "views", "identity")
+    codec = take_object(identity, "codec", "identity")
+    dimensions = StoreDimensions(
+        num_instances=take_int(people, "num_instances", "identity.people"),
+        num_images=take_int(people, "num_images", "identity.people"),
+        num_ignored=take_int(people, "num_ignored", "identity.people"),
+        name_length=take_int(people, "name_length", "identity.people"),
+        num_views=take_int(views, "num_views", "identity.views"),
+        num_keypoints=len(skeleton_of(identity).keypoint_names),
+        heatmap_size_hw=take_size_hw(codec, "heatmap_size_hw", "identity.codec"),
+        rows_per_shard=take_int(codec, "rows_per_shard", "identity.codec"),
+    )
+    take_size_hw(views, "input_size_hw", "identity.views")
+    if type(views.get("seed")) is not int:
+        raise SchemaError(f"identity.views: 'seed' must be whole, got {views.get('seed')!r}")
+    if dimensions.name_length > MAX_NAME_BYTES:
+        raise SchemaError(f"identity.people: 'name_length' must be at most {MAX_NAME_BYTES}")
+    if type(codec.get("threshold")) not in (int, float) or not codec["threshold"] >= 0:
+        raise SchemaError("identity.codec: 'threshold' must be a number of at least 0")
+    return dimensions
+
+
+def group_documents(identity: dict[str, Any], teacher: str) -> dict[str, dict[str, Any]]:
+    """Return the ``zarr.json`` of every group but the root and the manifest, by path."""
+    people, views = identity["people"], identity["views"]
+    people_attributes = {field: people.get(field) for field in ("skeleton", "category_id")}
+    views_attributes = {field: views.get(field) for field in ("recipe", "seed", "input_size_hw")}
+    return {
+        "people": group_metadata(people_attributes),
+        "views": group_metadata(views_attributes),
+        "teachers": group_metadata(),
+        f"teachers/{teacher}": group_metadata(teacher_attributes()),
+    }
+
+
+def people_of(identity: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> People:
+    """Return the people that ``people_arrays`` took apart.
+
+    Raises:
+        SchemaError: the arrays contradict each other.
+    """
+    num_images = len(arrays["image_id"])
+    for name in ("image_index", "ignored_image_index"):
+        index = arrays[name]
+        if index.size and (index.min() < 0 or index.max() >= num_images):
+            raise SchemaError(f"people/{name} must be in 0..{num_images - 1}")
+    ignored = {name: arrays[f"ignored_{name}"] for name in IgnoreRegions.__dataclass_fields__}
+    people = People(
+        skeleton=skeleton_of(identity),
+        category_id=take_int(identity["people"], "category_id", "identity.people"),
+        image_name=unpack_names(arrays["image_name"]),
+        ignored=IgnoreRegions(**ignored),
+        **{name: arrays[name] for name in _ARRAYS_OF_PEOPLE},
+    )
+    check_keypoints(people)
+    if (people.is_labelled != arrays["is_labelled"]).any():
+        raise SchemaError("people/is_labelled must be true exactly where the visibility is not 0")
+    return people
+
+
+_ARRAYS_OF_PEOPLE = (
+    "image_id",
+    "image_size_hw",
+    "instance_id",
+    "image_index",
+    "bbox_xywh",
+    "area",
+    "keypoints",
+)
+
+
+def skeleton_of(identity: dict[str, Any]) -> Skeleton:
+    """Return the skeleton of an identity, every index checked.
+
+    Raises:
+        SchemaError: a field is missing, of another type, or points outside the keypoints.
+    """
+    people = take_object(identity, "people", "identity")
+    found = take_object(people, "skeleton", "identity.people")
+    names = _list(found, "keypoint_names")
+    if not names or len(names) > 1024 or not all(isinstance(name, str) for name in names):
+        raise SchemaError("skeleton: 'keypoint_names' must be 1 to 1024 names")
+    sigmas = _list(found, "sigmas")
+    if not all(type(sigma) in (int, float) for sigma in sigmas):
+        raise SchemaError("skeleton: 'sigmas' must be numbers")
+    edges = _list(found, "edges")
+    if not all(isinstance(edge, list) and len(edge) == 2 for edge in edges):
+        raise SchemaError("skeleton: 'edges' must be pairs of keypoints")
+    flip_indices = _indices(_list(found, "flip_indices"), len(names))
+    if sorted(flip_indices) != list(range(len(names))):
+        raise SchemaError("skeleton: 'flip_indices' must name every keypoint once")
+    return Skeleton(
+        keypoint_names=tuple(names),
+        edges=tuple((a, b) for a, b in (_indices(edge, len(names)) for edge in edges)),
+        flip_indices=flip_indices,
+        sigmas=tuple(float(sigma) for sigma in sigmas),
+        upper_body=_indices(_list(found, "upper_body"), len(names)),
+        lower_body=_indices(_list(found, "lower_body"), len(names)),
+    )
+
+
+def _skeleton_json(skeleton: Skeleton) -> dict[str, Any]:
+    return {
+        "keypoint_names": list(skeleton.keypoint_names),
+        "edges": [[int(a), int(b)] for a, b in skeleton.edges],
+        "flip_indices": [int(index) for index in skeleton.flip_indices],
+        "sigmas": [float(sigma) for sigma in skeleton.sigmas],
+        "upper_body": [int(index) for index in skeleton.upper_body],
+        "lower_body": [int(index) for index in skeleton.lower_body],
+    }
+
+
+def _list(found: dict[str, Any], field: str) -> list[Any]:
+    value = found.get(field)
+    if not isinstance(value, list):
+        raise SchemaError(f"skeleton: '{field}' must be a list, got {value!r}")
+    return value
+
+
+def _indices(values: list[Any], num_keypoints: int) -> tuple[int, ...]:
+    if not all(type(value) is int and 0 <= value < num_keypoints for value in values):
+        raise SchemaError(f"skeleton: indices must be in 0..{num_keypoints - 1}, got {values}")
+    return tuple(values)

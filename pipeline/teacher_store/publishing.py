@@ -1,0 +1,164 @@
+"""Turn the parts of a teacher store into files: the plan, one shard, the manifest."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import file_layer
+from pipeline.teacher_store.manifest import Manifest
+from pipeline.teacher_store.opening import StoreLayout, TeacherEntry
+from pipeline.teacher_store.plan import group_documents
+from store_schemas.chunks import encode_chunk, inner_chunk_crc32c
+from store_schemas.errors import SchemaError, StoreError
+from store_schemas.identity import canonical_json
+from store_schemas.teacher_store import (
+    HEATMAP_FILL,
+    ArraySpec,
+    Status,
+    check_array,
+    group_metadata,
+)
+
+WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
+
+
+def publish_plan(
+    layout: StoreLayout, entry: TeacherEntry, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write people, views and every array's metadata; the root's ``zarr.json`` last.
+
+    Args:
+        arrays: Values of ``layout.plan_specs()`` by path.
+
+    Raises:
+        StoreError: something else is at the path already.
+        SchemaError: an array has another shape or dtype than its spec.
+    """
+    plan = [(spec, check_array(spec, arrays[spec.path])) for spec in layout.plan_specs()]
+    documents = group_documents(entry.identity, layout.teacher)
+    documents |= {spec.path: spec.metadata() for spec, _ in plan}
+    documents |= {spec.path: spec.metadata() for spec in layout.teacher_specs.values()}
+    planned = {f"{path}/zarr.json" for path in documents}
+    planned |= {f"{s.path}/{s.chunk_key(c)}" for s, _ in plan for c in range(s.num_chunks)}
+    _check_target(layout.root, planned)
+    for spec, values in plan:
+        _publish_chunks(layout.root, spec, values)
+    for path, document in documents.items():
+        publish_document(layout.root, path, document)
+    publish_document(layout.root, "", entry.root_document())
+
+
+def publish_manifest(layout: StoreLayout, manifest: Manifest) -> None:
+    """Write the manifest's arrays and their group."""
+    arrays = manifest.arrays()
+    for name, spec in layout.manifest_specs.items():
+        _publish_chunks(layout.root, spec, check_array(spec, arrays[name]))
+        publish_document(layout.root, spec.path, spec.metadata())
+    publish_document(layout.root, f"teachers/{layout.teacher}/manifest", group_metadata())
+
+
+def publish_document(root: Path, path: str, document: Mapping[str, Any]) -> None:
+    """Write the ``zarr.json`` of the node at a path below the root."""
+    file_layer.publish(root / path / "zarr.json", canonical_json(document))
+
+
+def encode_shard(
+    layout: StoreLayout,
+    shard: int,
+    heatmaps: NDArray[np.uint8],
+    outputs: NDArray[np.float32],
+    status: NDArray[np.uint8],
+) -> list[tuple[str, bytes]]:
+    """Return name and file of each of the teacher's arrays, in the order of ``TEACHER_ARRAYS``.
+
+    Args:
+        heatmaps: (n, V, K, Hh, Wh) uint8 of the shard's n instances.
+        outputs: (n, V, K, 4) as (scale, confidence, x, y).
+        status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
+            that the same bytes come out whatever a failed view left there.
+
+    Raises:
+        SchemaError: another shape or dtype, or an output that contradicts its status.
+    """
+    rows = layout.dimensions.shard_rows(shard)
+    specs = layout.teacher_specs
+    given: dict[str, NDArray[Any]] = {"heatmaps": heatmaps, "outputs": outputs, "status": status}
+    values = {
+        name: check_array(replace(specs[name], shape=(len(rows), *specs[name].shape[1:])), array)
+        for name, array in given.items()
+    }
+    failed = _failed_views(values["status"])
+    values["heatmaps"] = _filled(values["heatmaps"], failed, HEATMAP_FILL)
+    values["outputs"] = _filled(values["outputs"], failed, np.nan)
+    _check_outputs(values["outputs"], failed, rows)
+    return list(_encode_files(specs, shard, values))
+
+
+def _encode_files(
+    specs: Mapping[str, ArraySpec], shard: int, values: Mapping[str, NDArray[Any]]
+) -> Iterator[tuple[str, bytes]]:
+    num_rows, num_views = values["status"].shape
+    heatmaps = encode_chunk(specs["heatmaps"], shard, values["heatmaps"])
+    places = specs["heatmaps"].rows_per_chunk * num_views
+    checksums = inner_chunk_crc32c(heatmaps, places, f"shard {shard}")
+    checksums = checksums.reshape(-1, num_views)[:num_rows]
+    yield "heatmaps", heatmaps
+    yield "outputs", encode_chunk(specs["outputs"], shard, values["outputs"])
+    yield "heatmap_crc32c", encode_chunk(specs["heatmap_crc32c"], shard, checksums)
+    yield "status", encode_chunk(specs["status"], shard, values["status"])
+
+
+def _failed_views(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    if not np.isin(status, WRITTEN).all():
+        raise SchemaError(
+            f"status of a written view must be 1, 2 or 3, got {np.unique(status).tolist()}"
+        )
+    return np.asarray(status != Status.OK)
+
+
+def _filled(values: NDArray[Any], where: NDArray[np.bool_], fill: float) -> NDArray[Any]:
+    if not where.any():
+        return values
+    filled = values.copy()
+    filled[where] = fill
+    return filled
+
+
+def _check_outputs(outputs: NDArray[np.float32], failed: NDArray[np.bool_], rows: range) -> None:
+    wrong = ~(np.isfinite(outputs).all(axis=(-2, -1)) | failed)
+    wrong |= (outputs[..., 0] < 0).any(axis=-1)
+    if wrong.any():
+        row, view = np.argwhere(wrong)[0].tolist()
+        raise SchemaError(
+            f"outputs with status OK must be finite, with scales of at least 0; row "
+            f"{rows.start + row}, view {view} is not: give it the status OUTPUT_NOT_FINITE"
+        )
+
+
+def _publish_chunks(root: Path, spec: ArraySpec, values: NDArray[Any]) -> None:
+    for chunk in range(spec.num_chunks):
+        rows = spec.chunk_rows(chunk)
+        data = encode_chunk(spec, chunk, values[rows.start : rows.stop])
+        file_layer.publish(root / spec.path / spec.chunk_key(chunk), data)
+
+
+def _check_target(root: Path, planned: set[str]) -> None:
+    """Refuse a path that holds anything but a part of the plan, left by a writer killed early."""
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"{root} must be a new folder, but is a file; choose another path")
+    if (root / "zarr.json").exists():
+        raise StoreError(
+            f"{root} must be a new or empty folder, but holds a store; use --resume, or choose "
+            f"another path"
+        )
+    for path in file_layer.walk_files(root):
+        name = path.relative_to(root).as_posix()
+        if name not in planned and not name.endswith(file_layer.TEMPORARY_SUFFIX):
+            raise StoreError(
+                f"{root} must be a new or empty folder, but holds {name}; choose another path"
+            )
+    file_layer.sweep_temporaries(root)

@@ -1,0 +1,242 @@
+"""Read a teacher store: people, views, and what the teacher said of each view.
+
+Opening runs no code of the store and trusts nothing in it; reading checks every byte it returns.
+A missing, torn or altered chunk is an error that names shard and row, never zeros.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.people import People
+from pipeline.teacher_store.manifest import (
+    Manifest,
+    manifest_of_arrays,
+    manifest_of_receipts,
+    read_receipt,
+)
+from pipeline.teacher_store.opening import (
+    StoredPlan,
+    StoreLayout,
+    TeacherEntry,
+    check_document,
+    layout_of,
+    read_array,
+    read_entry,
+    read_plan,
+)
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.shards import ShardFiles
+from store_schemas.chunks import RESTORE
+from store_schemas.errors import CorruptError, IdentityError, IncompleteError
+from store_schemas.teacher_store import Status, group_metadata
+
+
+@dataclass(frozen=True)
+class StoredViews:
+    """What the store holds of B views."""
+
+    heatmaps: NDArray[np.uint8]  # (B, K, Hh, Wh); heat = heatmaps * scale
+    scale: NDArray[np.float32]  # (B, K), 0 for a map without heat
+    confidence: NDArray[np.float32]  # (B, K), peak heat
+    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher gave them
+    image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
+    is_mirrored: NDArray[np.bool_]  # (B,)
+    status: NDArray[np.uint8]  # (B,), all OK
+
+
+class TeacherStore:
+    """One teacher's outputs over all people and views; read-only, fork-safe and picklable."""
+
+    def __init__(
+        self, layout: StoreLayout, entry: TeacherEntry, plan: StoredPlan, manifest: Manifest
+    ) -> None:
+        """Use ``TeacherStore.open``."""
+        self.path = layout.root
+        self.teacher = layout.teacher
+        self.people: People = plan.people
+        self.image_sha256 = plan.image_sha256
+        self.views: ViewPlan = plan.views
+        self.identity = entry.identity
+        self.fingerprint = entry.fingerprint
+        self.content = entry.content
+        """sha256 of the manifest; None while the store is incomplete."""
+        self.execution_recipe = entry.execution_recipe
+        self.provenance = entry.provenance
+        self.num_views = layout.dimensions.num_views
+        self.num_shards = layout.dimensions.num_shards
+        self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
+        self.input_size_hw = plan.views.input_size_hw
+        self.threshold = float(entry.identity["codec"]["threshold"])
+        self._layout = layout
+        self._files = ShardFiles(layout, manifest)
+        self.status = self._read_status(manifest)
+        """(N, V) uint8, see ``Status``."""
+
+    @classmethod
+    def open(
+        cls, path: Path | str, teacher: str | None = None, require_complete: bool = True
+    ) -> Self:
+        """Open a store.
+
+        Args:
+            teacher: Name of the teacher; None takes the only one.
+            require_complete: Refuse a store that is still being written.
+
+        Raises:
+            IncompleteError: not complete; says how many shards are there.
+            SchemaError: another schema, or metadata that contradict it.
+            IdentityError: people or views were altered; names the field.
+            CorruptError: bytes are missing, torn or altered.
+        """
+        root = Path(path)
+        entry = read_entry(root, teacher)
+        layout = layout_of(root, entry.teacher, entry.identity)
+        plan = read_plan(layout, entry.identity)  # before anything as large as it says is made
+        manifest = _read_manifest(layout, entry)
+        if require_complete and entry.content is None:
+            raise IncompleteError(
+                f"{root} must be complete, but has {int(manifest.is_present.sum())} of "
+                f"{len(manifest.is_present)} shards; finish it by running cache-teacher with "
+                f"--resume"
+            )
+        return cls(layout, entry, plan, manifest)
+
+    def present_instances(self) -> NDArray[np.int64]:
+        """Return the rows of the people all of whose views are there, in order: (n,) int64."""
+        return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
+
+    def read(
+        self,
+        instances: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+        out: NDArray[np.uint8] | None = None,
+    ) -> StoredViews:
+        """Read B views, each compared with its checksums.
+
+        Args:
+            instances: (B,) rows.
+            views: (B,) in 0..V-1; view 0 is the plain evaluation crop.
+            out: (B, K, Hh, Wh) uint8, C order, to decode the heatmaps into; None: a new array.
+
+        Raises:
+            IndexError: a row or a view that the store does not have.
+            IncompleteError: a view that was not written or failed; names its status.
+            CorruptError: missing, torn or altered; names shard, row and view.
+        """
+        rows, columns = self._check_indices(instances, views)
+        heatmaps = self._check_out(out, len(rows))
+        outputs = np.empty((len(rows), self._layout.dimensions.num_keypoints, 4), np.float32)
+        for i, (row, view) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+            self._files.read_heatmaps(row, view, heatmaps[i])
+            self._files.read_outputs(row, view, outputs[i])
+        return StoredViews(
+            heatmaps=heatmaps,
+            scale=np.ascontiguousarray(outputs[..., 0]),
+            confidence=np.ascontiguousarray(outputs[..., 1]),
+            keypoints=np.ascontiguousarray(outputs[..., 2:]),
+            image_to_crop=self.views.image_to_crop[rows, columns],
+            is_mirrored=self.views.is_mirrored[rows, columns],
+            status=self.status[rows, columns],
+        )
+
+    def close(self) -> None:
+        """Close the files that this process has open; reading opens them again."""
+        self._files.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_again, (self.path, self.teacher, self.fingerprint, self.content)
+
+    def _read_status(self, manifest: Manifest) -> NDArray[np.uint8]:
+        dimensions = self._layout.dimensions
+        status = np.zeros((dimensions.num_instances, dimensions.num_views), np.uint8)
+        for shard in np.flatnonzero(manifest.is_present).tolist():
+            rows = dimensions.shard_rows(shard)
+            where = f"{self.path}: shard {shard}, rows {rows.start} to {rows.stop - 1}"
+            try:
+                found = self._files.read_small("status", shard)
+            except CorruptError as error:
+                raise CorruptError(f"{where}: {error}") from error
+            counts = np.bincount(found.ravel(), minlength=len(Status))
+            if counts.tolist() != manifest.status_counts[shard].tolist():
+                raise CorruptError(
+                    f"{where}: views by status must be {manifest.status_counts[shard].tolist()}, "
+                    f"got {counts.tolist()}{RESTORE}"
+                )
+            status[rows.start : rows.stop] = found
+        status.flags.writeable = False
+        return status
+
+    def _check_indices(
+        self,
+        instances: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rows, columns = (np.asarray(i) if len(i) else np.zeros(0, int) for i in (instances, views))
+        is_whole = rows.dtype.kind in "iu" and columns.dtype.kind in "iu"
+        if rows.ndim != 1 or rows.shape != columns.shape or not is_whole:
+            raise IndexError(
+                f"instances and views must be whole numbers of one length, got {rows.dtype} "
+                f"{rows.shape} and {columns.dtype} {columns.shape}"
+            )
+        for name, index, size in zip(
+            ("instances", "views"), (rows, columns), self.status.shape, strict=True
+        ):
+            if index.size and (index.min() < 0 or index.max() >= size):
+                raise IndexError(
+                    f"{name} must be in 0..{size - 1}, got {index.min()}..{index.max()}"
+                )
+        self._check_status(rows, columns)
+        return rows, columns
+
+    def _check_status(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> None:
+        failed = np.flatnonzero(self.status[rows, views] != Status.OK)
+        if failed.size == 0:
+            return
+        row, view = int(rows[failed[0]]), int(views[failed[0]])
+        status = Status(int(self.status[row, view]))
+        raise IncompleteError(
+            f"{self.path}: shard {row // self._layout.dimensions.rows_per_shard}, row {row}, "
+            f"view {view} must have status {int(Status.OK)} ({Status.OK.words}), got "
+            f"{int(status)} ({status.words}); take rows of present_instances()"
+        )
+
+    def _check_out(self, out: NDArray[np.uint8] | None, count: int) -> NDArray[np.uint8]:
+        shape = (count, *self._layout.dimensions.view_shape)
+        if out is None:
+            return np.empty(shape, np.uint8)
+        if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out must be uint8 {shape} in C order, got {out.dtype} {out.shape}")
+        return out
+
+
+def _open_again(path: Path, teacher: str, fingerprint: str, content: str | None) -> TeacherStore:
+    """Open in another process the store that this one has open, and no other."""
+    store = TeacherStore.open(path, teacher, require_complete=content is not None)
+    if store.fingerprint != fingerprint or (content is not None and store.content != content):
+        raise IdentityError(
+            f"{path} was replaced after it was opened: content was {content}, now it is "
+            f"{store.content}; start again"
+        )
+    return store
+
+
+def _read_manifest(layout: StoreLayout, entry: TeacherEntry) -> Manifest:
+    if entry.content is None:
+        shards = range(layout.dimensions.num_shards)
+        return manifest_of_receipts(
+            [read_receipt(layout.folder, s, layout.dimensions, entry.fingerprint) for s in shards]
+        )
+    check_document(layout.root, f"teachers/{layout.teacher}/manifest", group_metadata())
+    arrays = {name: read_array(layout.root, s) for name, s in layout.manifest_specs.items()}
+    manifest = manifest_of_arrays(arrays, layout.dimensions, layout.teacher_specs)
+    if manifest.content != entry.content:
+        raise CorruptError(
+            f"{layout.root}: content must be {entry.content}, the manifest's sha256 is "
+            f"{manifest.content}{RESTORE}"
+        )
+    return manifest

@@ -1,0 +1,260 @@
+"""Checks that catch a mis-set teacher before it has cost a day: frame, units, accuracy.
+
+They look at the evaluation crops of a few people, spread over all of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from pipeline.coco.people import People
+from pipeline.errors import TeacherError
+from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap, invert, mirror_gap
+from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
+from pipeline.teachers.teacher import Teacher
+from store_schemas.heatmap_codec import decode_heatmaps as decode_levels
+from store_schemas.heatmap_codec import encode_heatmaps
+
+PROBE_PEOPLE = 64
+THRESHOLD_OF_PEAK = 0.01
+"""Heat below this part of the typical peak is stored as 0: most of a map's bytes are its floor."""
+LARGEST_GAP_ERROR = 0.3  # cells
+PEAK_RANGE = (0.3, 1.5)
+LEAST_PCK = 0.2
+PCK_FRACTION = 0.2
+_LEAST_MAPS = 20
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The evaluation crops of a few people, and the teacher's unflipped maps of them."""
+
+    rows: NDArray[np.int64]  # (B,)
+    crops: NDArray[np.uint8]  # (B, H, W, 3)
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
+    image_to_crop: NDArray[np.float64]  # (B, 2, 3)
+
+
+@dataclass(frozen=True)
+class Units:
+    """How high the teacher's maps are, and what the store will make of them."""
+
+    typical_peak: float
+    """Median over people of the highest peak."""
+    high_peak: float
+    """99th percentile of all peaks."""
+    threshold: float
+    clamped_rms: float
+    """Root mean square of the negative heat that the store sets to 0."""
+    codec_rms: float
+    """Root mean square of what threshold and rounding change of the rest."""
+
+
+@dataclass(frozen=True)
+class MirrorGap:
+    """Cells between a map's peak and its mirrored-back twin's."""
+
+    measured: float | None
+    """Median over confident maps; None: too few of them."""
+    expected: float
+    num_maps: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Median over people of the share of keypoints within a fifth of the longer box side."""
+
+    median_pck: float
+    alternatives: dict[str, float]
+    """The same under other settings."""
+
+
+def take_probe(
+    teacher: Teacher,
+    people: People,
+    image_folder: Path,
+    image_to_crop: NDArray[np.float64],
+    num_people: int = PROBE_PEOPLE,
+) -> Probe:
+    """Show the teacher view 0 of people spread evenly over all; unreadable images are left out.
+
+    image_to_crop: (N, V, 2, 3).
+
+    Raises:
+        TeacherError: no image of the probe can be read.
+    """
+    spread = np.linspace(0, people.num_instances - 1, min(num_people, people.num_instances))
+    rows = np.unique(spread.round().astype(np.int64))
+    requests = requests_by_image(
+        people, image_folder, people.image_index[rows], image_to_crop[rows, 0], rows
+    )
+    images = list(stream_crops(requests, teacher.input_size_hw))
+    readable = [image for image in images if image.crops is not None]
+    if not readable:
+        raise TeacherError(
+            f"none of the probe's {len(images)} images can be read: {images[0].error}"
+        )
+    crops = np.concatenate([image.crops for image in readable if image.crops is not None])
+    seen = np.concatenate([image.request.rows for image in readable])
+    return Probe(seen, crops, teacher.heatmaps(crops), image_to_crop[seen, 0])
+
+
+def measure_units(probe: Probe) -> Units:
+    """Measure peaks and what the codec will lose.
+
+    Raises:
+        TeacherError: a map is not finite, as under a wrong preprocessing.
+    """
+    if not np.isfinite(probe.heatmaps).all():
+        raise TeacherError(
+            "the teacher's heatmaps hold values that are not finite; check its preprocessing "
+            "(--mean, --std, --pixel-scale) and its weights"
+        )
+    peaks = probe.heatmaps.max(axis=(2, 3))
+    typical = float(np.median(peaks.max(axis=1)))
+    threshold = float(f"{max(THRESHOLD_OF_PEAK * typical, 0.0):.3g}")
+    kept = np.maximum(probe.heatmaps, 0)
+    lost = decode_levels(*encode_heatmaps(probe.heatmaps, threshold)) - kept
+    clamped = np.minimum(probe.heatmaps, 0)
+    return Units(
+        typical,
+        float(np.percentile(peaks, 99)),
+        threshold,
+        float(np.sqrt(np.square(clamped).mean())),
+        float(np.sqrt(np.square(lost).mean())),
+    )
+
+
+def measure_bytes_per_view(probe: Probe, threshold: float) -> float:
+    """Encode the probe's maps and return what a view will take on disk."""
+    levels, _ = encode_heatmaps(probe.heatmaps, threshold)
+    blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.NOSHUFFLE)
+    compressed = float(np.mean([len(blosc.encode(view)) for view in levels]))
+    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * levels.shape[1], 4 + 1
+    return compressed + index_and_checksum + outputs + checksum_and_status
+
+
+def check_units(units: Units) -> None:
+    """Refuse maps whose heat is not that of Gaussians of height 1.
+
+    Raises:
+        TeacherError: the peaks are too low or too high, or much heat is negative.
+    """
+    low, high = PEAK_RANGE
+    if not low <= units.high_peak <= high:
+        raise TeacherError(
+            f"99 % of the teacher's peaks lie below {units.high_peak:.3g}, expected {low} to "
+            f"{high}: targets are compared with Gaussians of height 1; set --heatmap-gain, or "
+            "--heatmap-activation sigmoid if the model gives logits"
+        )
+    if units.clamped_rms > max(units.codec_rms, 1e-6):
+        raise TeacherError(
+            f"the teacher's negative heat (rms {units.clamped_rms:.2g}), which the store sets to "
+            f"0, exceeds the codec's error (rms {units.codec_rms:.2g}); set --heatmap-activation "
+            "sigmoid if the model gives logits"
+        )
+
+
+def measure_mirror_gap(teacher: Teacher, probe: Probe, flip_indices: tuple[int, ...]) -> MirrorGap:
+    """Measure, without labels, by how much maps and their mirrored-back twins are apart."""
+    twins = mirror_heatmaps(teacher.heatmaps(probe.crops[:, :, ::-1]), flip_indices)
+    points, peaks = decode_heatmaps(probe.heatmaps)
+    twin_points, twin_peaks = decode_heatmaps(twins)
+    apart = points - twin_points
+    # Twins that disagree by cells saw different things and say nothing of the frame.
+    confident = np.minimum(peaks, twin_peaks) > 0.5 * float(np.median(peaks.max(axis=1)))
+    confident &= np.abs(apart).max(axis=-1) < 3
+    count = int(confident.sum())
+    measured = float(np.median(apart[confident, 0])) if count >= _LEAST_MAPS else None
+    return MirrorGap(measured, teacher.expected_mirror_gap, count)
+
+
+def check_mirror_gap(teacher: Teacher, gap: MirrorGap) -> None:
+    """Refuse a heatmap frame that the teacher's own mirror symmetry contradicts.
+
+    Raises:
+        TeacherError: the gap is over 0.3 cell from the frame's; names the frames that fit.
+    """
+    if gap.measured is None or abs(gap.measured - gap.expected) <= LARGEST_GAP_ERROR:
+        return
+    width, columns = teacher.input_size_hw[1], teacher.heatmap_size_hw[1]
+    fitting = [
+        frame
+        for frame in HEATMAP_FRAMES
+        if abs(
+            mirror_gap(
+                crop_to_heatmap(frame, teacher.input_size_hw, teacher.heatmap_size_hw),
+                width,
+                columns,
+            )
+            - gap.measured
+        )
+        <= LARGEST_GAP_ERROR
+    ]
+    raise TeacherError(
+        f"heatmap frame {teacher.frame} puts mirrored maps {gap.expected:.2f} cell apart, but "
+        f"{gap.measured:.2f} was measured on {gap.num_maps} maps; "
+        + (f"use --heatmap-frame {' or '.join(fitting)}" if fitting else "no known frame fits")
+    )
+
+
+def measure_accuracy(teacher: Teacher, probe: Probe, people: People) -> Accuracy:
+    """Compare the teacher with the truth, as it is set and as it might have been meant."""
+    swap = list(people.skeleton.flip_indices)
+    keypoints, _ = teacher.decode(probe.heatmaps)
+    reversed_channels, _ = teacher.decode(teacher.heatmaps(probe.crops[..., ::-1]))
+    other_order = "BGR" if teacher.settings.channel_order == "rgb" else "RGB"
+    alternatives = {
+        "left and right swapped": keypoints[:, swap],
+        f"channels in {other_order} order": reversed_channels,
+    }
+    cells, _ = decode_heatmaps(probe.heatmaps, teacher.settings.decoding)
+    for frame in HEATMAP_FRAMES:
+        if frame != teacher.frame:
+            affine = crop_to_heatmap(frame, teacher.input_size_hw, teacher.heatmap_size_hw)
+            alternatives[f"heatmap frame {frame}"] = apply(invert(affine), cells)
+    return Accuracy(
+        _median_pck(keypoints, probe, people),
+        {name: _median_pck(points, probe, people) for name, points in alternatives.items()},
+    )
+
+
+def check_accuracy(accuracy: Accuracy, num_people: int) -> None:
+    """Refuse a teacher that does not find the annotated keypoints.
+
+    Raises:
+        TeacherError: the median is below 0.2; names the setting that would do better, if any.
+    """
+    if accuracy.median_pck >= LEAST_PCK:
+        return
+    best = max(accuracy.alternatives, key=lambda name: accuracy.alternatives[name])
+    better = accuracy.alternatives[best]
+    advice = (
+        f"with {best} it would be {better:.2f}: check how the teacher is set up"
+        if better > accuracy.median_pck + 0.05
+        else "no other order of channels, sides or heatmap frame does better"
+    )
+    raise TeacherError(
+        f"the teacher puts {accuracy.median_pck:.2f} of the keypoints within a fifth of the box "
+        f"(median of {num_people} people), expected at least {LEAST_PCK}; {advice}; "
+        "--accept-weak-teacher goes on all the same"
+    )
+
+
+def _median_pck(keypoints: NDArray[np.float64], probe: Probe, people: People) -> float:
+    """Return the median over people of PCK@0.2 of the longer box side.
+
+    keypoints: (B, K, 2), crop pixels of view 0.
+    """
+    boxes = people.bbox_xywh[probe.rows]
+    found = apply(invert(probe.image_to_crop), keypoints)
+    truth = people.keypoints[probe.rows]
+    is_labelled = truth[..., 2] > 0
+    distance = np.linalg.norm(found - truth[..., :2], axis=-1)
+    side = boxes[:, 2:].max(axis=1, keepdims=True)
+    hits = (distance <= PCK_FRACTION * side) & is_labelled
+    return float(np.median(hits.sum(axis=1) / is_labelled.sum(axis=1)))

@@ -1,0 +1,295 @@
+"""The one training loop, of students and teachers alike.
+
+What happens in an epoch is a function of (seed, epoch) and of the weights and the optimiser at its
+start, so a training state after each whole epoch makes ``--resume`` exact: an epoch that was cut
+short is repeated from its beginning.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from pipeline.errors import TrainingError
+from pipeline.training.checkpoints import (
+    CheckpointInfo,
+    TrainingPlace,
+    load_training_state,
+    save_training_state,
+    save_weights,
+)
+from pipeline.training.losses import LossTerms
+from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.run_folder import RunFolder
+
+_logger = logging.getLogger(__name__)
+
+LOG_EVERY_STEPS = 20
+"""Losses are read back this often: reading one waits for the device."""
+
+BatchT = TypeVar("BatchT")
+BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
+
+
+class Progress(Protocol):
+    """Somebody who watches a training."""
+
+    def update(
+        self,
+        step: int,
+        total: int,
+        terms: Mapping[str, float],
+        learning_rate: float,
+        images_per_second: float,
+    ) -> None:
+        """Hear of the mean terms since the last call, after ``step`` of ``total`` steps."""
+
+
+class NoProgress:
+    """Nobody watches."""
+
+    def update(
+        self,
+        step: int,
+        total: int,
+        terms: Mapping[str, float],
+        learning_rate: float,
+        images_per_second: float,
+    ) -> None:
+        """Ignore the news."""
+
+
+class Objective(Protocol[BatchT_contra]):
+    """What a training minimises."""
+
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        """Keypoints whose score has been trained by the calls so far."""
+
+    def __call__(self, network: nn.Module, batch: BatchT_contra, step: int) -> LossTerms:
+        """Return the loss of a batch, its total differentiable; steps count from 0."""
+
+
+@dataclass(frozen=True)
+class Training(Generic[BatchT]):
+    """All that one training needs besides its run folder."""
+
+    network: nn.Module
+    info: CheckpointInfo
+    """Saved with the weights, once epoch, step and scored keypoints are filled in."""
+    objective: Objective[BatchT]
+    batches_of_epoch: Callable[[int], Iterable[BatchT]]
+    steps_per_epoch: int
+    batch_size: int
+    epochs: int
+    optimisation: OptimisationConfig
+    device: torch.device
+    validate: Callable[[nn.Module, CheckpointInfo], Mapping[str, float | None]] | None = None
+    """Return figures, ``AP`` among them, of the network in evaluation mode."""
+    evaluate_every_epochs: int = 1
+
+    @property
+    def num_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+def fit(
+    training: Training[BatchT],
+    run_folder: RunFolder,
+    progress: Progress,
+    *,
+    resume: bool = False,
+) -> TrainingPlace:
+    """Train to the last epoch, leaving metrics and checkpoints in the run folder.
+
+    resume: go on after the last whole epoch that the run folder holds.
+    Returns the place at the end.
+
+    Raises:
+        TrainingError: a loss or a gradient stopped being finite; the checkpoints are still those of
+            the last whole epoch.
+    """
+    network = training.network.to(training.device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, training.optimisation)
+    scheduler = build_scheduler(optimizer, training.optimisation, training.num_steps)
+    place = TrainingPlace(epoch=0, step=0)
+    if resume and run_folder.training_state.is_file():
+        place = load_training_state(run_folder.training_state, network, optimizer)
+    run_folder.truncate_metrics(place.step)
+    for epoch in range(place.epoch, training.epochs):
+        try:
+            means = _train_epoch(training, optimizer, scheduler, epoch, progress)
+        except KeyboardInterrupt:
+            _logger.warning(
+                "interrupted in epoch %d; %s holds the %d whole epochs before: go on with --resume",
+                epoch + 1,
+                run_folder.root,
+                place.epoch,
+            )
+            raise
+        place = _next_place(training, place)
+        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, _said(means))
+        run_folder.append_metrics(
+            {
+                "event": "epoch",
+                "epoch": place.epoch,
+                "step": place.step,
+                "person_views": place.step * training.batch_size,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                **means,
+            }
+        )
+        place = _validate(training, run_folder, place)
+        save_weights(run_folder.last_weights, network, _info_at(training, place))
+        # The state comes last: until it is there, the epoch counts as not done.
+        save_training_state(run_folder.training_state, network, optimizer, place)
+    return place
+
+
+def _train_epoch(
+    training: Training[BatchT],
+    optimizer: torch.optim.Optimizer,
+    scheduler: Scheduler,
+    epoch: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """Run one epoch and return the mean of the loss and of each term over its steps."""
+    _seed_epoch(training.info.seed, epoch)
+    network = training.network.train()
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    largest_norm = training.optimisation.gradient_clip or float("inf")
+    first_step = epoch * training.steps_per_epoch
+    record = _EpochRecord(first_step)
+    since = time.perf_counter()
+    for step, batch in enumerate(training.batches_of_epoch(epoch), start=first_step):
+        scheduler.step_update(step)
+        loss = training.objective(network, batch, step)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.total)
+        norm = nn.utils.clip_grad_norm_(weights, largest_norm)
+        optimizer.step()
+        record.add(loss, norm)
+        done = step + 1 - first_step
+        if done % LOG_EVERY_STEPS == 0 or done == training.steps_per_epoch:
+            num_steps = record.num_waiting
+            means = record.read_back()
+            now = time.perf_counter()
+            images_per_second = num_steps * training.batch_size / (now - since)
+            since = now
+            rate = optimizer.param_groups[0]["lr"]
+            progress.update(step + 1, training.num_steps, means, rate, images_per_second)
+    return record.epoch_means()
+
+
+class _EpochRecord:
+    """The losses of an epoch, left on the device until somebody reads them back."""
+
+    def __init__(self, first_step: int) -> None:
+        self._step = first_step
+        self._names: tuple[str, ...] = ()
+        self._waiting: list[Tensor] = []
+        self._sums: list[float] = []
+        self._num_steps = 0
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def add(self, loss: LossTerms, gradient_norm: Tensor) -> None:
+        self._names = ("loss", *loss.terms)
+        values = [loss.total, *loss.terms.values(), gradient_norm]
+        self._waiting.append(torch.stack([value.detach().float() for value in values]))
+
+    def read_back(self) -> dict[str, float]:
+        """Return the mean terms of the steps that waited, having checked that all are finite."""
+        rows = torch.stack(self._waiting).double().tolist()
+        self._waiting.clear()
+        for row in rows:
+            self._step += 1
+            if not all(map(_is_finite, row)):
+                names = (*self._names, "gradient norm")
+                raise TrainingError(
+                    f"step {self._step} is not finite: "
+                    f"{_said(dict(zip(names, row, strict=True)))}; nothing was saved since the "
+                    "last whole epoch; lower optimisation.learning_rate or set "
+                    "optimisation.gradient_clip"
+                )
+        sums = [sum(column) for column in zip(*rows, strict=True)]
+        self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(sums), sums, strict=True)]
+        self._num_steps += len(rows)
+        return {name: x / len(rows) for name, x in zip(self._names, sums, strict=False)}
+
+    def epoch_means(self) -> dict[str, float]:
+        return {
+            name: total / self._num_steps
+            for name, total in zip(self._names, self._sums, strict=False)
+        }
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+def _said(figures: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'none' if value is None else format(value, '.4g')}"
+        for name, value in figures.items()
+    )
+
+
+def _seed_epoch(seed: int, epoch: int) -> None:
+    """Seed torch's global generator, for networks that drop something at random."""
+    digest = hashlib.sha256(f"epoch {seed} {epoch}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _next_place(training: Training[BatchT], place: TrainingPlace) -> TrainingPlace:
+    scored = {*place.scored_keypoints, *training.objective.scored_keypoints}
+    return TrainingPlace(
+        epoch=place.epoch + 1,
+        step=place.step + training.steps_per_epoch,
+        best_ap=place.best_ap,
+        scored_keypoints=tuple(sorted(scored)),
+    )
+
+
+def _info_at(training: Training[BatchT], place: TrainingPlace) -> CheckpointInfo:
+    return training.info.model_copy(
+        update={
+            "epoch": place.epoch,
+            "step": place.step,
+            "scored_keypoints": place.scored_keypoints,
+        }
+    )
+
+
+def _validate(
+    training: Training[BatchT], run_folder: RunFolder, place: TrainingPlace
+) -> TrainingPlace:
+    """Measure the network where it is due, and keep the weights if they are the best so far.
+
+    Where nothing is measured, the last weights count as the best.
+    """
+    is_due = place.epoch % training.evaluate_every_epochs == 0 or place.epoch == training.epochs
+    if training.validate is None:
+        save_weights(run_folder.best_weights, training.network, _info_at(training, place))
+        return place
+    if not is_due:
+        return place
+    figures = dict(training.validate(training.network.eval(), _info_at(training, place)))
+    _logger.info("validation after epoch %d: %s", place.epoch, _said(figures))
+    run_folder.append_metrics(
+        {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
+    )
+    ap = figures.get("AP")
+    # Of equals the later one counts: early networks often share an AP of 0.
+    if ap is None or (place.best_ap is not None and ap < place.best_ap):
+        return place
+    save_weights(run_folder.best_weights, training.network, _info_at(training, place))
+    return place.model_copy(update={"best_ap": ap})

@@ -1,0 +1,158 @@
+"""Laws of skeletons read from a keypoint category."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools.cocoeval import Params
+from pydantic import ValidationError
+
+from pipeline.coco.skeletons import (
+    COCO_KEYPOINT_NAMES,
+    SkeletonSettings,
+    flip_indices_of_names,
+    skeleton_of_category,
+)
+from pipeline.errors import ConfigError, PeopleError
+
+NOTHING_SET = SkeletonSettings()
+
+
+def category_of(*names: str, **fields: Any) -> dict[str, Any]:
+    return {"id": 1, "name": "person", "keypoints": list(names), **fields}
+
+
+def test_coco_keypoints_have_the_sigmas_of_pycocotools() -> None:
+    skeleton = skeleton_of_category(category_of(*COCO_KEYPOINT_NAMES), NOTHING_SET)
+    np.testing.assert_allclose(skeleton.sigmas, Params("keypoints").kpt_oks_sigmas, rtol=1e-12)
+
+
+def test_coco_keypoints_have_halves_that_part_the_body() -> None:
+    skeleton = skeleton_of_category(category_of(*COCO_KEYPOINT_NAMES), NOTHING_SET)
+    assert skeleton.upper_body == tuple(range(11))
+    assert skeleton.lower_body == tuple(range(11, 17))
+
+
+def test_settings_win_over_what_is_built_in() -> None:
+    settings = SkeletonSettings(sigmas=(0.1,) * 17, upper_body=("nose",), lower_body=("left_hip",))
+    skeleton = skeleton_of_category(category_of(*COCO_KEYPOINT_NAMES), settings)
+    assert skeleton.sigmas == (0.1,) * 17
+    assert (skeleton.upper_body, skeleton.lower_body) == ((0,), (11,))
+
+
+def test_coco_names_in_another_order_have_nothing_built_in() -> None:
+    skeleton = skeleton_of_category(category_of(*reversed(COCO_KEYPOINT_NAMES)), NOTHING_SET)
+    assert (skeleton.sigmas, skeleton.upper_body, skeleton.lower_body) == ((), (), ())
+
+
+def test_another_skeleton_takes_sigmas_and_halves_from_settings() -> None:
+    settings = SkeletonSettings(sigmas=(0.1, 0.2, 0.3), upper_body=("head",), lower_body=("tail",))
+    skeleton = skeleton_of_category(category_of("tail", "back", "head"), settings)
+    assert skeleton.sigmas == (0.1, 0.2, 0.3)
+    assert (skeleton.upper_body, skeleton.lower_body) == ((2,), (0,))
+
+
+def test_edges_count_from_one_in_the_file_and_from_zero_here() -> None:
+    skeleton = skeleton_of_category(
+        category_of("a", "b", "c", skeleton=[[1, 2], [3, 1]]), NOTHING_SET
+    )
+    assert skeleton.edges == ((0, 1), (2, 0))
+
+
+def test_a_category_without_edges_has_none() -> None:
+    assert skeleton_of_category(category_of("a"), NOTHING_SET).edges == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "flip_indices"),
+    [
+        (("nose", "left_eye", "right_eye"), (0, 2, 1)),
+        (("eye_right", "nose", "eye_left"), (2, 1, 0)),
+        (("l_only", "tail"), (0, 1)),
+    ],
+)
+def test_left_and_right_are_paired_by_prefix_or_suffix(
+    names: tuple[str, ...], flip_indices: tuple[int, ...]
+) -> None:
+    assert flip_indices_of_names(names) == flip_indices
+
+
+@given(
+    st.permutations([*COCO_KEYPOINT_NAMES, "paw_left", "paw_right", "tail"]),
+)
+def test_mirroring_twice_changes_nothing(names: list[str]) -> None:
+    flip_indices = np.array(flip_indices_of_names(names))
+    np.testing.assert_array_equal(flip_indices[flip_indices], np.arange(len(names)))
+    assert (flip_indices == np.arange(len(names))).sum() == 2  # nose and tail
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("left_eye", "nose"), "keypoint 'left_eye' has no mirror: expected .* 'right_eye'"),
+        (("paw_right",), "keypoint 'paw_right' has no mirror: expected .* 'paw_left'"),
+        (("LeftEye", "RightEye"), "keypoint 'LeftEye' has a side that cannot be paired"),
+        (("L_Eye", "R_Eye"), "keypoint 'L_Eye' has a side that cannot be paired"),
+    ],
+)
+def test_a_side_without_its_twin_is_refused(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(PeopleError, match=message):
+        flip_indices_of_names(names)
+
+
+@pytest.mark.parametrize(
+    ("category", "message"),
+    [
+        ({"id": 1, "name": "person"}, "category 'person' lists no keypoints"),
+        (category_of(), "category 'person' lists no keypoints"),
+        (category_of("a", "a"), "names keypoint 'a' twice"),
+        (category_of("a", ""), "keypoint without a name"),
+        (category_of("a", "b", skeleton=[[0, 1]]), r"skeleton holds \[0, 1\]: .* from 1 to 2"),
+        (category_of("a", "b", skeleton=[[1, 3]]), r"skeleton holds \[1, 3\]"),
+        (category_of("a", "b", skeleton=[[1]]), r"skeleton holds \[1\]"),
+        (category_of("a", skeleton={"a": 1}), "expected a list of pairs"),
+    ],
+)
+def test_a_category_that_is_no_skeleton_is_refused(category: dict[str, Any], message: str) -> None:
+    with pytest.raises(PeopleError, match=message):
+        skeleton_of_category(category, NOTHING_SET)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigmas": (0.1,)}, "sigmas holds 1 numbers, but the annotations have 2"),
+        ({"sigmas": ()}, "sigmas holds 0 numbers"),
+        ({"upper_body": ("a",)}, "upper_body is set without lower_body"),
+        ({"lower_body": ("a",)}, "lower_body is set without upper_body"),
+        (
+            {"upper_body": ("a",), "lower_body": ("knee",)},
+            "'knee' that the annotations do not have",
+        ),
+        ({"upper_body": ("a",), "lower_body": ("a", "b")}, "name keypoint 'a' twice"),
+    ],
+)
+def test_settings_that_do_not_fit_the_keypoints_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        skeleton_of_category(category_of("a", "b"), SkeletonSettings(**settings))
+
+
+@pytest.mark.parametrize("settings", [{"sigma": (0.1,)}, {"sigmas": (0.0,)}, {"sigmas": ("nan",)}])
+def test_a_setting_that_means_nothing_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SkeletonSettings(**settings)
+
+
+@pytest.mark.shared
+def test_the_shared_people_have_the_coco_skeleton(shared_folder: Path) -> None:
+    content = json.loads((shared_folder / "data/coco_sample/person_keypoints.json").read_text())
+    skeleton = skeleton_of_category(content["categories"][0], NOTHING_SET)
+    assert skeleton.keypoint_names == COCO_KEYPOINT_NAMES
+    assert len(skeleton.edges) == 19
+    assert skeleton.flip_indices == (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)

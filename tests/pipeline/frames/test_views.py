@@ -1,0 +1,136 @@
+"""Views depend on (seed, instance, view) alone and stay within the recipe."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from pipeline.frames.geometry import apply, box_to_crop, invert, is_mirroring
+from pipeline.frames.views import ViewRecipe, draw_view, draw_views
+
+SIZE_HW = (256, 192)
+STILL = ViewRecipe(
+    flip_probability=0,
+    half_body_probability=0,
+    scale_factor=0,
+    rotation_probability=0,
+    shift_probability=0,
+)
+
+
+def some_people(num_instances: int, num_keypoints: int = 12) -> People:
+    random = np.random.default_rng(0)
+    box = np.column_stack(
+        [random.uniform(0, 300, (num_instances, 2)), random.uniform(20, 200, (num_instances, 2))]
+    )
+    places = random.random((num_instances, num_keypoints, 2))
+    keypoints = np.concatenate(
+        [box[:, None, :2] + places * box[:, None, 2:], np.full((*places.shape[:2], 1), 2)], axis=-1
+    )
+    nothing = np.zeros(0, np.int64)
+    return People(
+        skeleton=Skeleton(
+            keypoint_names=tuple(f"k{k}" for k in range(num_keypoints)),
+            edges=(),
+            flip_indices=tuple(range(num_keypoints)),
+            sigmas=(),
+            upper_body=tuple(range(6)),
+            lower_body=tuple(range(6, num_keypoints)),
+        ),
+        category_id=1,
+        image_id=np.array([1]),
+        image_name=("a.jpg",),
+        image_size_hw=np.array([[500, 500]]),
+        instance_id=np.arange(num_instances) + 10,
+        image_index=np.zeros(num_instances, np.int64),
+        bbox_xywh=box,
+        area=box[:, 2] * box[:, 3],
+        keypoints=keypoints.astype(np.float32),
+        ignored=IgnoreRegions(
+            nothing, nothing, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.bool_), nothing
+        ),
+    )
+
+
+def select(people: People, rows: list[int]) -> People:
+    columns = ("instance_id", "image_index", "bbox_xywh", "area", "keypoints")
+    return replace(people, **{name: getattr(people, name)[rows] for name in columns})
+
+
+def test_a_view_does_not_depend_on_the_other_people_or_on_how_many_views_there_are() -> None:
+    people = some_people(6)
+    together = draw_views(people, ViewRecipe(), 7, 5, SIZE_HW)
+    alone = draw_views(select(people, [4, 1]), ViewRecipe(), 7, 3, SIZE_HW)
+    assert np.array_equal(alone.image_to_crop, together.image_to_crop[[4, 1], :4])
+
+
+def test_view_zero_is_the_evaluation_crop_and_another_seed_moves_only_the_others() -> None:
+    people = some_people(4)
+    one, two = (draw_views(people, ViewRecipe(), seed, 3, SIZE_HW).image_to_crop for seed in (1, 2))
+    assert np.array_equal(one[:, 0], box_to_crop(people.bbox_xywh, SIZE_HW))
+    assert np.array_equal(one[:, 0], two[:, 0])
+    assert (np.abs(one[:, 1:] - two[:, 1:]).max(axis=(2, 3)) > 1e-3).all()
+
+
+def test_a_recipe_without_any_change_gives_the_evaluation_crop() -> None:
+    views = draw_views(some_people(3), STILL, 0, 2, SIZE_HW).image_to_crop
+    assert np.allclose(views, views[:, :1], atol=1e-9)
+
+
+def test_the_recipe_frequencies_and_limits_hold() -> None:
+    """Over 4,000 views each share lies within four standard deviations of its probability."""
+    people = some_people(500)
+    recipe = ViewRecipe(half_body_probability=0)
+    views = draw_views(people, recipe, 3, 8, SIZE_HW)
+    plain, affines = views.image_to_crop[:, :1], views.image_to_crop[:, 1:]
+    linear = affines[..., :2]
+    assert np.array_equal(views.is_mirrored[:, 1:], is_mirroring(affines))
+    assert views.is_mirrored[:, 1:].mean() == pytest.approx(0.5, abs=0.032)
+    angle = np.rad2deg(np.arctan2(linear[..., 1, 0], linear[..., 1, 1]))
+    assert (np.abs(angle) > 1e-9).mean() == pytest.approx(0.6, abs=0.032)
+    assert 80 < np.abs(angle).max() <= 90 + 1e-9
+    factor = np.sqrt(np.abs(np.linalg.det(plain[..., :2])) / np.abs(np.linalg.det(linear)))
+    assert 0.65 - 1e-9 <= factor.min() < 0.66
+    assert 1.34 < factor.max() <= 1.35 + 1e-9
+    centre = apply(invert(affines), np.array([96.0, 128.0])[None, None, None])[:, :, 0]
+    box = people.bbox_xywh[:, None]
+    shift = np.abs(centre - (box[..., :2] + box[..., 2:] / 2)) / box[..., 2:]
+    shift = shift[~views.is_mirrored[:, 1:]]  # (96, 128) is no fixed point of the mirror
+    assert shift.max() <= 0.2 + 1e-9
+    assert (shift.max(axis=-1) > 1e-9).mean() == pytest.approx(0.3, abs=0.042)
+
+
+def test_a_half_body_view_is_centred_on_one_half_and_holds_it() -> None:
+    people = some_people(40)
+    recipe = STILL.model_copy(update={"half_body_probability": 1.0})
+    affines = draw_views(people, recipe, 0, 1, SIZE_HW).image_to_crop[:, 1]
+    centre = apply(invert(affines), np.array([96.0, 128.0])[None, None])[:, 0]
+    halves = np.stack([people.keypoints[:, :6, :2].mean(1), people.keypoints[:, 6:, :2].mean(1)], 1)
+    distance = np.abs(halves - centre[:, None]).max(axis=-1)
+    chosen = distance.argmin(axis=1)
+    assert distance.min(axis=1).max() < 1e-3
+    assert 8 < chosen.sum() < 32  # a fair coin over 40 people
+
+
+def test_half_body_needs_more_than_eight_labelled_keypoints_and_two_halves() -> None:
+    people = some_people(1)
+    recipe = STILL.model_copy(update={"half_body_probability": 1.0})
+    plain = box_to_crop(people.bbox_xywh[0], SIZE_HW)
+    keypoints = people.keypoints[0].copy()
+    keypoints[8:, 2] = 0
+    for points, skeleton in (
+        (keypoints, people.skeleton),
+        (people.keypoints[0], replace(people.skeleton, upper_body=(), lower_body=())),
+    ):
+        view = draw_view(recipe, 0, 1, 1, people.bbox_xywh[0], points, skeleton, SIZE_HW)
+        assert np.allclose(view, plain)
+
+
+def test_keypoints_on_one_spot_do_not_squash_a_half_body_view() -> None:
+    people = some_people(1)
+    keypoints = people.keypoints[0].copy()
+    keypoints[:, :2] = 50
+    recipe = ViewRecipe(half_body_probability=1.0)
+    view = draw_view(recipe, 0, 1, 1, people.bbox_xywh[0], keypoints, people.skeleton, SIZE_HW)
+    assert np.isfinite(invert(view)).all()

@@ -1,0 +1,132 @@
+"""Laws of training records: keypoints move with the pixels, left and right swap, edges count."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from pipeline.errors import ImageError
+from pipeline.frames.geometry import compose, mirror_affine
+from pipeline.frames.views import ViewRecipe
+from pipeline.training.data import FreshViewDataset, move_keypoints
+from pipeline.training.images import TrainingImages
+from pipeline.training.view_order import ViewBatch
+
+SKELETON = Skeleton(
+    keypoint_names=("nose", "left_hand", "right_hand"),
+    edges=(),
+    flip_indices=(0, 2, 1),
+    sigmas=(0.1, 0.1, 0.1),
+)
+NAN = float("nan")
+UPRIGHT = np.eye(2, 3)[None]
+PLAIN = ViewRecipe(
+    flip_probability=0, half_body_probability=0, rotation_probability=0, shift_probability=0
+)
+
+
+def keypoints(*rows: tuple[float, float, float]) -> NDArray[np.float32]:
+    return np.array([rows], np.float32)
+
+
+def test_a_mirrored_person_swaps_left_and_right_with_their_weights() -> None:
+    person = keypoints((10, 20, 2), (4, 30, 1), (NAN, NAN, 0))
+    mirrored = compose(mirror_affine(100), np.eye(2, 3))[None]
+    points, weights = move_keypoints(person, SKELETON, mirrored, (100, 100))
+    assert points[0].tolist() == [[89, 20], [0, 0], [95, 30]]
+    assert weights[0].tolist() == [1, 0, 1]
+
+
+def test_an_upright_person_keeps_left_and_right() -> None:
+    person = keypoints((10, 20, 2), (4, 30, 1), (NAN, NAN, 0))
+    points, weights = move_keypoints(person, SKELETON, UPRIGHT, (100, 100))
+    assert points[0].tolist() == [[10, 20], [4, 30], [0, 0]]
+    assert weights[0].tolist() == [1, 1, 0]
+
+
+def test_a_keypoint_counts_from_the_first_to_the_last_pixel_centre() -> None:
+    person = keypoints((0, 0, 2), (59, 79, 2), (59.01, 3, 2))
+    _, weights = move_keypoints(person, SKELETON, UPRIGHT, (80, 60))
+    assert weights[0].tolist() == [1, 1, 0]
+    _, weights = move_keypoints(
+        keypoints((-0.01, 0, 2), (0, 79.01, 2), (0, -1, 2)), SKELETON, UPRIGHT, (80, 60)
+    )
+    assert weights[0].tolist() == [0, 0, 0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One image: black, with a bright 5 x 5 dot about each keypoint of its one person."""
+    image = np.zeros((200, 160, 3), np.uint8)
+    for x, y in ((80, 60), (60, 100), (100, 130)):
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def one_person() -> People:
+    nobody = IgnoreRegions(
+        annotation_id=np.zeros(0, np.int64),
+        image_index=np.zeros(0, np.int64),
+        bbox_xywh=np.zeros((0, 4)),
+        area=np.zeros(0),
+        is_crowd=np.zeros(0, np.bool_),
+        num_keypoints=np.zeros(0, np.int64),
+    )
+    return People(
+        skeleton=SKELETON,
+        category_id=1,
+        image_id=np.array([1]),
+        image_name=("a.png",),
+        image_size_hw=np.array([[200, 160]]),
+        instance_id=np.array([5]),
+        image_index=np.array([0]),
+        bbox_xywh=np.array([[40.0, 40.0, 80.0, 110.0]]),
+        area=np.array([4000.0]),
+        keypoints=keypoints((80, 60, 2), (60, 100, 2), (100, 130, 2)),
+        ignored=nobody,
+    )
+
+
+def test_keypoints_lie_on_the_dots_of_every_fresh_view(folder: Path) -> None:
+    """The dots look alike, so each keypoint must have one under it, mirrored or not."""
+    dataset = FreshViewDataset(
+        one_person(), TrainingImages(one_person(), folder), ViewRecipe(), 0, (128, 96)
+    )
+    batch = dataset[ViewBatch(np.zeros(40, np.int64), np.arange(1, 41))]
+    assert batch.images.shape == (40, 128, 96, 3)
+    assert batch.keypoint_weights.sum() > 60
+    for image, points, weights in zip(*batch[:3], strict=True):
+        for (x, y), weight in zip(points.round().long().tolist(), weights.tolist(), strict=True):
+            assert not weight or image[y, x].min() > 120
+
+
+def test_a_dataset_survives_pickling_for_worker_processes(folder: Path) -> None:
+    images = TrainingImages(one_person(), folder, cache_bytes=1 << 20)
+    dataset = FreshViewDataset(one_person(), images, PLAIN, 0, (128, 96))
+    batch = ViewBatch(np.array([0]), np.array([3]))
+    twin = pickle.loads(pickle.dumps(dataset))
+    assert (twin[batch].images == dataset[batch].images).all()
+
+
+def test_a_cached_image_is_decoded_once_and_the_cache_is_bounded(folder: Path) -> None:
+    cached = TrainingImages(one_person(), folder, cache_bytes=200 * 160 * 3)
+    assert cached.read(0) is cached.read(0)
+    bounded = TrainingImages(one_person(), folder, cache_bytes=200 * 160 * 3 - 1)
+    assert bounded.read(0) is not bounded.read(0)
+
+
+def test_an_image_of_another_size_than_annotated_is_refused(folder: Path) -> None:
+    Image.new("RGB", (160, 201)).save(folder / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png' is 201 x 160 .* its annotation says 200 x 160"):
+        TrainingImages(one_person(), folder).read(0)
+
+
+def test_an_image_is_compared_with_the_digest_of_the_store(folder: Path) -> None:
+    wrong = np.zeros((1, 32), np.uint8)
+    with pytest.raises(ImageError, match="has changed since the teacher store was written"):
+        TrainingImages(one_person(), folder, wrong).read(0)

@@ -1,0 +1,144 @@
+"""Laws of the loop itself, on a tiny network: checkpoints at whole epochs only, faults by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import TrainingError
+from pipeline.training.checkpoints import CheckpointInfo
+from pipeline.training.loop import NoProgress, Training, fit
+from pipeline.training.losses import LossTerms
+from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.run_folder import RunFolder
+
+STEPS_PER_EPOCH = 3
+INFO = CheckpointInfo(
+    kind="student",
+    architecture="tiny",
+    input_size_hw=(1, 1),
+    padding=1.0,
+    keypoint_names=("nose",),
+    edges=(),
+    flip_indices=(0,),
+    sigmas=(0.1,),
+    upper_body=(),
+    lower_body=(),
+    score_rule="one",
+    scored_keypoints=(),
+    seed=0,
+    epoch=0,
+    step=0,
+)
+
+
+class Square:
+    """Minimise the square of a noisy output; a NaN target makes the loss NaN."""
+
+    scored_keypoints = (0,)
+
+    def __call__(self, network: nn.Module, batch: Tensor, step: int) -> LossTerms:
+        error = (network(batch) + torch.rand(1)).square().mean()
+        return LossTerms(2 * error, {"error": error.detach()})
+
+
+def batches(epoch: int, bad_epoch: int | None = None) -> Iterator[Tensor]:
+    for step in range(STEPS_PER_EPOCH):
+        bad = epoch == bad_epoch and step == 1
+        yield torch.full((2, 2), float("nan") if bad else float(epoch + step))
+
+
+def training(**changes: object) -> Training[Tensor]:
+    torch.manual_seed(0)
+    settings: dict[str, object] = {
+        "network": nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)),
+        "info": INFO,
+        "objective": Square(),
+        "batches_of_epoch": batches,
+        "steps_per_epoch": STEPS_PER_EPOCH,
+        "batch_size": 2,
+        "epochs": 3,
+        "optimisation": OptimisationConfig(warmup_steps=0, schedule="constant"),
+        "device": torch.device("cpu"),
+    }
+    return Training(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def new_folder(path: Path) -> RunFolder:
+    path.mkdir()
+    return RunFolder(path)
+
+
+def test_random_draws_follow_from_the_epoch_so_resume_is_exact_with_dropout(
+    tmp_path: Path,
+) -> None:
+    whole, grown = new_folder(tmp_path / "a"), new_folder(tmp_path / "b")
+    fit(training(), whole, NoProgress())
+    fit(training(epochs=1), grown, NoProgress())
+    torch.rand(7)  # whatever another session drew
+    fit(training(), grown, NoProgress(), resume=True)
+    for name in ("training_state", "last_weights", "metrics"):
+        assert getattr(whole, name).read_bytes() == getattr(grown, name).read_bytes(), name
+
+
+def test_a_loss_that_is_not_finite_names_step_and_terms_and_keeps_the_last_epoch(
+    tmp_path: Path,
+) -> None:
+    folder = new_folder(tmp_path / "run")
+    fit(training(epochs=1), folder, NoProgress())
+    before = {p: p.read_bytes() for p in (folder.last_weights, folder.training_state)}
+    bad = training(batches_of_epoch=lambda epoch: batches(epoch, bad_epoch=1))
+    with pytest.raises(TrainingError, match="step 5 is not finite: loss nan, error nan, gradient"):
+        fit(bad, folder, NoProgress(), resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(epoch: int) -> Iterator[Tensor]:
+        yield from batches(epoch)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    folder = new_folder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        fit(training(batches_of_epoch=interrupted), folder, NoProgress())
+    assert "interrupted in epoch 2" in caplog.text
+    assert "--resume" in caplog.text
+
+
+def test_metrics_hold_the_mean_of_each_term_over_the_epoch(tmp_path: Path) -> None:
+    class Constant(Square):
+        def __call__(self, network: nn.Module, batch: Tensor, step: int) -> LossTerms:
+            loss = 0 * network(batch).mean() + step
+            return LossTerms(loss, {"step_number": torch.tensor(10.0 * step)})
+
+    folder = new_folder(tmp_path / "run")
+    fit(training(objective=Constant(), epochs=2), folder, NoProgress())
+    lines = folder.read_metrics()
+    assert [(m["loss"], m["step_number"]) for m in lines] == [(1.0, 10.0), (4.0, 40.0)]
+    assert [(m["step"], m["person_views"]) for m in lines] == [(3, 6), (6, 12)]
+
+
+def test_the_best_weights_are_those_of_the_highest_ap_the_later_of_equals(
+    tmp_path: Path,
+) -> None:
+    found = iter([0.2, 0.5, 0.5, None, 0.4])
+    epochs = []
+
+    def validate(network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
+        assert not network.training
+        epochs.append(info.epoch)
+        return {"AP": next(found)}
+
+    from pipeline.training.checkpoints import read_info
+
+    folder = new_folder(tmp_path / "run")
+    place = fit(training(validate=validate, epochs=5), folder, NoProgress())
+    assert epochs == [1, 2, 3, 4, 5]
+    assert read_info(folder.best_weights).epoch == 3
+    assert place.best_ap == 0.5
+    assert place.scored_keypoints == (0,)
