@@ -1,20 +1,39 @@
-"""The programs: each stage is one function, readable top to bottom; they meet only on disk."""
+"""The programs: each stage is one function, readable top to bottom; they meet only on disk.
+
+cache_teacher.py, train_student.py, evaluate.py   the way from a teacher to a measured student
+train_teacher.py, show.py, demo.py                a teacher of one's own; pictures; all of it
+presets/                                          shipped settings; a teacher's end in -teacher
+
+command_options.py, terminal.py, evaluation_table.py, demo_report.py   what is asked and shown
+"""
 
 from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
 
+Role = Literal["student", "teacher"]
 
-def preset_file(name: str) -> Path:
+
+def preset_file(name: str, role: Role = "student") -> Path:
     """Return the TOML file of a shipped preset.
 
     Raises:
-        ConfigError: there is no preset of that name.
+        ConfigError: there is no preset of that name, or it is one of the other role's.
     """
     path = PRESETS / f"{name}.toml"
-    if Path(name).name != name or not path.is_file():
-        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
-        raise ConfigError(f"there is no preset {name!r}; shipped presets: {known}")
+    presets = {preset.stem: _role(preset) for preset in sorted(PRESETS.glob("*.toml"))}
+    known = ", ".join(preset for preset in presets if presets[preset] == role)
+    if name not in presets:
+        raise ConfigError(f"there is no preset {name!r}; presets of train-{role}: {known}")
+    if presets[name] != role:
+        raise ConfigError(
+            f"preset {name!r} is for train-{presets[name]}; presets of train-{role}: {known}"
+        )
     return path
+
+
+def _role(preset: Path) -> Role:
+    return "teacher" if preset.stem.endswith("-teacher") else "student"

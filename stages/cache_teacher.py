@@ -3,7 +3,6 @@
 The teacher looks at every person once, in all views; afterwards nobody needs it again.
 """
 
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ImageError, TeacherError
+from pipeline.evaluation.evaluated_networks import require_same_names
 from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.provenance import provenance
 from pipeline.teacher_store.opening import read_entry, read_plan
@@ -26,23 +26,17 @@ from pipeline.teacher_store.plan import ViewPlan, people_identity
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
-from pipeline.teachers.checks import (
-    Accuracy,
-    MirrorGap,
-    Probe,
-    Units,
-    check_accuracy,
-    check_mirror_gap,
-    check_units,
-    measure_accuracy,
-    measure_bytes_per_view,
-    measure_mirror_gap,
-    measure_units,
-    take_probe,
-)
+from pipeline.teachers.checks import check_teacher, measure_units
+from pipeline.teachers.probe import PROBE_PEOPLE, measure_bytes_per_view, take_probe
 from pipeline.teachers.teacher import require_keypoints
-from pipeline.teachers.teacher_pass import BadImage, digest_images, encode_rows
-from stages.caching_progress import caching_progress
+from pipeline.teachers.teacher_pass import (
+    BadImage,
+    describe_bad_images,
+    digest_images,
+    encode_rows,
+)
+from stages.terminal import caching_progress
+from store_schemas.errors import StoreError
 from store_schemas.teacher_store import Status, default_rows_per_shard
 
 TEACHER_NAME = "teacher"
@@ -65,7 +59,7 @@ class CacheTeacherConfig(StageConfig):
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
     people: PeopleSettings = PeopleSettings()
-    probe_people: int = Field(64, ge=1)
+    probe_people: int = Field(PROBE_PEOPLE, ge=1)
     skip_bad: bool = False
     """Finish without the people of unreadable images, and list them."""
     accept_weak_teacher: bool = False
@@ -97,15 +91,18 @@ def cache_teacher(
         PeopleError: annotations or images contradict themselves; nothing was written.
         TeacherError: the teacher cannot be loaded or is set up wrongly; nothing was written.
         ImageError: images could not be decoded; all shards without them are written.
-        store_schemas.errors.StoreError: the store at the path is another one.
+        StoreError: the store at the path is another one.
     """
     started = time.monotonic()
+    is_begun = (config.store / "zarr.json").exists()
+    if is_begun and not resume:
+        raise StoreError(f"{config.store} holds a store; use --resume, or choose another path")
     people, teacher = open_inputs(config, say)
     digests = digest_images(people, config.images)
 
     writer = (
         _resume_store(config, people, teacher, digests)
-        if resume and (config.store / "zarr.json").exists()
+        if is_begun
         else _create_store(config, people, teacher, digests, say)
     )
     image_to_crop = read_plan(writer.layout, writer.entry.identity).views.image_to_crop
@@ -134,7 +131,11 @@ def cache_teacher(
             progress.add_bytes(sum(receipt.lengths))
 
     if held_back:
-        raise ImageError(_held_back_message(held_back, config.store))
+        raise ImageError(
+            f"{describe_bad_images(held_back)}; all other shards of {config.store} are written: "
+            "--resume tries these images again, --resume --skip-bad leaves their people out; with "
+            "other image files, write a new store, as a store is bound to its images' bytes"
+        )
     content = writer.finish()
     missing, not_finite = _missing_people(config.store, say)
     if not_finite:
@@ -181,15 +182,16 @@ def plan_cache(config: CacheTeacherConfig, *, with_probe: bool, say: Say) -> Non
         f"{config.views} augmented) = {total} views in {-(-people.num_instances // rows)} shards "
         f"of up to {rows} people"
     )
-    say(
-        f"plan: about {size / 1e9:.2f} GB"
-        f"{'' if with_probe else ' (guessed; --probe measures it)'}, {free / 1e9:.0f} GB free at "
-        f"{existing}"
-    )
+    measured = "" if with_probe else " (guessed; --probe measures it)"
+    say(f"plan: about {_in_words(size)}{measured}, {_in_words(free)} free at {existing}")
     if rate is not None:
         say(f"plan: about {total * passes / rate / 3600:.2f} hours on this machine")
     if size > free:
         say("plan: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
+
+
+def _in_words(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
@@ -204,6 +206,8 @@ def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
         say("half-body views are off: these keypoints have no upper and lower body in the settings")
     teacher = open_teacher(config.teacher, config.teacher_settings)
     require_keypoints(teacher, people.skeleton.keypoint_names)
+    if teacher.network.keypoint_names is not None:
+        require_same_names(str(config.teacher), teacher.network.keypoint_names, people)
     height, width = teacher.input_size_hw
     rows, columns = teacher.heatmap_size_hw
     say(
@@ -212,31 +216,6 @@ def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
         f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
     )
     return people, teacher
-
-
-def check_teacher(
-    config: CacheTeacherConfig, people: People, teacher: Teacher, probe: Probe, say: Say
-) -> Units:
-    """Refuse a teacher whose units, frame or accuracy on the probe show a wrong setting."""
-    units = measure_units(probe)
-    say(
-        f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
-        f"{units.high_peak:.2f}; heat below {units.threshold:g} is stored as 0; about "
-        f"{measure_bytes_per_view(probe, units.threshold):.0f} bytes a view"
-    )
-    check_units(units)
-    gap: MirrorGap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
-    measured = "not measurable" if gap.measured is None else f"{gap.measured:.2f} cell"
-    say(
-        f"probe: mirror gap {measured} on {gap.num_maps} maps, {gap.expected:.2f} expected of "
-        f"frame {teacher.frame}"
-    )
-    check_mirror_gap(teacher, gap)
-    accuracy: Accuracy = measure_accuracy(teacher, probe, people)
-    say(f"probe: median PCK@0.2 against the truth {accuracy.median_pck:.2f}")
-    if not config.accept_weak_teacher:
-        check_accuracy(accuracy, len(probe.rows))
-    return units
 
 
 def _create_store(
@@ -249,7 +228,7 @@ def _create_store(
     """Draw the views, probe the teacher and write the plan of a new store."""
     drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
     probe = take_probe(teacher, people, config.images, drawn.image_to_crop, config.probe_people)
-    units = check_teacher(config, people, teacher, probe, say)
+    units = check_teacher(teacher, people, probe, accept_weak=config.accept_weak_teacher, say=say)
     return TeacherStoreWriter.create(
         config.store,
         people,
@@ -263,7 +242,7 @@ def _create_store(
         ),
         TEACHER_NAME,
         identity={"teacher": teacher.identity()},
-        recipe=execution_recipe(teacher),
+        recipe=teacher.execution_recipe(),
         provenance=provenance(
             annotations=str(config.annotations.absolute()),
             images=str(config.images.absolute()),
@@ -299,14 +278,9 @@ def _resume_store(
             "people": people_identity(people, digests),
             "views": views,
         },
-        recipe=execution_recipe(teacher),
+        recipe=teacher.execution_recipe(),
         teacher_name=TEACHER_NAME,
     )
-
-
-def execution_recipe(teacher: Teacher) -> dict[str, Any]:
-    """Return what moves the last bits of a heatmap without changing what it means."""
-    return {**teacher.execution_recipe(), "machine": platform.machine()}
 
 
 def _missing_people(store: Path, say: Say) -> tuple[tuple[int, ...], int]:
@@ -318,13 +292,3 @@ def _missing_people(store: Path, say: Say) -> tuple[tuple[int, ...], int]:
         image = opened.people.image_name[opened.people.image_index[row]]
         say(f"left out: person {opened.people.instance_id[row]}, image {image} cannot be decoded")
     return missing, int((opened.status == Status.OUTPUT_NOT_FINITE).sum())
-
-
-def _held_back_message(bad_images: list[BadImage], store: Path) -> str:
-    people = sum(len(bad.instance_ids) for bad in bad_images)
-    return (
-        f"{len(bad_images)} image(s) with {people} people could not be decoded: "
-        f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}; "
-        f"all other shards of {store} are written: put the images right and run again with "
-        "--resume, or leave these people out with --resume --skip-bad"
-    )

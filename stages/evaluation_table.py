@@ -49,11 +49,12 @@ def _headline(report: EvaluationReport) -> Table:
 
 
 def _coco_figures(report: EvaluationReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("COCO")
-    figures = {"own score": report.row.own_score, "score 1": report.row.score_one}
+    # Ten figures beside their label: with rich's usual space around each, 80 columns cut them off.
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("score", no_wrap=True)
+    figures = {"own": report.row.own_score, "1": report.row.score_one}
     for name in report.row.own_score.as_dict():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for label, values in figures.items():
         table.add_row(label, *map(_figure, values.as_dict().values()))
     return table

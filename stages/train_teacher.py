@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
 from pipeline.frames.views import ViewRecipe
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
-from pipeline.training.checkpoints import describe_network
+from pipeline.training.checkpoints import describe_network, load_network, save_weights
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.objectives import TeacherObjective
@@ -32,7 +32,10 @@ class TrainTeacherConfig(StageConfig):
     """All settings of ``distil train-teacher``; the views are those of the released teacher."""
 
     resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {"epochs", "num_loader_workers", "data.image_cache_mib", "annotations", "images"}
+        {
+            *("epochs", "num_loader_workers", "data.image_cache_mib"),
+            *("annotations", "images", "float16_copy"),
+        }
     )
 
     architecture: str = "tokenpose-s"
@@ -50,6 +53,8 @@ class TrainTeacherConfig(StageConfig):
     num_loader_workers: int = Field(2, ge=0)
     num_threads: int | None = Field(None, ge=1)
     device: DeviceName = "auto"
+    float16_copy: Path | None = None
+    """A second weights file, at half the size; loading it gives float32 again, rounded."""
 
 
 @dataclass(frozen=True)
@@ -129,4 +134,6 @@ def train_teacher(
             progress or NoProgress(),
             resume=resume,
         )
+    if config.float16_copy is not None:
+        save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)

@@ -188,4 +188,4 @@ def _device(name: str) -> str:
 
 
 def _size(size_hw: tuple[int, ...] | list[int]) -> str:
-    return f"{size_hw[1]} x {size_hw[0]}"
+    return f"{size_hw[0]}x{size_hw[1]}"  # height first, as --input-size takes it

@@ -91,6 +91,6 @@ def store_facts(store: TeacherStore) -> Facts:
         "store_fingerprint": store.fingerprint,
         "store_content": store.content,
         **teacher_facts(store.identity.get("teacher", {})),
-        "input_size": f"{store.input_size_hw[1]} x {store.input_size_hw[0]}",
+        "input_size": f"{store.input_size_hw[0]}x{store.input_size_hw[1]}",
         "padding": store.views.recipe.get("padding"),
     }

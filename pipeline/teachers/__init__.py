@@ -3,6 +3,9 @@
 teacher.py        a network and how it is asked: preprocessing, activation, flips, frame, decoding
 onnx_network.py   any ONNX file with one heatmap output, through onnxruntime
 torch_network.py  a network trained by `distil train-teacher`
+teacher_pass.py   crops in, encoded views out, for a range of people
+probe.py          a look at a few people first
+checks.py         what the probe tells of a mis-set teacher: units, frame, accuracy
 """
 
 from pipeline.teachers.teacher import HeatmapNetwork, Teacher, TeacherSettings, open_teacher

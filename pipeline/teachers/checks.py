@@ -3,23 +3,21 @@
 They look at the evaluation crops of a few people, spread over all of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
 from pipeline.errors import TeacherError
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
 from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap, invert, mirror_gap
 from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
+from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
 from store_schemas.heatmap_codec import decode_heatmaps as decode_levels
 from store_schemas.heatmap_codec import encode_heatmaps
 
-PROBE_PEOPLE = 64
 THRESHOLD_OF_PEAK = 0.01
 """Heat below this part of the typical peak is stored as 0: most of a map's bytes are its floor."""
 LARGEST_GAP_ERROR = 0.3  # cells
@@ -27,16 +25,6 @@ PEAK_RANGE = (0.3, 1.5)
 LEAST_PCK = 0.2
 PCK_FRACTION = 0.2
 _LEAST_MAPS = 20
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The evaluation crops of a few people, and the teacher's unflipped maps of them."""
-
-    rows: NDArray[np.int64]  # (B,)
-    crops: NDArray[np.uint8]  # (B, H, W, 3)
-    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
-    image_to_crop: NDArray[np.float64]  # (B, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -73,34 +61,41 @@ class Accuracy:
     """The same under other settings."""
 
 
-def take_probe(
+def check_teacher(
     teacher: Teacher,
     people: People,
-    image_folder: Path,
-    image_to_crop: NDArray[np.float64],
-    num_people: int = PROBE_PEOPLE,
-) -> Probe:
-    """Show the teacher view 0 of people spread evenly over all; unreadable images are left out.
+    probe: Probe,
+    *,
+    accept_weak: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Units:
+    """Refuse a teacher whose units, frame or accuracy on the probe show a wrong setting.
 
-    image_to_crop: (N, V, 2, 3).
+    accept_weak: do not look at the accuracy.
+    say: told what was measured, a sentence at a time.
 
     Raises:
-        TeacherError: no image of the probe can be read.
+        TeacherError: names what is wrong and the setting that would be right.
     """
-    spread = np.linspace(0, people.num_instances - 1, min(num_people, people.num_instances))
-    rows = np.unique(spread.round().astype(np.int64))
-    requests = requests_by_image(
-        people, image_folder, people.image_index[rows], image_to_crop[rows, 0], rows
+    units = measure_units(probe)
+    say(
+        f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
+        f"{units.high_peak:.2f}; heat below {units.threshold:g} is stored as 0; about "
+        f"{measure_bytes_per_view(probe, units.threshold):.0f} bytes a view"
     )
-    images = list(stream_crops(requests, teacher.input_size_hw))
-    readable = [image for image in images if image.crops is not None]
-    if not readable:
-        raise TeacherError(
-            f"none of the probe's {len(images)} images can be read: {images[0].error}"
-        )
-    crops = np.concatenate([image.crops for image in readable if image.crops is not None])
-    seen = np.concatenate([image.request.rows for image in readable])
-    return Probe(seen, crops, teacher.heatmaps(crops), image_to_crop[seen, 0])
+    check_units(units)
+    gap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
+    measured = "not measurable" if gap.measured is None else f"{gap.measured:.2f} cell"
+    say(
+        f"probe: mirror gap {measured} on {gap.num_maps} maps, {gap.expected:.2f} expected of "
+        f"frame {teacher.frame}"
+    )
+    check_mirror_gap(teacher, gap)
+    accuracy = measure_accuracy(teacher, probe, people)
+    say(f"probe: median PCK@0.2 against the truth {accuracy.median_pck:.2f}")
+    if not accept_weak:
+        check_accuracy(accuracy, len(probe.rows))
+    return units
 
 
 def measure_units(probe: Probe) -> Units:
@@ -127,15 +122,6 @@ def measure_units(probe: Probe) -> Units:
         float(np.sqrt(np.square(clamped).mean())),
         float(np.sqrt(np.square(lost).mean())),
     )
-
-
-def measure_bytes_per_view(probe: Probe, threshold: float) -> float:
-    """Encode the probe's maps and return what a view will take on disk."""
-    levels, _ = encode_heatmaps(probe.heatmaps, threshold)
-    blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.NOSHUFFLE)
-    compressed = float(np.mean([len(blosc.encode(view)) for view in levels]))
-    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * levels.shape[1], 4 + 1
-    return compressed + index_and_checksum + outputs + checksum_and_status
 
 
 def check_units(units: Units) -> None:

@@ -1,6 +1,7 @@
 """Any ONNX heatmap model through onnxruntime: one image input, one (B, K, Hh, Wh) output."""
 
 import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ class OnnxNetwork:
     """An ONNX file as a heatmap network; sizes come from the file where it states them."""
 
     kind = "onnx"
+    keypoint_names: tuple[str, ...] | None = None
     heatmap_frame: HeatmapFrame = "msra"
 
     def __init__(self, path: Path, settings: TeacherSettings) -> None:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
         self._session = _open_session(path, settings.num_threads)
-        image = self._session.get_inputs()[0]
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise TeacherError(
+                f"{path} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); expected "
+                "one, the crops"
+            )
+        image = inputs[0]
         self._input_name: str = image.name
         self.fixed_batch_size = _static(image.shape[0])
         self.input_size_hw = _input_size(path, image.shape, settings.input_size_hw)
@@ -54,21 +62,18 @@ class OnnxNetwork:
 
 
 def sha256_of_model(path: Path) -> str:
-    """Return the sha256 over an ONNX file and the external data files it names, in name order."""
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+    """Return the sha256 over an ONNX file and the external data files it names, in name order.
 
-    digest = hashlib.sha256(path.read_bytes())
+    Raises:
+        TeacherError: it is no ONNX model, or an external data file is not beside it.
+    """
+    onnx = _import_extra("onnx", path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise TeacherError(f"{path} is no ONNX model: {_one_line(error)}") from error
-    names = {
-        ExternalDataInfo(tensor).location
-        for tensor in model.graph.initializer
-        if uses_external_data(tensor)
-    }
-    for name in sorted(names):
+    digest = hashlib.sha256(path.read_bytes())
+    for name in sorted(_external_names(model)):
         external = path.parent / name
         if not external.is_file():
             raise TeacherError(
@@ -78,13 +83,29 @@ def sha256_of_model(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_session(path: Path, num_threads: int | None) -> Any:
+def _external_names(message: Any) -> set[str]:
+    """Collect the external files of all tensors, wherever in the model they stand."""
+    names: set[str] = set()
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            names |= {entry.value for entry in value if entry.key == "location"}
+        elif field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                names |= _external_names(part)
+    return names
+
+
+def _import_extra(name: str, path: Path) -> Any:
     try:
-        import onnxruntime
+        return importlib.import_module(name)
     except ImportError as error:
         raise TeacherError(
-            f"{path} needs onnxruntime, which is not installed; install distil-pose[onnx]"
+            f"{path} needs {name}, which is not installed; install distil-pose[onnx]"
         ) from error
+
+
+def _open_session(path: Path, num_threads: int | None) -> Any:
+    onnxruntime = _import_extra("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # A thread that spins while it waits takes the core from those that decode the next crops.
@@ -103,9 +124,11 @@ def _open_session(path: Path, num_threads: int | None) -> Any:
 
 def _input_size(path: Path, shape: list[Any], given: SizeHW | None) -> SizeHW:
     """Return the crop size, from the model or else from the settings."""
-    if len(shape) != 4 or _static(shape[1]) not in (3, None):
+    is_channels_last = len(shape) == 4 and _static(shape[1]) != 3 and _static(shape[3]) == 3
+    if len(shape) != 4 or _static(shape[1]) not in (3, None) or is_channels_last:
         raise TeacherError(
             f"the input of {path} has shape {shape}; expected (batch, 3, height, width)"
+            + ("; export the model with its channels first" if is_channels_last else "")
         )
     height, width = _static(shape[2]), _static(shape[3])
     if height is None or width is None:

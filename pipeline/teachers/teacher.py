@@ -1,5 +1,6 @@
 """A teacher: a heatmap network, and everything that must be known to ask it and read its answer."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ class HeatmapNetwork(Protocol):
     input_size_hw: SizeHW
     heatmap_size_hw: SizeHW
     num_keypoints: int
+    keypoint_names: tuple[str, ...] | None
+    """None: the file does not say."""
     heatmap_frame: HeatmapFrame
     fixed_batch_size: int | None
 
@@ -126,7 +129,8 @@ class Teacher:
 
     def execution_recipe(self) -> dict[str, Any]:
         """Return what moves the last bits of the heatmaps, as JSON values."""
-        return self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
+        settings = self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
+        return {**settings, "machine": platform.machine()}
 
     def observe(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> TeacherOutput:
         """Look at crops and decode what is seen.
@@ -166,7 +170,9 @@ class Teacher:
             batches.append(self.network.forward(self.preprocess(padded))[: len(batch)])
         heatmaps = np.concatenate(batches)
         if self.settings.heatmap_activation == "sigmoid":
-            heatmaps = np.float32(1) / (np.float32(1) + np.exp(-heatmaps))
+            # A logit below -88 would overflow exp; at 80 a sigmoid is 0 or 1 in float32 anyway.
+            logits = np.clip(heatmaps, np.float32(-80), np.float32(80))
+            heatmaps = np.float32(1) / (np.float32(1) + np.exp(-logits))
         if self.settings.heatmap_gain != 1:
             heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
         return heatmaps

@@ -47,6 +47,15 @@ def digest_images(
     return digests
 
 
+def describe_bad_images(bad_images: list[BadImage]) -> str:
+    """Say how many images and people are concerned, and name the first few."""
+    people = sum(len(bad.instance_ids) for bad in bad_images)
+    return (
+        f"{len(bad_images)} image(s) with {people} people could not be decoded: "
+        f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}"
+    )
+
+
 def encode_rows(
     teacher: Teacher,
     people: People,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
 from pipeline.teachers.teacher import TeacherSettings, require_settings
-from pipeline.training.checkpoints import load_network
+from pipeline.training.checkpoints import CheckpointInfo, load_network
 from pipeline.training.run_folder import RunFolder
 
 
@@ -40,7 +40,8 @@ class TorchNetwork:
         self.heatmap_size_hw: SizeHW = info.heatmap_size_hw
         self.heatmap_frame: HeatmapFrame = info.heatmap_frame
         self.num_keypoints = len(info.keypoint_names)
-        self.preprocessing: dict[str, Any] = {"mean": info.rgb_mean, "std": info.rgb_std}
+        self.keypoint_names: tuple[str, ...] | None = info.keypoint_names
+        self.preprocessing = _preprocessing(settings, info, weights)
         self._num_threads = settings.num_threads
 
     @torch.inference_mode()
@@ -50,6 +51,26 @@ class TorchNetwork:
             torch.set_num_threads(self._num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return np.asarray(self.module(batch).numpy(), np.float32)
+
+
+def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path) -> dict[str, Any]:
+    """Return how the checkpoint's crops are normalised, refusing options that contradict it.
+
+    An option at its default counts as not given.
+    """
+    defaults = TeacherSettings()
+    known = {
+        "mean": info.rgb_mean,
+        "std": info.rgb_std,
+        "scale": defaults.scale,
+        "channel_order": defaults.channel_order,
+        "output_name": defaults.output_name,
+    }
+    for field, value in known.items():
+        given = getattr(settings, field)
+        if given not in (value, getattr(defaults, field)):
+            raise TeacherError(f"{field} is {given} but {source} has {value}; leave the option out")
+    return known
 
 
 def sha256_of_tensors(module: torch.nn.Module) -> str:

@@ -1,15 +1,22 @@
-"""A few drawn people, and a teacher store whose teacher knows the truth."""
+"""A few drawn people with a teacher that knows the truth, and real people with a real teacher."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
+from pipeline.config import load_config
 from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
@@ -17,6 +24,8 @@ from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.training.data import move_keypoints
+from stages import cache_teacher as cache_teacher_stage
+from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.teacher_store import Status
 
@@ -108,3 +117,142 @@ def write_store(
     if is_complete:
         writer.finish()
     return path
+
+
+@dataclass(frozen=True)
+class RealPeople:
+    """Real people, a real teacher, and what it said of nine views of everyone."""
+
+    annotations: Path
+    images: Path
+    teacher: Path
+    store: Path
+
+
+@pytest.fixture(scope="session")
+def real_coco(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RealPeople:
+    """The 94 people of coco_sample, cached."""
+    data = shared_folder / "data/coco_sample"
+    store = tmp_path_factory.mktemp("coco") / "teacher.zarr"
+    return cache_real(shared_folder, data / "person_keypoints.json", data / "images", store)
+
+
+@pytest.fixture(scope="session")
+def real_lspet(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RealPeople:
+    """The first 80 people of LSPET's validation set, cached."""
+    folder, data = tmp_path_factory.mktemp("lspet"), shared_folder / "data/lspet"
+    document = json.loads((data / "annotations/val.json").read_text())
+    document["annotations"] = document["annotations"][:80]
+    images = {annotation["image_id"] for annotation in document["annotations"]}
+    document["images"] = [image for image in document["images"] if image["id"] in images]
+    (folder / "people.json").write_text(json.dumps(document))
+    store = folder / "teacher.zarr"
+    return cache_real(shared_folder, folder / "people.json", data / "images", store)
+
+
+def cache_real(shared: Path, annotations: Path, images: Path, store: Path) -> RealPeople:
+    teacher = shared / "teachers/ultralight_simplepose_256x192.onnx"
+    cache_teacher(
+        CacheTeacherConfig(annotations=annotations, images=images, teacher=teacher, store=store)
+    )
+    return RealPeople(annotations, images, teacher, store)
+
+
+def write_onnx_teacher(
+    path: Path, seed: int = 0, num_keypoints: int = 17, gain: float = 1.0
+) -> Path:
+    """Write a mirror-symmetric ONNX network in the frame half-pixel: it sees edges, not people."""
+    filters = np.random.default_rng(seed).normal(0, 0.1, (num_keypoints, 3, 4, 4))
+    swap = (
+        list(flip_indices_of_names(COCO_KEYPOINT_NAMES))
+        if num_keypoints == 17
+        else list(range(num_keypoints))
+    )
+    filters = gain * (filters + filters[swap, :, :, ::-1])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w"], ["heatmaps"], strides=[4, 4])],
+        "teacher",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("n", 3, 256, 192))],
+        [helper.make_tensor_value_info("heatmaps", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(filters.astype(np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(path))
+    return path
+
+
+@dataclass(frozen=True)
+class CachingInputs:
+    """People, images and a teacher in a folder that a test may change."""
+
+    folder: Path
+
+    @property
+    def annotations(self) -> Path:
+        return self.folder / "people.json"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "new" / "teacher.zarr"
+
+    def config(self, **changes: object) -> CacheTeacherConfig:
+        settings: dict[str, object] = {
+            "annotations": self.annotations,
+            "images": self.images,
+            "teacher": self.folder / "teacher.onnx",
+            "store": self.store,
+            "views": 2,
+            "accept_weak_teacher": True,
+            "teacher_settings.heatmap_frame": "half-pixel",
+            "teacher_settings.heatmap_activation": "sigmoid",
+            "teacher_settings.batch_size": 4,
+            "teacher_settings.num_threads": 1,
+        }
+        fields = {**settings, **{name.replace("__", "."): v for name, v in changes.items()}}
+        return load_config(CacheTeacherConfig, fields=fields)
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        document = json.loads(self.annotations.read_text())
+        change(document)
+        self.annotations.write_text(json.dumps(document))
+
+    def image_of_row(self, row: int) -> Path:
+        """Return the image of the person in a row of the store: rows go by image, then by id."""
+        document = json.loads(self.annotations.read_text())
+        images = sorted(a["image_id"] for a in document["annotations"])
+        return self.images / f"{images[row]:06d}.jpg"
+
+    def write_teacher(self, **changes: Any) -> None:
+        """Put another teacher in the place of this one."""
+        write_onnx_teacher(self.folder / "teacher.onnx", **changes)
+
+    def truncate(self, row: int) -> Path:
+        """Leave of a person's image a header that can be read and half of the pixels."""
+        path = self.image_of_row(row)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return path
+
+    def digests(self, folder: Path | None = None) -> dict[str, str]:
+        """Return the sha256 of every file of the store, or of another folder."""
+        root = folder or self.store
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def inputs(drawn: DrawnPeople, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CachingInputs:
+    """Drawn people to cache: shards of two people, and the same provenance every time."""
+    shutil.copytree(drawn.images, tmp_path / "images")
+    shutil.copy(drawn.annotations, tmp_path / "people.json")
+    write_onnx_teacher(tmp_path / "teacher.onnx")
+    rows = "pipeline.teacher_store.writer.default_rows_per_shard"
+    monkeypatch.setattr(rows, lambda *_: 2)
+    monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
+    return CachingInputs(tmp_path)

@@ -1,0 +1,65 @@
+"""A look at a few people before all: what the checks and the plan measure on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from pipeline.coco.people import People
+from pipeline.errors import TeacherError
+from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.teachers.teacher import Teacher
+from store_schemas.heatmap_codec import encode_heatmaps
+
+PROBE_PEOPLE = 64
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The evaluation crops of a few people, and the teacher's unflipped maps of them."""
+
+    rows: NDArray[np.int64]  # (B,)
+    crops: NDArray[np.uint8]  # (B, H, W, 3)
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
+    image_to_crop: NDArray[np.float64]  # (B, 2, 3)
+
+
+def take_probe(
+    teacher: Teacher,
+    people: People,
+    image_folder: Path,
+    image_to_crop: NDArray[np.float64],
+    num_people: int = PROBE_PEOPLE,
+) -> Probe:
+    """Show the teacher view 0 of people spread evenly over all; unreadable images are left out.
+
+    image_to_crop: (N, V, 2, 3).
+
+    Raises:
+        TeacherError: no image of the probe can be read.
+    """
+    spread = np.linspace(0, people.num_instances - 1, min(num_people, people.num_instances))
+    rows = np.unique(spread.round().astype(np.int64))
+    requests = requests_by_image(
+        people, image_folder, people.image_index[rows], image_to_crop[rows, 0], rows
+    )
+    images = list(stream_crops(requests, teacher.input_size_hw))
+    readable = [image for image in images if image.crops is not None]
+    if not readable:
+        raise TeacherError(
+            f"none of the probe's {len(images)} images can be read: {images[0].error}"
+        )
+    crops = np.concatenate([image.crops for image in readable if image.crops is not None])
+    seen = np.concatenate([image.request.rows for image in readable])
+    return Probe(seen, crops, teacher.heatmaps(crops), image_to_crop[seen, 0])
+
+
+def measure_bytes_per_view(probe: Probe, threshold: float) -> float:
+    """Encode the probe's maps and return what a view will take on disk."""
+    levels, _ = encode_heatmaps(probe.heatmaps, threshold)
+    blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.NOSHUFFLE)
+    compressed = float(np.mean([len(blosc.encode(view)) for view in levels]))
+    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * levels.shape[1], 4 + 1
+    return compressed + index_and_checksum + outputs + checksum_and_status

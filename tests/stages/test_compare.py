@@ -1,0 +1,139 @@
+"""A comparison measures every arm on the same people and pairs them person by person."""
+
+import io
+import json
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.config import validate_config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.comparison import MEAN_POSE, TEACHER
+from pipeline.models import build_network
+from pipeline.training.checkpoints import describe_network, save_weights
+from pipeline.training.run_folder import RunFolder
+from stages.compare import CompareConfig, Comparison, compare
+from stages.comparison_table import print_comparison
+
+
+class DrawnPeople(Protocol):
+    annotations: Path
+    images: Path
+
+
+def save_network(path: Path, drawn: DrawnPeople, architecture: str, seed: int) -> Path:
+    """Leave an untrained network where a run would leave its best weights."""
+    skeleton = read_people(drawn.annotations, None, PeopleSettings()).skeleton
+    torch.manual_seed(seed)
+    network = build_network(architecture, skeleton.num_keypoints)
+    info = describe_network(
+        network,
+        skeleton,
+        padding=1.25,
+        seed=seed,
+        score_rule="one",
+        heatmap_frame="half-pixel" if architecture.startswith("tokenpose") else None,
+    )
+    save_weights(path, network, info)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(drawn: DrawnPeople, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = [tmp_path_factory.mktemp(f"run{seed}") for seed in range(4)]
+    for seed, folder in enumerate(folders):
+        save_network(RunFolder(folder).best_weights, drawn, "distilpose-xs", seed)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def comparison(
+    drawn: DrawnPeople, runs: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("compared")
+    found = compare(
+        CompareConfig(
+            annotations=drawn.annotations,
+            images=drawn.images,
+            arms=(("a", runs[0]), ("b", runs[1]), ("a", runs[2]), ("b", runs[3])),
+            teacher=save_network(folder / "teacher.safetensors", drawn, "tokenpose-xs", 9),
+            mean_pose=drawn.annotations,
+            output=folder / "table.json",
+        )
+    )
+    return found, json.loads((folder / "table.json").read_text())
+
+
+def test_the_baselines_come_first_and_every_seed_is_an_arm(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    found, _ = comparison
+    assert [arm.name for arm in found.arms] == [MEAN_POSE, TEACHER, "a", "b", "a", "b"]
+    assert [arm.cost is None for arm in found.arms] == [True] + 5 * [False]
+
+
+def test_the_difference_is_paired_by_person_and_averaged_over_seeds(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    found, _ = comparison
+    oks = {
+        name: np.mean([arm.figures.localisation.oks for arm in found.arms if arm.name == name], 0)
+        for name in "ab"
+    }
+    (difference,) = found.differences
+    assert (difference.one, difference.other) == ("a", "b")
+    assert difference.difference.mean == pytest.approx((oks["a"] - oks["b"]).mean())
+    assert difference.difference.low <= difference.difference.mean <= difference.difference.high
+
+
+def test_the_costs_are_those_of_the_networks(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    student = next(arm for arm in comparison[0].arms if arm.name == "a")
+    assert student.cost is not None
+    assert student.cost.num_parameters == 840_981
+    assert student.cost.num_multiply_adds == 61_762_176 + 4_326_400
+    assert student.cost.milliseconds > 0
+
+
+def test_the_file_holds_the_figures_of_every_arm(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    found, written = comparison
+    arms = written["arms"]
+    assert isinstance(arms, list)
+    assert [arm["mean_oks"] for arm in arms] == [arm.figures.mean_oks for arm in found.arms]
+    assert {"own_score", "score_one", "mean_oks", "cost", "name"} <= set(arms[0])
+
+
+def test_the_table_has_a_row_per_arm_and_fits_eighty_columns(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    found, _ = comparison
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_comparison(console, found.arms, found.differences, found.num_people)
+    text = console.export_text()
+    lines = [line.strip() for line in text.splitlines()]
+    for name in (MEAN_POSE, TEACHER, "a", "b"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+    assert "…" not in text
+    assert "mean OKS, a minus b:" in text
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ((), "nothing to compare; name arms as name=run_folder"),
+        ((("a", "x"), ("a", "y"), ("b", "z")), "arms need as many run folders each"),
+    ],
+)
+def test_arms_that_cannot_be_compared_are_refused(
+    arms: tuple[tuple[str, str], ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate_config(CompareConfig, {"annotations": "a", "images": "b", "arms": arms})

@@ -1,0 +1,77 @@
+"""What is shown while stages work: a bar at a terminal, else few lines."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from stages import terminal
+from stages.terminal import caching_progress, evaluation_progress, training_progress
+
+TERMS = {"loss": 1.25, "regression": 0.5, "simulated_heatmap": 0.25, "confidence": 0.125}
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(terminal, "time", clock)
+    return clock
+
+
+def console(*, is_terminal: bool, width: int = 80) -> tuple[Console, Callable[[], str]]:
+    file = io.StringIO()
+    return Console(file=file, force_terminal=is_terminal, width=width), file.getvalue
+
+
+def test_a_terminal_shows_every_loss_by_name_in_80_columns() -> None:
+    shown_on, shown = console(is_terminal=True)
+    with training_progress(shown_on) as progress:
+        progress.update(20, 100, TERMS, 1e-3, 512.3)
+    for text in ("20/100 steps", *TERMS, "0.125", "lr 0.001", "512 images/s"):
+        assert text in shown()
+    assert "…" not in shown()
+
+
+def test_without_a_terminal_a_line_appears_every_half_minute_and_at_the_end(clock: Clock) -> None:
+    shown_on, shown = console(is_terminal=False)
+    with training_progress(shown_on) as progress:
+        for step in range(1, 101):
+            clock.now += 1.0
+            progress.update(step, 100, TERMS, 1e-3, 10)
+    lines = shown().splitlines()
+    assert [line.split()[0] for line in lines] == ["30/100", "60/100", "90/100", "100/100"]
+    assert lines[0].endswith("simulated_heatmap 0.25  confidence 0.125  lr 0.001  10 images/s")
+
+
+def test_caching_tells_views_a_second_and_bytes(clock: Clock) -> None:
+    shown_on, shown = console(is_terminal=False)
+    with caching_progress(1000, shown_on) as progress:
+        clock.now += 40
+        progress.add_views(200)
+        progress.add_bytes(1_500_000)
+        clock.now += 40
+        progress.add_views(200)
+    assert shown().splitlines() == [
+        "200/1000 views  5 views/s, 0.0 MB",
+        "400/1000 views  5 views/s, 1.5 MB",
+    ]
+
+
+def test_a_quick_evaluation_leaves_nothing_behind() -> None:
+    shown_on, shown = console(is_terminal=False)
+    with evaluation_progress(shown_on) as on_progress:
+        on_progress(94, 94)
+    assert shown() == ""
+    shown_on, shown = console(is_terminal=True)
+    with evaluation_progress(shown_on) as on_progress:
+        on_progress(47, 94)
+    assert "47/94 poses" in shown()
+    assert shown().endswith("\x1b[2K")  # the bar's line is erased

@@ -1,0 +1,152 @@
+"""The arrows cli -> stages -> pipeline -> store_schemas, read from the source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("cli", "stages", "pipeline", "store_schemas")
+"""Each may import itself and what stands to its right."""
+STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "google_crc32c"}
+SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
+"""Networks and losses see tensors, never people, images, stores or files."""
+DATA = (
+    *("pipeline.coco", "pipeline.drawn", "pipeline.teacher_store", "pipeline.teachers"),
+    *("pipeline.pictures", "pipeline.evaluation", "pipeline.file_layer", "store_schemas"),
+    *("pipeline.training.data", "pipeline.training.images", "pipeline.training.sources"),
+    *("pipeline.frames.crops", "pipeline.frames.crop_stream", "pipeline.frames.views"),
+)
+
+
+def source_files() -> list[Path]:
+    folders = [ROOT / layer for layer in LAYERS[1:]]
+    return [ROOT / "cli.py", *(path for folder in folders for path in folder.rglob("*.py"))]
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Yield dotted names; of `from a import b` both `a` and `a.b`, as b may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "." * node.level
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def is_stage(path: Path) -> bool:
+    """A stage is a module of `stages` that defines the function it is named after."""
+    if path.parent.name != "stages" or not path.is_file():
+        return False
+    body = ast.parse(path.read_text()).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == path.stem for node in body)
+
+
+def stages() -> tuple[str, ...]:
+    return tuple(path.stem for path in sorted((ROOT / "stages").glob("*.py")) if is_stage(path))
+
+
+def violations(name: str, source: str) -> list[str]:
+    """List what a file imports or calls against the rules.
+
+    name: its path from the project's root, with slashes.
+    """
+    tree = ast.parse(source)
+    layer = name.removesuffix(".py").split("/")[0]
+    upper = LAYERS[: LAYERS.index(layer)]
+    other_stages = tuple(
+        f"stages.{stage}" for stage in stages() if name != f"stages/{stage}.py" and layer != "cli"
+    )
+    found = []
+    for module in imported_modules(tree):
+        top = module.split(".")[0]
+        if top in upper:
+            found.append(f"{name} imports {module}, a layer above it")
+        if is_within(module, other_stages):
+            found.append(f"{name} imports {module}: stages meet only on disk")
+        if layer == "pipeline" and top in {"click", "rich"}:
+            found.append(f"{name} imports {module}: only cli and stages talk to the terminal")
+        if name.startswith(SCIENCE) and is_within(module, DATA):
+            found.append(f"{name} imports {module}: networks and losses know nothing of data")
+        if layer == "store_schemas" and not (
+            top in STORE_SCHEMAS_NEEDS | sys.stdlib_module_names or top == layer
+        ):
+            found.append(f"{name} imports {module}: the contract needs no more than numpy and zarr")
+    if layer in {"pipeline", "store_schemas"}:
+        found += [
+            f"{name}:{node.lineno} prints"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
+        ]
+    return found
+
+
+@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_follows_the_arrows(path: Path) -> None:
+    assert violations(path.relative_to(ROOT).as_posix(), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("pipeline/x.py", "from stages.evaluate import evaluate"),
+        ("pipeline/x.py", "def f() -> None:\n    import cli"),
+        ("stages/show.py", "from stages.evaluate import evaluate"),
+        ("stages/show.py", "from stages import evaluate"),
+        ("stages/terminal.py", "from stages.demo import demo"),
+        ("stages/show.py", "import cli"),
+        ("pipeline/x.py", "import click"),
+        ("pipeline/coco/x.py", "print('x')"),
+        ("pipeline/models/x.py", "from pipeline.coco.people import People"),
+        ("pipeline/models/x.py", "from pipeline import coco"),
+        ("pipeline/training/losses.py", "from pipeline.training.data import TrainingBatch"),
+        ("pipeline/training/losses.py", "import pipeline.teacher_store.reader"),
+        ("store_schemas/x.py", "import torch"),
+        ("store_schemas/x.py", "from pipeline.errors import DistilError"),
+    ],
+)
+def test_a_seeded_violation_is_caught(name: str, source: str) -> None:
+    assert violations(name, source)
+
+
+def test_the_command_line_calls_stages_and_every_stage() -> None:
+    imported = set(imported_modules(ast.parse((ROOT / "cli.py").read_text())))
+    called = {name for name in stages() if f"stages.{name}.{name}" in imported}
+    assert called >= {"cache_teacher", "train_student", "evaluate", "show", "demo"}
+    assert called == set(stages())
+
+
+def run_isolated(code: str) -> str:
+    """Run code in a Python of this environment that sees neither the working folder nor PYTHON*."""
+    command = [sys.executable, "-I", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    return result.stdout.strip()
+
+
+def test_the_generic_import_names_are_this_projects() -> None:
+    """No other distribution shadows `cli`, `pipeline`, `stages` or `store_schemas`."""
+    code = (
+        "import cli, pipeline, stages, store_schemas\n"
+        "for m in (cli, pipeline, stages, store_schemas): print(m.__file__)"
+    )
+    files = [Path(line) for line in run_isolated(code).splitlines()]
+    assert [ROOT in file.parents for file in files] == [True] * 4
+
+
+def test_the_contract_on_disk_is_importable_without_torch() -> None:
+    code = (
+        "import pkgutil, importlib, sys, store_schemas\n"
+        "for m in pkgutil.iter_modules(store_schemas.__path__):\n"
+        "    importlib.import_module(f'store_schemas.{m.name}')\n"
+        "print(sorted({'torch', 'cv2', 'pipeline', 'pydantic'} & set(sys.modules)))"
+    )
+    assert run_isolated(code) == "[]"

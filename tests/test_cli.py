@@ -1,0 +1,292 @@
+"""The command line: what it offers, what it costs to ask, and how it says no."""
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main
+from pipeline.errors import DistilError
+from store_schemas.errors import CorruptError
+
+CONFIG = {"--config", "--set"}
+TEACHER = {
+    *("--input-size", "--output-name", "--mean", "--std", "--pixel-scale", "--channel-order"),
+    *("--heatmap-activation", "--heatmap-gain", "--heatmap-frame", "--flip-shift", "--decoding"),
+    "--teacher-threads",
+}
+TRAINING = {
+    *("--epochs", "--batch-size", "--learning-rate", "--seed", "--workers", "--threads"),
+    "--resume",
+}
+COMMANDS: dict[str, set[str]] = {
+    "cache-teacher": {
+        *("--annotations", "--images", "--teacher", "--store", "--views", "--seed", "--flip-test"),
+        *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher"),
+        *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
+    },
+    "train-student": {
+        *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
+        *("--no-distillation", "--annotations", "--init-weights", *TRAINING, *CONFIG),
+    },
+    "evaluate": {
+        *("--run-folder", "--weights", "--teacher", "--store", "--predictions", "--annotations"),
+        *("--images", "--detections", "--output", "--min-ap", "--no-flip-test"),
+        *("--unclipped-boxes", "--keypoint-threshold", "--area-fraction", *TEACHER, *CONFIG),
+    },
+    "compare": {
+        *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
+        *(*TEACHER, *CONFIG),
+    },
+    "show": {"STORE", "--output", "--images", "--people", "--views", "--seed"},
+    "train-teacher": {
+        *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
+        *(*TRAINING, *CONFIG),
+    },
+    "draw-people": {"--output", "--images", "--seed", "--first-index"},
+    "demo": {"--output", "--thorough", "--seed"},
+}
+
+PROMISED = """
+cache-teacher --annotations train.json --images DIR --teacher m.onnx --views 8 --store teacher.zarr
+cache-teacher --annotations a --images DIR --teacher m.onnx --views 8 --store t --flip-test --resume
+cache-teacher --annotations a --images DIR --teacher m.onnx --store t --plan
+train-student --store teacher.zarr --images DIR --preset distilpose-s --run-folder runs/a
+train-student --store t --images D --run-folder runs/a --val-annotations v --val-images D --resume
+train-student --store teacher.zarr --images DIR --run-folder runs/a --set loss.confidence=0
+train-student --no-distillation --store teacher.zarr --images DIR --run-folder runs/b
+train-student --no-distillation --annotations train.json --images DIR --run-folder runs/c
+evaluate --run-folder runs/a --annotations val.json --images DIR
+evaluate --run-folder r --annotations a --images D --detections boxes.json --no-flip-test
+evaluate --run-folder r --annotations a --images D --min-ap 0.6 --output out/
+evaluate --teacher model.onnx --annotations val.json --images DIR
+evaluate --store teacher.zarr
+evaluate --predictions results.json --annotations val.json
+train-teacher --annotations train.json --images DIR --teacher tokenpose-s --run-folder runs/t
+show teacher.zarr --output people.png
+compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+demo
+"""
+
+
+def distil(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refusal(result: Result) -> str:
+    """Return the one line of a refusal, and check that it is one."""
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("distil: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Result:
+    def show(_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("stages.show.show", show)
+    return distil("show", "teacher.zarr", "--output", "people.png")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, cli\n"
+        f"try: cli.main({arguments})\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'zarr', 'cv2', 'numpy', 'pydantic', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_commands_and_options_are_those_decided_on() -> None:
+    """Another option is a decision: make it here too."""
+    offered = {
+        name: {
+            (parameter.opts[0] if isinstance(parameter, click.Option) else parameter.name.upper())
+            for parameter in command.params
+            if parameter.name
+        }
+        for name, command in main.commands.items()
+    }
+    assert offered == COMMANDS
+
+
+@pytest.mark.parametrize("line", PROMISED.strip().splitlines())
+def test_a_promised_command_parses(line: str) -> None:
+    name, *arguments = line.split()
+    main.commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help_fits_80_columns_and_says_what_is_taken_and_left(name: str | None) -> None:
+    result = CliRunner().invoke(main, [name, "--help"] if name else ["--help"], terminal_width=80)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    if name:
+        assert "Takes " in result.stdout
+        assert "leaves " in result.stdout.lower()
+    else:
+        commands = result.stdout.split("Commands:")[1].strip().splitlines()
+        assert [line.split()[0] for line in commands] == list(COMMANDS)
+        assert all("->" in line for line in commands)
+
+
+def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
+    from stages.cache_teacher import CacheTeacherConfig
+    from stages.evaluate import EvaluateConfig
+    from stages.show import ShowConfig
+    from stages.train_student import TrainStudentConfig
+
+    caching, showing = CacheTeacherConfig.model_fields, ShowConfig.model_fields
+    defaults = {
+        ("cache-teacher", "views"): caching["views"].default,
+        ("cache-teacher", "seed"): caching["seed"].default,
+        ("cache-teacher", "probe"): caching["probe_people"].default,
+        ("cache-teacher", "batch_size"): caching["teacher_settings"].default.batch_size,
+        ("cache-teacher", "decoding"): caching["teacher_settings"].default.decoding,
+        ("cache-teacher", "channel_order"): caching["teacher_settings"].default.channel_order,
+        ("train-student", "seed"): TrainStudentConfig.model_fields["seed"].default,
+        ("train-student", "workers"): TrainStudentConfig.model_fields["num_loader_workers"].default,
+        ("evaluate", "keypoint_threshold"): EvaluateConfig.model_fields[
+            "keypoint_threshold"
+        ].default,
+        **{("show", name): showing[name].default for name in ("num_people", "num_views", "seed")},
+    }
+    for (command, option), default in defaults.items():
+        help_text = next(
+            parameter.help
+            for parameter in main.commands[command].params
+            if isinstance(parameter, click.Option) and parameter.name == option
+        )
+        assert f"[default: {default}" in (help_text or ""), (command, option)
+
+
+@pytest.mark.parametrize("error", [DistilError("no\nsuch thing"), CorruptError("no such thing")])
+def test_an_error_written_for_people_is_one_line_and_exit_code_1(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert refusal(raise_in_show(monkeypatch, error)) == "distil: no such thing\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/disk/people.png")
+    expected = "distil: /disk/people.png: No space left on device\n"
+    assert refusal(raise_in_show(monkeypatch, error)) == expected
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), FileNotFoundError(2, "x")])
+def test_a_bug_keeps_its_traceback(bug: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert raise_in_show(monkeypatch, bug).exception is bug
+
+
+def test_usage_errors_exit_with_2() -> None:
+    for arguments in (["show"], ["fly"], ["evaluate", "--fly"], ["draw-people", "--images", "0"]):
+        assert distil(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("--input-size", "256"), ("--mean", "0.5,x,0.5"), ("--arm", "runs/a")]
+)
+def test_a_misspelt_value_is_answered_with_an_example(option: str, text: str) -> None:
+    result = distil("compare", option, text)
+    assert result.exit_code == 2
+    assert f"{text!r} is not" in result.stderr
+    assert "for example" in result.stderr
+
+
+def test_ctrl_c_stops_with_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "draw-people", "--images", "100000", "--output"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "drawn")], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("drawn/images/*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (1, "distil: stopped\n")
+
+
+def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.config.load_config", read)
+    result = distil("train-student", "--store", "s", "--run-folder", "r")
+    assert refusal(result).endswith("stopped; go on with the same command and --resume\n")
+
+
+FIRST_MISTAKES: list[tuple[str, str]] = [
+    ("cache-teacher", "the setting annotations is required"),
+    ("cache-teacher --annotations no.json --images . --teacher m.onnx --store s",
+     "no.json: cannot be read: No such file"),
+    ("evaluate --teacher m.onnx --annotations no.json --images .", "no.json: cannot be read"),
+    ("evaluate --annotations no.json", "give exactly one of run_folder, weights, teacher"),
+    ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
+    ("evaluate --store s", "s must hold a teacher store"),
+    ("compare --annotations a --images .", "the setting arms is required"),
+    ("show s --output people.png", "s must hold a teacher store"),
+    ("show s --output people.jpg", "must be a file name that ends in .png"),
+    ("train-student --images . --run-folder r", "a teacher store or annotations"),
+    ("train-student --store s --images . --run-folder r", "s must hold a teacher store"),
+    ("train-student --annotations a --images . --run-folder r", "distillation needs a teacher"),
+    ("train-student --store s --images . --run-folder r --preset big",
+     "no preset 'big'; presets of train-student: demo, distilpose-s, distilpose-xs"),
+    ("train-student --store s --images . --run-folder r --preset demo-teacher",
+     "preset 'demo-teacher' is for train-teacher; presets of train-student: demo, "),
+    ("train-teacher --annotations a --images . --run-folder r --preset demo",
+     "preset 'demo' is for train-student; presets of train-teacher: demo-teacher"),
+    ("train-student --store s --images . --run-folder r --set loss.confidense=0",
+     "unknown setting loss.confidense; known here: regression, simulated_heatmap, confidence"),
+    ("train-student --store s --images . --run-folder r --set epoch=3",
+     "unknown setting epoch; known here: architecture, distillation, store"),
+    ("train-student --store s --images . --run-folder r --set epochs",
+     "not of the form name=value"),
+    ("train-student --store s --images . --run-folder r --set epochs=0", "the setting epochs is 0"),
+    ("train-student --store s --images . --run-folder r --config no.toml",
+     "cannot read the configuration no.toml: No such file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "said"), FIRST_MISTAKES)
+def test_a_first_mistake_is_answered_by_one_clear_line_and_leaves_nothing(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(distil(*line.split()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_passed_gate_exits_with_0_and_a_missed_one_with_1(tmp_path: Path) -> None:
+    from pipeline.drawn.people import write_drawn_people
+
+    truth = write_drawn_people(tmp_path, num_images=2, seed=0)
+    results = truth.with_name("results.json")
+    results.write_text(_truth_as_results(truth))
+    evaluate: tuple[Any, ...] = ("evaluate", "--predictions", results, "--annotations", truth)
+    assert distil(*evaluate, "--min-ap", 0.99).exit_code == 0
+    results.write_text("[]")
+    missed = distil(*evaluate, "--min-ap", 0.99)
+    assert missed.exit_code == 1
+    assert missed.stderr == "distil: AP is 0.0000, expected at least 0.99 (min_ap)\n"
+
+
+def _truth_as_results(truth: Path) -> str:
+    import json
+
+    annotations = json.loads(truth.read_text())["annotations"]
+    keys = ("image_id", "category_id", "keypoints")
+    return json.dumps([{**{key: a[key] for key in keys}, "score": 1.0} for a in annotations])

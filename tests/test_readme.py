@@ -1,0 +1,93 @@
+"""Everything that README.md tells a reader to type exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from pipeline.config import StageConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def code_lines() -> list[str]:
+    """Return the lines of all code blocks without a language."""
+    blocks = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def commands() -> list[str]:
+    return [line for line in code_lines() if line.startswith("distil ")]
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = {line.split()[1] for line in commands()}
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", README, flags=re.MULTILINE))
+    assert shown | {"draw-people"} == set(main.commands)
+    assert set(main.commands) <= listed
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_readme_parses(line: str) -> None:
+    _, name, *arguments = shlex.split(line, comments=True)
+    context = main.commands[name].make_context(name, arguments)
+    for setting in context.params.get("overrides", ()):
+        assert is_setting_of_training(setting.split("=")[0])
+
+
+def is_setting_of_training(dotted_name: str) -> bool:
+    from stages.train_student import TrainStudentConfig
+
+    owner: object = TrainStudentConfig
+    for part in dotted_name.split("."):
+        if not (isinstance(owner, type) and part in getattr(owner, "model_fields", {})):
+            return False
+        owner = owner.model_fields[part].annotation  # type: ignore[attr-defined]
+    return True
+
+
+def test_an_option_named_in_the_text_exists() -> None:
+    known = {name for command in main.commands.values() for p in command.params for name in p.opts}
+    text = README.replace("uv sync --extra onnx", "")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - {"--help"}
+    assert named <= known
+
+
+def test_a_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+
+
+def test_a_file_of_the_readme_exists() -> None:
+    named = set(re.findall(r"`([\w/]+\.(?:py|md))`", README))
+    tree = re.search(r"^cli\.py .*?^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert tree is not None
+    folder = ""
+    for line in tree.group().splitlines()[:-1]:
+        names = re.split(r"  +", line.strip())[0].split(", ")
+        folder = folder if line.startswith(" ") else ""
+        named |= {folder + name for name in names}
+        if not line.startswith(" ") and names[0].endswith("/"):
+            folder = names[0]
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_settings_of_another_skeleton_are_settings() -> None:
+    import tomllib
+
+    from pipeline.coco.read_people import PeopleSettings
+
+    class Holder(StageConfig):
+        people: PeopleSettings = PeopleSettings()
+
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    assert Holder.model_validate(tomllib.loads(block)).people.skeleton.sigmas
+
+
+def test_every_preset_is_described() -> None:
+    presets = {path.stem for path in (ROOT / "stages/presets").glob("*.toml")}
+    assert presets <= set(re.findall(r"^\| `([a-z-]+)` \|", README, flags=re.MULTILINE))
