@@ -23,7 +23,7 @@ demo: environment
 	rm -rf demo
 	$(RUN) distil demo --output demo
 
-# How stages/demo_teacher.safetensors was made: other drawn people than the demo's (seed 1, not 0),
+# How stages/demo_teacher.safetensors was made: other drawn people than the demo's,
 # settings in stages/presets/demo-teacher.toml, weights kept as float16. An interrupted training goes
 # on when the target is made again.
 DEMO_TEACHER := build/demo-teacher

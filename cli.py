@@ -160,7 +160,12 @@ def train_student_command(
     )
     with training_progress() as progress:
         result = train_student(
-            config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv)
+            config,
+            run_folder,
+            resume=resume,
+            progress=progress,
+            command=tuple(sys.argv),
+            say=click.echo,
         )
     best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}"
     click.echo(
@@ -313,7 +318,12 @@ def train_teacher_command(
     )
     with training_progress() as progress:
         result = train_teacher(
-            config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv)
+            config,
+            run_folder,
+            resume=resume,
+            progress=progress,
+            command=tuple(sys.argv),
+            say=click.echo,
         )
     click.echo(
         f"{run_folder}: {result.epochs} epochs, {result.steps} steps; weights in {result.weights}"

@@ -19,7 +19,7 @@ from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ImageError, TeacherError
 from pipeline.evaluation.evaluated_networks import require_same_names
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_views
 from pipeline.provenance import provenance
 from pipeline.teacher_store.opening import read_entry, read_plan
 from pipeline.teacher_store.plan import ViewPlan, people_identity
@@ -202,8 +202,8 @@ def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
         f"{len(np.unique(people.image_index))} of {len(people.image_id)} images, "
         f"{len(people.ignored.annotation_id)} annotations kept as ignore regions"
     )
-    if not people.skeleton.upper_body and config.recipe.half_body_probability > 0:
-        say("half-body views are off: these keypoints have no upper and lower body in the settings")
+    if note := describe_missing_halves(people.skeleton, config.recipe):
+        say(note)
     teacher = open_teacher(config.teacher, config.teacher_settings)
     require_keypoints(teacher, people.skeleton.keypoint_names)
     if teacher.network.keypoint_names is not None:

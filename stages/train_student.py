@@ -1,6 +1,7 @@
 """Teacher store (or annotations) -> losses -> checkpoints of a student in a run folder."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -16,6 +17,7 @@ from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
+from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.training.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
 from pipeline.training.data import BatchLoader
@@ -122,10 +124,12 @@ def train_student(
     resume: bool = False,
     progress: Progress | None = None,
     command: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> TrainStudentResult:
     """Train a student and leave its checkpoints, metrics and settings in a run folder.
 
     command: what the user typed, for provenance.json.
+    say: told what the user should know before it starts.
     """
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)
@@ -134,6 +138,8 @@ def train_student(
     # People and views. Whatever does not fit is refused here, before the first step.
     views = _open_views(config)
     skeleton = views.people.skeleton
+    if config.store is None and (note := describe_missing_halves(skeleton, config.data.recipe)):
+        say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
     network = build_network(config.architecture, skeleton.num_keypoints)
     if not isinstance(network, RegressionStudent):

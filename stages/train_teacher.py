@@ -4,6 +4,7 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +17,7 @@ from pipeline.config import StageConfig
 from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
-from pipeline.frames.views import ViewRecipe
+from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
 from pipeline.training.checkpoints import describe_network, load_network, save_weights
 from pipeline.training.data import BatchLoader
@@ -73,10 +74,12 @@ def train_teacher(
     resume: bool = False,
     progress: Progress | None = None,
     command: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> TrainTeacherResult:
     """Train a heatmap network on Gaussians around the annotated keypoints.
 
     command: what the user typed, for provenance.json.
+    say: told what the user should know before it starts.
     """
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)
@@ -86,6 +89,8 @@ def train_teacher(
         config.annotations, config.images, config.people, config.data, config.seed
     )
     skeleton = views.people.skeleton
+    if note := describe_missing_halves(skeleton, config.data.recipe):
+        say(note)
     torch.manual_seed(config.seed)
     network = build_network(config.architecture, skeleton.num_keypoints)
     if not isinstance(network, TokenPoseTeacher):

@@ -51,6 +51,16 @@ class ViewRecipe(BaseModel):
     shift_probability: float = Field(0.3, ge=0, le=1)
 
 
+def describe_missing_halves(skeleton: Skeleton, recipe: ViewRecipe) -> str | None:
+    """Say that half-body views are off although the recipe asks for them; None if they are not."""
+    if skeleton.upper_body or recipe.half_body_probability == 0:
+        return None
+    return (
+        "half-body views are off: these keypoints have no upper and lower body; give both under "
+        "people.skeleton in --config"
+    )
+
+
 @dataclass(frozen=True)
 class Views:
     """The views of N people: column 0 is the evaluation crop, columns 1.. are augmented."""

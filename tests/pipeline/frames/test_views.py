@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.frames.geometry import apply, box_to_crop, invert, is_mirroring
-from pipeline.frames.views import ViewRecipe, draw_view, draw_views
+from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_view, draw_views
 
 SIZE_HW = (256, 192)
 STILL = ViewRecipe(
@@ -125,6 +125,16 @@ def test_half_body_needs_more_than_eight_labelled_keypoints_and_two_halves() -> 
     ):
         view = draw_view(recipe, 0, 1, 1, people.bbox_xywh[0], points, skeleton, SIZE_HW)
         assert np.allclose(view, plain)
+
+
+def test_missing_halves_are_told_only_where_the_recipe_wants_half_bodies() -> None:
+    skeleton = some_people(1).skeleton
+    without = replace(skeleton, upper_body=(), lower_body=())
+    assert describe_missing_halves(skeleton, ViewRecipe()) is None
+    assert describe_missing_halves(without, STILL) is None
+    note = describe_missing_halves(without, ViewRecipe())
+    assert note is not None
+    assert note.startswith("half-body views are off: these keypoints have no upper and lower body")
 
 
 def test_keypoints_on_one_spot_do_not_squash_a_half_body_view() -> None:
