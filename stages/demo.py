@@ -188,14 +188,12 @@ def _start(run: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _latest_epoch(run: Path) -> tuple[int, str]:
-    """Read from a run's metrics how many epochs are done and what the losses were."""
-    metrics = RunFolder(run).metrics
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    epochs = [line for line in map(json.loads, lines) if "terms" in line]
+    """Read from a run's metrics how many epochs are done and what the loss was."""
+    folder = RunFolder(run)
+    epochs = [line for line in folder.read_metrics() if line["event"] == "epoch"]
     if not epochs:
         return 0, ""
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in epochs[-1]["terms"].items())
-    return int(epochs[-1]["epoch"]), losses
+    return len(epochs), f"loss {epochs[-1]['loss']:.5f}"
 
 
 def _log_of(run: Path) -> Path:
