@@ -57,7 +57,7 @@ def test_a_small_student_overfits_the_people_of_a_store(
                 optimizer="adamw", batch_size=47, schedule="cosine", warmup_steps=50
             ),
             initial=InitialWeights(weights=DEMO_TEACHER),
-            epochs=400,
+            epochs=520,
             num_loader_workers=0,
         ),
         tmp_path / "run",
