@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Fixed seeds, and no deadline: a busy machine is no error.
+settings.register_profile("distil", deadline=None, derandomize=True)
+settings.load_profile("distil")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
