@@ -16,7 +16,7 @@ help:
 	@echo "make demo          draw people, cache a teacher, train with and without it, compare"
 	@echo "make test          lint, types, tests, and the wheel in an empty environment"
 	@echo "make slow-tests    the proofs that take minutes"
-	@echo "make demo-teacher  train the demo's teacher anew (hours)"
+	@echo "make demo-teacher  train the demo's teacher anew (over an hour)"
 
 # The folder is the demo's own: what an earlier demo left there is replaced.
 demo: environment

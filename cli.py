@@ -350,7 +350,7 @@ def draw_people_command(output: Path, num_images: int, seed: int, first_index: i
 
 @main.command("demo", short_help="nothing -> all of it on drawn people, in minutes")
 @click.option("--output", type=FOLDER, default=Path("demo"), show_default=True)
-@click.option("--thorough", is_flag=True, help="Three seeds and a longer training: an hour.")
+@click.option("--thorough", is_flag=True, help="Three seeds and more people; takes far longer.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
               help="Draws the people and starts the trainings.")  # fmt: skip
 def demo_command(output: Path, thorough: bool, seed: int) -> None:
