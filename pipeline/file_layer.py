@@ -59,9 +59,14 @@ def sweep_temporaries(root: Path) -> list[Path]:
 
     Only while no other process writes there: its unfinished files look the same.
     """
-    swept = [path for path in walk_files(root) if path.name.endswith(TEMPORARY_SUFFIX)]
+    swept = [path for path in walk_files(root) if is_temporary(path)]
     remove(*swept)
     return swept
+
+
+def is_temporary(path: Path) -> bool:
+    """Say whether a file is one that ``publish`` has not renamed yet."""
+    return path.name.endswith(TEMPORARY_SUFFIX)
 
 
 def walk_files(root: Path) -> list[Path]:

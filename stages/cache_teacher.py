@@ -3,17 +3,20 @@
 The teacher looks at every person once, in all views; afterwards nobody needs it again.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipeline.caching.engines import run_here
+from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
@@ -21,7 +24,9 @@ from pipeline.errors import ImageError, TeacherError
 from pipeline.evaluation.evaluated_networks import require_same_names
 from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_views
 from pipeline.provenance import provenance
-from pipeline.teacher_store.opening import read_entry, read_plan
+from pipeline.teacher_store.folder import StoreFolder, open_folder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.plan import ViewPlan, people_identity
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
@@ -33,10 +38,10 @@ from pipeline.teachers.teacher_pass import (
     BadImage,
     describe_bad_images,
     digest_images,
-    encode_rows,
 )
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
+from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import Status, default_rows_per_shard
 
 TEACHER_NAME = "teacher"
@@ -52,7 +57,10 @@ class CacheTeacherConfig(StageConfig):
     annotations: Path
     images: Path
     teacher: Path
-    store: Path
+    store: str
+    """Where it lies: the path of a folder."""
+    profile: Literal["default", "small", "fast", "lossless-float16"] = "default"
+    """How heatmaps are stored."""
     views: int = Field(8, ge=0)
     """Augmented views of every person, beside the evaluation crop."""
     seed: int = Field(0, ge=0)
@@ -62,6 +70,8 @@ class CacheTeacherConfig(StageConfig):
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
     skip_bad: bool = False
     """Finish without the people of unreadable images, and list them."""
+    accept_mended_images: bool = False
+    """On resuming, take images that changed, as long as no shard was written of them."""
     accept_weak_teacher: bool = False
 
 
@@ -69,7 +79,7 @@ class CacheTeacherConfig(StageConfig):
 class CacheResult:
     """What stage one leaves behind."""
 
-    store: Path
+    store: str
     num_people: int
     num_views: int
     num_bytes: int
@@ -80,9 +90,15 @@ class CacheResult:
 
 
 def cache_teacher(
-    config: CacheTeacherConfig, *, resume: bool = False, say: Say = lambda _: None
+    config: CacheTeacherConfig,
+    *,
+    resume: bool = False,
+    take_over: bool = False,
+    say: Say = lambda _: None,
 ) -> CacheResult:
     """Let the teacher look at all people once and write the teacher store.
+
+    take_over: replace another run that seems to be writing this store.
 
     Afterwards ``config.store`` is a complete store; on an error it is one that ``resume`` goes on
     with, whole shard by whole shard.
@@ -94,60 +110,56 @@ def cache_teacher(
         StoreError: the store at the path is another one.
     """
     started = time.monotonic()
-    is_begun = (config.store / "zarr.json").exists()
-    if is_begun and not resume:
-        raise StoreError(f"{config.store} holds a store; use --resume, or choose another path")
-    people, teacher = open_inputs(config, say)
-    digests = digest_images(people, config.images)
-
-    writer = (
-        _resume_store(config, people, teacher, digests)
-        if is_begun
-        else _create_store(config, people, teacher, digests, say)
-    )
-    image_to_crop = read_plan(writer.layout, writer.entry.identity).views.image_to_crop
-    pending = writer.pending_shards()
-    if len(pending) < writer.num_shards:
-        say(f"resuming: {writer.num_shards - len(pending)} of {writer.num_shards} shards are there")
-
-    num_views = image_to_crop.shape[1]
-    held_back: list[BadImage] = []
-    with caching_progress(num_views * sum(len(writer.shard_rows(s)) for s in pending)) as progress:
-        for shard in pending:
-            rows = writer.shard_rows(shard)
-            encoded = encode_rows(
-                teacher,
-                people,
-                config.images,
-                image_to_crop,
-                rows,
-                writer.threshold,
-                on_progress=progress.add_views,
-            )
-            if encoded.bad_images and not config.skip_bad:
-                held_back += encoded.bad_images
-                continue
-            receipt = writer.write_shard(shard, encoded.heatmaps, encoded.outputs, encoded.status)
-            progress.add_bytes(sum(receipt.lengths))
-
-    if held_back:
-        raise ImageError(
-            f"{describe_bad_images(held_back)}; all other shards of {config.store} are written: "
-            "--resume tries these images again, --resume --skip-bad leaves their people out; with "
-            "other image files, write a new store, as a store is bound to its images' bytes"
+    folder = open_folder(config.store)
+    with acquire_lease(folder, take_over=take_over) as lease:
+        is_begun = folder.size("zarr.json") is not None
+        if is_begun and not resume:
+            raise StoreError(f"{folder} holds a store; use --resume, or choose another path")
+        people, teacher = open_inputs(config, say)
+        digests = digest_images(people, config.images)
+        writer = (
+            _resume_store(config, folder, lease.run_id, people, teacher, digests)
+            if is_begun
+            else _create_store(config, folder, lease.run_id, people, teacher, digests, say)
         )
-    content = writer.finish()
-    missing, not_finite = _missing_people(config.store, say)
+        pending = writer.pending_shards()
+        num_there = writer.num_shards - len(pending)
+        if num_there:
+            say(f"resuming: {num_there} of {writer.num_shards} shards are there")
+
+        task = ShardTask(
+            writer, config.teacher, config.teacher_settings, config.images, config.skip_bad
+        )
+        worker = ShardWorker(task, teacher, read_writers_plan(writer))
+        num_views = config.views + 1
+        held_back: list[BadImage] = []
+        num_pending_views = num_views * sum(len(writer.shard_rows(s)) for s in pending)
+        with caching_progress(num_pending_views) as progress:
+            for outcome in run_here(worker, pending, progress.add_views):
+                if outcome.receipt is None:
+                    held_back += outcome.bad_images
+                else:
+                    progress.add_bytes(sum(outcome.receipt.lengths))
+
+        if held_back:
+            raise ImageError(
+                f"{describe_bad_images(held_back)}; all other shards of {folder} are written: "
+                f"--resume tries these images again, --resume --skip-bad leaves their people out, "
+                f"--resume --accept-mended-images takes other files in their place"
+            )
+        content = writer.finish()
+
+    missing, not_finite = _missing_people(folder, say)
     if not_finite:
         raise TeacherError(
             f"the teacher's output was not finite for {not_finite} views; they are marked in "
-            f"{config.store}, which is complete without these people"
+            f"{folder}, which is complete without these people"
         )
     return CacheResult(
         config.store,
         people.num_instances,
         num_views,
-        sum(file.stat().st_size for file in config.store.rglob("*") if file.is_file()),
+        sum(folder.size(name) or 0 for name in folder.names()),
         time.monotonic() - started,
         content,
         missing,
@@ -166,15 +178,19 @@ def plan_cache(config: CacheTeacherConfig, *, with_probe: bool, say: Say) -> Non
         began = time.perf_counter()
         probe = take_probe(teacher, people, config.images, affines, config.probe_people)
         rate = len(probe.rows) / (time.perf_counter() - began)
-        units = measure_units(probe)
-        bytes_per_view = measure_bytes_per_view(probe, units.threshold)
+        profile = profile_named(config.profile)
+        units = measure_units(probe, profile)
+        bytes_per_view = measure_bytes_per_view(probe, units.threshold, profile)
         say(
             f"probe: {bytes_per_view:.0f} bytes and {1e3 / rate:.1f} ms a view on {len(probe.rows)}"
         )
     total = people.num_instances * num_views
     size = total * bytes_per_view
-    rows = default_rows_per_shard(num_views, teacher.num_keypoints, teacher.heatmap_size_hw)
-    existing = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
+    view_bytes = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
+    view_bytes *= profile_named(config.profile).bytes_per_cell
+    rows = default_rows_per_shard(num_views, view_bytes)
+    path = Path(config.store).absolute()
+    existing = next(p for p in (path, *path.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     passes = 2 if teacher.settings.flip_test else 1
     say(
@@ -220,6 +236,8 @@ def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
 
 def _create_store(
     config: CacheTeacherConfig,
+    folder: StoreFolder,
+    run_id: str,
     people: People,
     teacher: Teacher,
     digests: NDArray[np.uint8],
@@ -228,9 +246,13 @@ def _create_store(
     """Draw the views, probe the teacher and write the plan of a new store."""
     drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
     probe = take_probe(teacher, people, config.images, drawn.image_to_crop, config.probe_people)
-    units = check_teacher(teacher, people, probe, accept_weak=config.accept_weak_teacher, say=say)
+    profile = profile_named(config.profile)
+    units = check_teacher(
+        teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
+    )
     return TeacherStoreWriter.create(
-        config.store,
+        folder,
+        run_id,
         people,
         digests,
         ViewPlan(
@@ -250,11 +272,14 @@ def _create_store(
         ),
         heatmap_size_hw=teacher.heatmap_size_hw,
         threshold=units.threshold,
+        profile=profile,
     )
 
 
 def _resume_store(
     config: CacheTeacherConfig,
+    folder: StoreFolder,
+    run_id: str,
     people: People,
     teacher: Teacher,
     digests: NDArray[np.uint8],
@@ -263,7 +288,7 @@ def _resume_store(
 
     The views are the stored ones: redrawing them would need the same library's random stream.
     """
-    stored = read_entry(config.store, TEACHER_NAME).identity
+    stored = read_entry(folder, TEACHER_NAME).identity
     views: Mapping[str, Any] = {
         **stored["views"],
         "num_views": config.views + 1,
@@ -272,18 +297,22 @@ def _resume_store(
         "recipe": config.recipe.model_dump(mode="json"),
     }
     return TeacherStoreWriter.resume(
-        config.store,
+        folder,
+        run_id,
         identity={
             "teacher": teacher.identity(),
-            "people": people_identity(people, digests),
+            "people": people_identity(people),
             "views": views,
+            "codec": {**stored["codec"], **profile_named(config.profile).to_json()},
         },
+        image_sha256=digests,
+        accept_mended_images=config.accept_mended_images,
         recipe=teacher.execution_recipe(),
         teacher_name=TEACHER_NAME,
     )
 
 
-def _missing_people(store: Path, say: Say) -> tuple[tuple[int, ...], int]:
+def _missing_people(store: StoreFolder, say: Say) -> tuple[tuple[int, ...], int]:
     """Name the people whose images could not be read; count the views without finite output."""
     opened = TeacherStore.open(store, TEACHER_NAME)
     is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)

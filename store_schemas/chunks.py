@@ -17,9 +17,9 @@ from zarr.buffer import cpu
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from store_schemas.array_spec import ArraySpec
 from store_schemas.errors import CorruptError
 from store_schemas.identity import canonical_json
-from store_schemas.teacher_store import ArraySpec
 
 blosc.use_threads = False  # one thread per reading process: they are many
 
@@ -121,14 +121,14 @@ def inner_chunk_crc32c(shard: bytes, num_views: int, where: str) -> NDArray[np.u
     return checksums
 
 
-def decode_view(data: bytes, crc32c: int, out: NDArray[np.uint8]) -> None:
+def decode_view(data: bytes, crc32c: int, out: NDArray[Any]) -> None:
     """Decode one inner chunk of ``heatmaps`` into place.
 
     Args:
         data: The chunk, checksum included.
         crc32c: What ``heatmap_crc32c`` says of this row and view: a whole chunk of another row
             has a valid checksum of its own.
-        out: (K, Hh, Wh) uint8, contiguous.
+        out: (K, Hh, Wh) uint8 or float16, contiguous.
 
     Raises:
         CorruptError: altered, of another row, or of another size; ``out`` may be half written.

@@ -4,6 +4,7 @@ StoreError             also raised itself: a store cannot be written where, or a
 ├── SchemaError        metadata is not what this program's schema implies
 ├── IdentityError      the store was made from something else than what is asked for now
 ├── IncompleteError    something was not written yet, or could not be
+├── LeaseError         another run writes the store
 └── CorruptError       bytes are missing, torn or altered; names the shard and the row
 
 A message says what was wrong, what was expected, what was found and what to do, on one line.
@@ -24,6 +25,10 @@ class IdentityError(StoreError, ValueError):
 
 class IncompleteError(StoreError):
     """A shard or a view was not written yet, or its teacher gave nothing to write."""
+
+
+class LeaseError(StoreError):
+    """Another run writes the store, or has taken it over."""
 
 
 class CorruptError(StoreError):

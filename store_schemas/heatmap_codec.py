@@ -1,31 +1,41 @@
-"""Heatmaps as uint8 with one float32 scale per map: heat = uint8 * scale, scale = peak / 255.
+"""Heatmaps as stored: heat = stored * scale, one float32 scale per map.
 
-A fixed scale of 1/255 would clip peaks above 1; fewer than 8 bits move the decoded keypoint.
-Bound per value: |stored - max(heat, 0)| <= max(scale / 2, threshold), up to float32 rounding.
+``uint8``: scale = peak / 255, as a fixed 1/255 would clip peaks above 1, and fewer than 8 bits move
+the decoded keypoint. |heat - max(given, 0)| <= max(scale / 2, threshold), up to float32 rounding.
+``float16``: scale 1, |heat - given| <= float16's rounding, negative heat included.
 """
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 255
+MEASURED_ROWS = 16
+"""The codec's error is measured over the people whose row's sha256 is divisible by it."""
 _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 
 
 def encode_heatmaps(
-    heatmaps: NDArray[np.float32], threshold: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    heatmaps: NDArray[np.float32], threshold: float, dtype: str = "uint8"
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Quantise heatmaps.
 
     Args:
-        heatmaps: (..., K, Hh, Wh), any range; negative heat is clamped to 0.
-        threshold: Heat below it is stored as 0; at least 0.
+        heatmaps: (..., K, Hh, Wh), any range; ``uint8`` clamps negative heat to 0.
+        threshold: Heat below it is stored as 0; at least 0. ``float16`` keeps it.
 
     Returns:
-        levels: (..., K, Hh, Wh) uint8; the peak of a map with heat is 255.
-        scale: (..., K), heat per level; 0 for a map without heat at or above the threshold.
+        stored: (..., K, Hh, Wh) uint8, the peak of a map with heat being 255, or float16.
+        scale: (..., K), heat per stored 1; 0 for a map of ``uint8`` without heat at or above the
+            threshold, 1 for every map of ``float16``.
 
     Raises:
-        ValueError: a heat is not finite, or the threshold is negative or not finite.
+        ValueError: a heat is not finite, or no finite float16; the threshold is negative or not
+            finite.
     """
     if heatmaps.dtype != np.float32 or heatmaps.ndim < 2:
         raise ValueError(
@@ -35,6 +45,8 @@ def encode_heatmaps(
         raise ValueError(f"threshold must be finite and at least 0, got {threshold}")
     if not np.isfinite(heatmaps).all():
         raise ValueError("heatmaps must be finite; give such a view the status OUTPUT_NOT_FINITE")
+    if dtype == "float16":
+        return _encode_float16(heatmaps)
     heat = np.maximum(heatmaps, np.float32(0))
     heat[heat < threshold] = 0
     scale = _scale(heat.max(axis=(-2, -1)))
@@ -44,17 +56,86 @@ def encode_heatmaps(
     return heat.astype(np.uint8), scale
 
 
-def decode_heatmaps(levels: NDArray[np.uint8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+def decode_heatmaps(stored: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the heat of stored maps.
 
     Args:
-        levels: (..., K, Hh, Wh) uint8.
-        scale: (..., K), heat per level.
+        stored: (..., K, Hh, Wh) uint8 or float16.
+        scale: (..., K), heat per stored 1.
 
     Returns:
-        (..., K, Hh, Wh), at least 0.
+        (..., K, Hh, Wh); at least 0 for uint8.
     """
-    return levels.astype(np.float32) * scale[..., None, None]
+    return stored.astype(np.float32) * scale[..., None, None]
+
+
+def error_bound(
+    stored: NDArray[Any], scale: NDArray[np.float32], threshold: float
+) -> NDArray[np.float32]:
+    """Return how far stored heat may lie from the given one, (..., K, 1, 1) or per value.
+
+    Args:
+        stored: (..., K, Hh, Wh) uint8 or float16.
+        scale: (..., K), heat per stored 1.
+    """
+    if stored.dtype == np.float16:
+        half_step = np.spacing(np.abs(stored)).astype(np.float32) / 2
+        return np.asarray(half_step * scale[..., None, None])
+    return np.maximum(scale / 2, np.float32(threshold))[..., None, None]
+
+
+@dataclass(frozen=True)
+class CodecError:
+    """How far stored heat lies from the teacher's, negative heat of ``uint8`` counting as 0."""
+
+    largest: float = 0.0
+    sum_of_squares: float = 0.0
+    num_values: int = 0
+
+    @property
+    def rms(self) -> float | None:
+        """Root of the mean square; None where nothing was measured."""
+        return (self.sum_of_squares / self.num_values) ** 0.5 if self.num_values else None
+
+
+NOT_MEASURED = CodecError()
+
+
+def measure_codec_error(
+    heatmaps: NDArray[np.float32], stored: NDArray[Any], scale: NDArray[np.float32]
+) -> CodecError:
+    """Compare heatmaps (..., K, Hh, Wh) with what is stored of them."""
+    given = heatmaps if stored.dtype == np.float16 else np.maximum(heatmaps, np.float32(0))
+    difference = (decode_heatmaps(stored, scale) - given).astype(np.float64)
+    largest = float(np.abs(difference).max(initial=0.0))
+    return CodecError(largest, float(np.square(difference).sum()), difference.size)
+
+
+def sum_codec_errors(errors: Iterable[CodecError]) -> CodecError:
+    """Return the error over everything that was measured, added up in the order given."""
+    total = NOT_MEASURED
+    for error in errors:
+        total = CodecError(
+            max(total.largest, error.largest),
+            total.sum_of_squares + error.sum_of_squares,
+            total.num_values + error.num_values,
+        )
+    return total
+
+
+def is_measured(row: int) -> bool:
+    """Say whether the codec's error is measured over a person: a function of the row alone."""
+    digest = hashlib.sha256(row.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "big") % MEASURED_ROWS == 0
+
+
+def _encode_float16(
+    heatmaps: NDArray[np.float32],
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    largest = np.abs(heatmaps).max(initial=0.0)
+    if largest > np.finfo(np.float16).max:
+        raise ValueError(f"heat must be at most 65504 to be stored as float16, got {largest}")
+    return heatmaps.astype(np.float16), np.ones(heatmaps.shape[:-2], np.float32)
 
 
 def _scale(peak: NDArray[np.float32]) -> NDArray[np.float32]:

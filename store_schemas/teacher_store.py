@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from store_schemas.array_spec import ArraySpec
 from store_schemas.errors import SchemaError
+from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 
 SCHEMA = "1-draft"
 
@@ -24,12 +23,15 @@ ROWS_PER_CHUNK = 65_536
 """Rows of one chunk under ``people/`` and ``views/``; fewer only where the array has fewer."""
 VIEWS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
-HEATMAP_FILL = 255
-"""A filled map has no valid scale, so a hole can never look like a map without heat."""
+HEATMAP_FILL: dict[str, int | str] = {"uint8": 255, "float16": "NaN"}
+"""By data type. A filled map has no valid scale, so a hole never looks like a map without heat."""
 
 OUTPUT_COLUMNS = ("scale", "confidence", "x", "y")
-TEACHER_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
-"""Arrays of a teacher, in the order in which a shard's files are published and listed."""
+SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
+"""Arrays of every teacher, one file per shard each, in the order of publishing and listing."""
+
+CODEC_ERROR_COLUMNS = ("largest", "sum_of_squares", "num_values")
+"""Heat that storing changed, over every sixteenth person, see ``heatmap_codec.CodecError``."""
 
 TEACHER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -61,6 +63,7 @@ class StoreDimensions:
     num_keypoints: int
     heatmap_size_hw: tuple[int, int]
     rows_per_shard: int
+    profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE]
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -75,12 +78,12 @@ class StoreDimensions:
         for name, value in at_least_one.items():
             if value < 1:
                 raise SchemaError(f"{name} of a teacher store must be at least 1, got {value}")
-        if math.prod(self.view_shape) > BYTES_PER_SHARD:
+        if self.view_bytes > BYTES_PER_SHARD:
             raise SchemaError(
                 f"heatmaps of one view must have at most {BYTES_PER_SHARD} bytes, got "
-                f"{self.view_shape}"
+                f"{self.view_shape} of {self.profile.dtype}"
             )
-        most = default_rows_per_shard(self.num_views, self.num_keypoints, self.heatmap_size_hw)
+        most = default_rows_per_shard(self.num_views, self.view_bytes)
         if self.rows_per_shard > most:
             raise SchemaError(
                 f"rows_per_shard must be at most {most} ({VIEWS_PER_SHARD} views or "
@@ -96,6 +99,11 @@ class StoreDimensions:
         """(K, Hh, Wh)."""
         return (self.num_keypoints, *self.heatmap_size_hw)
 
+    @property
+    def view_bytes(self) -> int:
+        """Bytes of one view's heatmaps before they are compressed."""
+        return math.prod(self.view_shape) * self.profile.bytes_per_cell
+
     def shard_rows(self, shard: int) -> range:
         """Return the instances of a shard.
 
@@ -108,99 +116,10 @@ class StoreDimensions:
         return range(start, min(start + self.rows_per_shard, self.num_instances))
 
 
-def default_rows_per_shard(
-    num_views: int, num_keypoints: int, heatmap_size_hw: tuple[int, int]
-) -> int:
+def default_rows_per_shard(num_views: int, view_bytes: int) -> int:
     """Return how many people make a shard of about a thousand views and at most 64 MiB."""
-    bytes_of_view = num_keypoints * math.prod(heatmap_size_hw)
-    views = max(1, min(VIEWS_PER_SHARD, BYTES_PER_SHARD // bytes_of_view))
+    views = max(1, min(VIEWS_PER_SHARD, BYTES_PER_SHARD // view_bytes))
     return max(1, views // num_views)
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of the store, complete: its ``zarr.json`` follows from it."""
-
-    path: str
-    """Name below the store's root, with forward slashes."""
-    dtype: str
-    """Zarr v3 data type, also numpy's name of it; on disk always little-endian."""
-    shape: tuple[int, ...]
-    rows_per_chunk: int
-    dimension_names: tuple[str, ...]
-    fill_value: int | bool | str = 0
-    is_sharded: bool = False
-    """One inner chunk per view, i.e. per index of the first two axes."""
-
-    @property
-    def chunk_shape(self) -> tuple[int, ...]:
-        """Shape that one file holds, padding included."""
-        return (self.rows_per_chunk, *self.shape[1:])
-
-    @property
-    def num_chunks(self) -> int:
-        return -(-self.shape[0] // self.rows_per_chunk)
-
-    @property
-    def numpy_dtype(self) -> "np.dtype[Any]":
-        return np.dtype(self.dtype).newbyteorder("<")
-
-    @property
-    def bytes_per_row(self) -> int:
-        return math.prod(self.shape[1:]) * self.numpy_dtype.itemsize
-
-    def chunk_key(self, chunk: int) -> str:
-        """Return the file name of a chunk inside the array's folder."""
-        return ".".join(["c", str(chunk), *["0"] * (len(self.shape) - 1)])
-
-    def chunk_rows(self, chunk: int) -> range:
-        """Return the rows that a chunk holds, without padding."""
-        start = chunk * self.rows_per_chunk
-        return range(start, min(start + self.rows_per_chunk, self.shape[0]))
-
-    def metadata(self) -> dict[str, Any]:
-        """Return the array's ``zarr.json``."""
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": list(self.chunk_shape)},
-            },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "fill_value": self.fill_value,
-            "codecs": self._codecs(),
-            "attributes": {},
-            "dimension_names": list(self.dimension_names),
-        }
-
-    def _codecs(self) -> list[dict[str, Any]]:
-        little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
-        checksum: dict[str, Any] = {"name": "crc32c"}
-        if not self.is_sharded:
-            one_byte = self.numpy_dtype.itemsize == 1
-            return [{"name": "bytes"} if one_byte else little, checksum]
-        blosc = {
-            "typesize": 1,
-            "cname": "zstd",
-            "clevel": 5,
-            "shuffle": "noshuffle",
-            "blocksize": 0,
-        }
-        configuration = {
-            "chunk_shape": [1, 1, *self.shape[2:]],
-            "codecs": [{"name": "bytes"}, {"name": "blosc", "configuration": blosc}, checksum],
-            "index_codecs": [little, checksum],
-            "index_location": "end",
-        }
-        return [{"name": "sharding_indexed", "configuration": configuration}]
-
-
-def group_metadata(attributes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a group's ``zarr.json``."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes or {}}
 
 
 def teacher_attributes() -> dict[str, Any]:
@@ -208,6 +127,7 @@ def teacher_attributes() -> dict[str, Any]:
     return {
         "outputs": list(OUTPUT_COLUMNS),
         "status": {str(status.value): status.words for status in Status},
+        "codec_error": list(CODEC_ERROR_COLUMNS),
     }
 
 
@@ -270,10 +190,18 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
     maps = ("instance", "view", "keypoint", "row", "column")
     shape = (n, v, *size.view_shape)
     outputs = ("instance", "view", "keypoint", "output")
-    shards, arrays = size.num_shards, len(TEACHER_ARRAYS)
+    shards, arrays = size.num_shards, len(SHARD_ARRAYS)
     manifest = f"{below}/manifest"
     return [
-        ArraySpec(f"{below}/heatmaps", "uint8", shape, rows, maps, HEATMAP_FILL, True),
+        ArraySpec(
+            f"{below}/heatmaps",
+            size.profile.dtype,
+            shape,
+            rows,
+            maps,
+            HEATMAP_FILL[size.profile.dtype],
+            size.profile.blosc(),
+        ),
         ArraySpec(f"{below}/outputs", "float32", (n, v, k, 4), rows, outputs, "NaN"),
         ArraySpec(f"{below}/heatmap_crc32c", "uint32", (n, v), rows, maps[:2]),
         ArraySpec(f"{below}/status", "uint8", (n, v), rows, maps[:2]),
@@ -281,17 +209,6 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
         _small(f"{manifest}/lengths", "int64", (shards, arrays), "shard array"),
         _small(f"{manifest}/sha256", "uint8", (shards, arrays, 32), "shard array digest_byte"),
         _small(f"{manifest}/status_counts", "int64", (shards, len(Status)), "shard status"),
+        _small(f"{manifest}/images_sha256", "uint8", (shards, 32), "shard digest_byte"),
+        _small(f"{manifest}/codec_error", "float64", (shards, 3), "shard error", "NaN"),
     ]
-
-
-def check_array(spec: ArraySpec, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the values as the array stores them: C order, the spec's dtype and shape.
-
-    Raises:
-        SchemaError: another shape, or a dtype that would be converted.
-    """
-    if values.shape != spec.shape or values.dtype != np.dtype(spec.dtype):
-        raise SchemaError(
-            f"{spec.path} must be {spec.dtype} {spec.shape}, got {values.dtype} {values.shape}"
-        )
-    return np.ascontiguousarray(values, dtype=spec.numpy_dtype)

@@ -5,33 +5,30 @@ be the very one that schema and identity imply, so plain reads at computed offse
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.file_layer import read_file
+from pipeline.teacher_store.entries import TeacherEntry, root_document
+from pipeline.teacher_store.folder import StoreFolder
+from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.plan import (
+    IMAGE_SHA256,
     ViewPlan,
     check_mirrored,
-    dimensions_of,
     group_documents,
     people_of,
 )
+from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import RESTORE, decode_plain_chunk, plain_chunk_bytes
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError
 from store_schemas.identity import array_sha256, compare_identity, fingerprint
 from store_schemas.metadata import MAX_METADATA_BYTES, check_metadata, parse_json, take_object
-from store_schemas.teacher_store import (
-    SCHEMA,
-    ArraySpec,
-    StoreDimensions,
-    array_specs,
-    check_teacher_name,
-    group_metadata,
-)
+from store_schemas.teacher_store import SCHEMA, check_teacher_name
+
+MAX_TEACHERS = 64
 
 ROOT_FIELDS = (
     "identity",
@@ -43,112 +40,56 @@ ROOT_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class TeacherEntry:
-    """What the root metadata says of one teacher."""
-
-    teacher: str
-    identity: dict[str, Any]
-    fingerprint: str
-    execution_recipe: dict[str, Any]
-    provenance: dict[str, Any]
-    content: str | None
-    """sha256 of the manifest; None while the store is incomplete."""
-
-    def root_document(self) -> dict[str, Any]:
-        """Return the root's ``zarr.json``."""
-        entry = {
-            "identity": self.identity,
-            "fingerprint": self.fingerprint,
-            "execution_recipe": self.execution_recipe,
-            "provenance": self.provenance,
-            "complete": self.content is not None,
-            "content": self.content,
-        }
-        return group_metadata({"schema": SCHEMA, "teachers": {self.teacher: entry}})
-
-
-@dataclass(frozen=True)
-class StoreLayout:
-    """Where everything of one teacher lies, and how it is stored."""
-
-    root: Path
-    teacher: str
-    dimensions: StoreDimensions
-    specs: dict[str, ArraySpec]
-    """Every array by its path below the root."""
-
-    @property
-    def folder(self) -> Path:
-        """The teacher's folder."""
-        return self.root / "teachers" / self.teacher
-
-    @property
-    def teacher_specs(self) -> dict[str, ArraySpec]:
-        """The teacher's own arrays by name, without the manifest's."""
-        return self._specs_below(f"teachers/{self.teacher}/")
-
-    @property
-    def manifest_specs(self) -> dict[str, ArraySpec]:
-        return self._specs_below(f"teachers/{self.teacher}/manifest/")
-
-    def plan_specs(self) -> list[ArraySpec]:
-        """Return the arrays that the plan writes whole."""
-        return [s for s in self.specs.values() if not s.path.startswith("teachers/")]
-
-    def _specs_below(self, prefix: str) -> dict[str, ArraySpec]:
-        named = {path.removeprefix(prefix): spec for path, spec in self.specs.items()}
-        return {name: spec for name, spec in named.items() if "/" not in name}
-
-
-def layout_of(root: Path, teacher: str, identity: dict[str, Any]) -> StoreLayout:
-    """Return the layout that an identity implies, or raise SchemaError."""
-    dimensions = dimensions_of(identity)
-    return StoreLayout(root, teacher, dimensions, array_specs(dimensions, teacher))
-
-
-def read_entry(root: Path, teacher: str | None) -> TeacherEntry:
-    """Return what the root metadata says of a teacher; None takes the only one.
+def read_entries(folder: StoreFolder) -> dict[str, TeacherEntry]:
+    """Return what the root metadata says of every teacher, by name.
 
     Raises:
         IncompleteError: there is no store, or its plan was not finished.
-        SchemaError: another schema, no such teacher, or metadata that this program never writes.
-        CorruptError: the identity is not the one its fingerprint was taken of.
+        SchemaError: another schema, or metadata that this program never writes.
+        CorruptError: an identity is not the one its fingerprint was taken of.
     """
     try:
-        document = read_document(root, "zarr.json")
+        document = read_document(folder, "zarr.json")
     except FileNotFoundError:
         raise IncompleteError(
-            f"{root} must hold a teacher store, but has no zarr.json: either nothing was written "
+            f"{folder} must hold a teacher store, but has no zarr.json: either nothing was written "
             f"there or its plan was not finished; run cache-teacher without --resume"
         ) from None
     attributes = take_object(document, "attributes", "zarr.json")
     schema = attributes.get("schema")
     if schema != SCHEMA:
         raise SchemaError(
-            f"{root} must have schema {SCHEMA!r}, got {schema!r}; read it with the version of "
+            f"{folder} must have schema {SCHEMA!r}, got {schema!r}; read it with the version of "
             f"distil that wrote it, or write it again"
         )
     teachers = take_object(attributes, "teachers", "zarr.json")
-    name = _choose(teachers, teacher, root)
-    found = take_object(teachers, name, "zarr.json: teachers")
-    entry = _entry(name, found)
-    if len(teachers) == 1:
-        check_metadata(document, entry.root_document(), "zarr.json")
-    if fingerprint(entry.identity) != entry.fingerprint:
-        raise CorruptError(f"{root}: the identity was altered after its fingerprint{RESTORE}")
-    return entry
+    if not 0 < len(teachers) <= MAX_TEACHERS:
+        raise SchemaError(f"{folder} must hold 1 to {MAX_TEACHERS} teachers, got {len(teachers)}")
+    entries = {
+        check_teacher_name(name): _entry(name, take_object(teachers, name, "zarr.json: teachers"))
+        for name in teachers
+    }
+    check_metadata(document, root_document(entries), "zarr.json")
+    for entry in entries.values():
+        if fingerprint(entry.identity) != entry.fingerprint:
+            raise CorruptError(f"{folder}: the identity was altered after its fingerprint{RESTORE}")
+    return entries
 
 
-def _choose(teachers: dict[str, Any], teacher: str | None, root: Path) -> str:
-    if teacher is None and len(teachers) == 1:
-        return check_teacher_name(next(iter(teachers)))
-    if teacher is None or teacher not in teachers:
+def read_entry(folder: StoreFolder, teacher: str | None) -> TeacherEntry:
+    """Return what the root metadata says of a teacher; None takes the only one.
+
+    Raises:
+        SchemaError: no such teacher; and all that ``read_entries`` raises.
+    """
+    entries = read_entries(folder)
+    name = next(iter(entries)) if teacher is None and len(entries) == 1 else teacher
+    if name is None or name not in entries:
         raise SchemaError(
-            f"{root} holds the teachers {', '.join(sorted(teachers))}; name one of them, "
-            f"got {teacher!r}"
+            f"{folder} holds the teachers {', '.join(sorted(entries))}; name one of them, got "
+            f"{teacher!r}"
         )
-    return check_teacher_name(teacher)
+    return entries[name]
 
 
 def _entry(name: str, found: dict[str, Any]) -> TeacherEntry:
@@ -188,10 +129,10 @@ def read_plan(layout: StoreLayout, identity: dict[str, Any]) -> StoredPlan:
         CorruptError: bytes are missing, torn or altered.
     """
     for path, document in group_documents(identity, layout.teacher).items():
-        check_document(layout.root, path, document)
-    for spec in layout.teacher_specs.values():
-        check_document(layout.root, spec.path, spec.metadata())
-    arrays = {spec.path: read_array(layout.root, spec) for spec in layout.plan_specs()}
+        check_document(layout.folder, path, document)
+    for spec in layout.shard_specs.values():
+        check_document(layout.folder, spec.path, spec.metadata())
+    arrays = {spec.path: read_array(layout.folder, spec) for spec in layout.plan_specs()}
     for section in ("people", "views"):
         _check_digests(identity, arrays, section)
     people = {path.removeprefix("people/"): values for path, values in arrays.items()}
@@ -203,7 +144,7 @@ def read_plan(layout: StoreLayout, identity: dict[str, Any]) -> StoredPlan:
         recipe=take_object(identity["views"], "recipe", "identity.views"),
     )
     check_mirrored(views.image_to_crop, views.is_mirrored)
-    return StoredPlan(people_of(identity, people), arrays["people/image_sha256"], views)
+    return StoredPlan(people_of(identity, people), arrays[f"people/{IMAGE_SHA256}"], views)
 
 
 def _check_digests(identity: dict[str, Any], arrays: dict[str, NDArray[Any]], section: str) -> None:
@@ -211,7 +152,7 @@ def _check_digests(identity: dict[str, Any], arrays: dict[str, NDArray[Any]], se
     found = {
         path.removeprefix(prefix): array_sha256(values)
         for path, values in arrays.items()
-        if path.startswith(prefix)
+        if path.startswith(prefix) and path != f"people/{IMAGE_SHA256}"
     }
     compare_identity(
         {section: {"arrays": identity[section].get("arrays")}},
@@ -220,12 +161,12 @@ def _check_digests(identity: dict[str, Any], arrays: dict[str, NDArray[Any]], se
     )
 
 
-def read_document(root: Path, path: str) -> dict[str, Any]:
+def read_document(folder: StoreFolder, path: str) -> dict[str, Any]:
     """Return a ``zarr.json``, parsed in bounds, or raise FileNotFoundError or SchemaError."""
-    return parse_json(read_file(root / path, MAX_METADATA_BYTES), path)
+    return parse_json(folder.read(path, MAX_METADATA_BYTES), path)
 
 
-def check_document(root: Path, path: str, expected: dict[str, Any]) -> None:
+def check_document(folder: StoreFolder, path: str, expected: dict[str, Any]) -> None:
     """Compare a node's ``zarr.json`` with the expected one.
 
     Raises:
@@ -234,22 +175,22 @@ def check_document(root: Path, path: str, expected: dict[str, Any]) -> None:
     """
     name = f"{path}/zarr.json"
     try:
-        found = read_document(root, name)
+        found = read_document(folder, name)
     except FileNotFoundError:
         raise CorruptError(f"{name} is missing{RESTORE}") from None
     check_metadata(found, expected, name)
 
 
-def read_array(root: Path, spec: ArraySpec) -> NDArray[Any]:
+def read_array(folder: StoreFolder, spec: ArraySpec) -> NDArray[Any]:
     """Return a whole array that is not sharded, in the machine's byte order, read-only.
 
     Raises:
         CorruptError: a chunk is missing, torn or altered.
         SchemaError: its metadata is not the spec's.
     """
-    check_document(root, spec.path, spec.metadata())
+    check_document(folder, spec.path, spec.metadata())
     chunks = [
-        decode_plain_chunk(spec, chunk, read_plain_chunk(root, spec, chunk))
+        decode_plain_chunk(spec, chunk, read_plain_chunk(folder, spec, chunk))
         for chunk in range(spec.num_chunks)
     ]
     native = np.dtype(spec.dtype)
@@ -261,10 +202,10 @@ def read_array(root: Path, spec: ArraySpec) -> NDArray[Any]:
     return whole
 
 
-def read_plain_chunk(root: Path, spec: ArraySpec, chunk: int) -> bytes:
+def read_plain_chunk(folder: StoreFolder, spec: ArraySpec, chunk: int) -> bytes:
     """Return the file of one chunk of an array that is not sharded, or raise CorruptError."""
-    name = f"{spec.path}/{spec.chunk_key(chunk)}"
+    name = spec.chunk_name(chunk)
     try:
-        return read_file(root / name, plain_chunk_bytes(spec))
+        return folder.read(name, plain_chunk_bytes(spec))
     except FileNotFoundError:
         raise CorruptError(f"{name} is missing{RESTORE}") from None

@@ -1,7 +1,8 @@
 """What a teacher store is fixed to before its first shard: people, views, codec, identity.
 
 ``people_identity`` and ``views_identity`` hold the sha256 of every array, so that an altered box or
-affine is refused by the name of its field.
+affine is refused by the name of its field. The images' digests are bound to each shard by its
+receipt instead: an image that could not be read may be replaced while no shard was written of it.
 """
 
 from collections.abc import Mapping
@@ -11,20 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from pipeline.coco.people import IgnoreRegions, People
+from pipeline.teacher_store.skeleton_json import skeleton_json, skeleton_of
+from store_schemas.array_spec import group_metadata
 from store_schemas.errors import SchemaError
 from store_schemas.identity import array_sha256, as_json
 from store_schemas.metadata import take_int, take_object, take_size_hw
 from store_schemas.names import MAX_NAME_BYTES, pack_names, unpack_names
+from store_schemas.profiles import HeatmapProfile, profile_of
 from store_schemas.teacher_store import (
     SCHEMA,
     StoreDimensions,
-    group_metadata,
     teacher_attributes,
 )
 
 PLANNED_SECTIONS = ("schema", "people", "views", "codec")
 """Sections of an identity that the store adds to what its caller says of the teacher."""
+
+
+IMAGE_SHA256 = "image_sha256"
+"""The one array of ``people`` that is no part of the identity."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +125,17 @@ def check_mirrored(image_to_crop: NDArray[np.float64], is_mirrored: NDArray[np.b
         )
 
 
-def people_identity(people: People, image_sha256: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return the identity's section ``people``: sizes, skeleton and the sha256 of every array."""
-    arrays = people_arrays(people, image_sha256)
+def people_identity(people: People) -> dict[str, Any]:
+    """Return the identity's section ``people``: sizes, skeleton and the sha256 of its arrays."""
+    arrays = people_arrays(people, np.zeros((len(people.image_id), 32), np.uint8))
+    del arrays[IMAGE_SHA256]
     section = {
         "num_instances": people.num_instances,
         "num_images": len(people.image_id),
         "num_ignored": len(people.ignored.annotation_id),
         "name_length": arrays["image_name"].shape[1],
         "category_id": int(people.category_id),
-        "skeleton": _skeleton_json(people.skeleton),
+        "skeleton": skeleton_json(people.skeleton),
         "arrays": {name: array_sha256(values) for name, values in arrays.items()},
     }
     return as_json(section)
@@ -146,11 +154,11 @@ def views_identity(views: ViewPlan) -> dict[str, Any]:
 
 
 def codec_identity(
-    heatmap_size_hw: tuple[int, int], threshold: float, rows_per_shard: int
+    profile: HeatmapProfile, heatmap_size_hw: tuple[int, int], threshold: float, rows_per_shard: int
 ) -> dict[str, Any]:
     """Return the identity's section ``codec``."""
     return {
-        "heatmaps": "uint8, scale = peak / 255, blosc zstd 5 noshuffle",
+        **profile.to_json(),
         "heatmap_size_hw": list(heatmap_size_hw),
         "threshold": float(threshold),
         "rows_per_shard": rows_per_shard,
@@ -181,6 +189,7 @@ def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
         num_keypoints=len(skeleton_of(identity).keypoint_names),
         heatmap_size_hw=take_size_hw(codec, "heatmap_size_hw", "identity.codec"),
         rows_per_shard=take_int(codec, "rows_per_shard", "identity.codec"),
+        profile=profile_of(codec),
     )
     take_size_hw(views, "input_size_hw", "identity.views")
     if type(views.get("seed")) is not int:
@@ -239,57 +248,3 @@ _ARRAYS_OF_PEOPLE = (
     "area",
     "keypoints",
 )
-
-
-def skeleton_of(identity: dict[str, Any]) -> Skeleton:
-    """Return the skeleton of an identity, every index checked.
-
-    Raises:
-        SchemaError: a field is missing, of another type, or points outside the keypoints.
-    """
-    people = take_object(identity, "people", "identity")
-    found = take_object(people, "skeleton", "identity.people")
-    names = _list(found, "keypoint_names")
-    if not names or len(names) > 1024 or not all(isinstance(name, str) for name in names):
-        raise SchemaError("skeleton: 'keypoint_names' must be 1 to 1024 names")
-    sigmas = _list(found, "sigmas")
-    if not all(type(sigma) in (int, float) for sigma in sigmas):
-        raise SchemaError("skeleton: 'sigmas' must be numbers")
-    edges = _list(found, "edges")
-    if not all(isinstance(edge, list) and len(edge) == 2 for edge in edges):
-        raise SchemaError("skeleton: 'edges' must be pairs of keypoints")
-    flip_indices = _indices(_list(found, "flip_indices"), len(names))
-    if sorted(flip_indices) != list(range(len(names))):
-        raise SchemaError("skeleton: 'flip_indices' must name every keypoint once")
-    return Skeleton(
-        keypoint_names=tuple(names),
-        edges=tuple((a, b) for a, b in (_indices(edge, len(names)) for edge in edges)),
-        flip_indices=flip_indices,
-        sigmas=tuple(float(sigma) for sigma in sigmas),
-        upper_body=_indices(_list(found, "upper_body"), len(names)),
-        lower_body=_indices(_list(found, "lower_body"), len(names)),
-    )
-
-
-def _skeleton_json(skeleton: Skeleton) -> dict[str, Any]:
-    return {
-        "keypoint_names": list(skeleton.keypoint_names),
-        "edges": [[int(a), int(b)] for a, b in skeleton.edges],
-        "flip_indices": [int(index) for index in skeleton.flip_indices],
-        "sigmas": [float(sigma) for sigma in skeleton.sigmas],
-        "upper_body": [int(index) for index in skeleton.upper_body],
-        "lower_body": [int(index) for index in skeleton.lower_body],
-    }
-
-
-def _list(found: dict[str, Any], field: str) -> list[Any]:
-    value = found.get(field)
-    if not isinstance(value, list):
-        raise SchemaError(f"skeleton: '{field}' must be a list, got {value!r}")
-    return value
-
-
-def _indices(values: list[Any], num_keypoints: int) -> tuple[int, ...]:
-    if not all(type(value) is int and 0 <= value < num_keypoints for value in values):
-        raise SchemaError(f"skeleton: indices must be in 0..{num_keypoints - 1}, got {values}")
-    return tuple(values)

@@ -2,26 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import file_layer
+from pipeline.teacher_store.entries import TeacherEntry, root_document
+from pipeline.teacher_store.folder import StoreFolder
+from pipeline.teacher_store.layout import StoreLayout
+from pipeline.teacher_store.lease import LEASE_NAME
 from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.opening import StoreLayout, TeacherEntry
 from pipeline.teacher_store.plan import group_documents
+from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.chunks import encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
 from store_schemas.identity import canonical_json
-from store_schemas.teacher_store import (
-    HEATMAP_FILL,
-    ArraySpec,
-    Status,
-    check_array,
-    group_metadata,
-)
+from store_schemas.teacher_store import HEATMAP_FILL, Status
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
 
@@ -41,42 +37,47 @@ def publish_plan(
     plan = [(spec, check_array(spec, arrays[spec.path])) for spec in layout.plan_specs()]
     documents = group_documents(entry.identity, layout.teacher)
     documents |= {spec.path: spec.metadata() for spec, _ in plan}
-    documents |= {spec.path: spec.metadata() for spec in layout.teacher_specs.values()}
+    documents |= {spec.path: spec.metadata() for spec in layout.shard_specs.values()}
     planned = {f"{path}/zarr.json" for path in documents}
-    planned |= {f"{s.path}/{s.chunk_key(c)}" for s, _ in plan for c in range(s.num_chunks)}
-    _check_target(layout.root, planned)
+    planned |= {s.chunk_name(c) for s, _ in plan for c in range(s.num_chunks)}
+    _check_target(layout.folder, planned)
     for spec, values in plan:
-        _publish_chunks(layout.root, spec, values)
+        publish_array(layout.folder, spec, values)
     for path, document in documents.items():
-        publish_document(layout.root, path, document)
-    publish_document(layout.root, "", entry.root_document())
+        publish_document(layout.folder, path, document)
+    publish_root(layout.folder, {layout.teacher: entry})
 
 
 def publish_manifest(layout: StoreLayout, manifest: Manifest) -> None:
     """Write the manifest's arrays and their group."""
     arrays = manifest.arrays()
     for name, spec in layout.manifest_specs.items():
-        _publish_chunks(layout.root, spec, check_array(spec, arrays[name]))
-        publish_document(layout.root, spec.path, spec.metadata())
-    publish_document(layout.root, f"teachers/{layout.teacher}/manifest", group_metadata())
+        publish_array(layout.folder, spec, check_array(spec, arrays[name]))
+        publish_document(layout.folder, spec.path, spec.metadata())
+    publish_document(layout.folder, f"{layout.teacher_path}/manifest", group_metadata())
 
 
-def publish_document(root: Path, path: str, document: Mapping[str, Any]) -> None:
+def publish_root(folder: StoreFolder, entries: dict[str, TeacherEntry]) -> None:
+    """Write the root's ``zarr.json``: it alone says which teachers there are and are complete."""
+    folder.publish("zarr.json", canonical_json(root_document(entries)))
+
+
+def publish_document(folder: StoreFolder, path: str, document: Mapping[str, Any]) -> None:
     """Write the ``zarr.json`` of the node at a path below the root."""
-    file_layer.publish(root / path / "zarr.json", canonical_json(document))
+    folder.publish(f"{path}/zarr.json", canonical_json(document))
 
 
 def encode_shard(
     layout: StoreLayout,
     shard: int,
-    heatmaps: NDArray[np.uint8],
+    heatmaps: NDArray[Any],
     outputs: NDArray[np.float32],
     status: NDArray[np.uint8],
 ) -> list[tuple[str, bytes]]:
     """Return name and file of each of the teacher's arrays, in the order of ``TEACHER_ARRAYS``.
 
     Args:
-        heatmaps: (n, V, K, Hh, Wh) uint8 of the shard's n instances.
+        heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances.
         outputs: (n, V, K, 4) as (scale, confidence, x, y).
         status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
             that the same bytes come out whatever a failed view left there.
@@ -85,14 +86,16 @@ def encode_shard(
         SchemaError: another shape or dtype, or an output that contradicts its status.
     """
     rows = layout.dimensions.shard_rows(shard)
-    specs = layout.teacher_specs
+    specs = layout.shard_specs
     given: dict[str, NDArray[Any]] = {"heatmaps": heatmaps, "outputs": outputs, "status": status}
     values = {
         name: check_array(replace(specs[name], shape=(len(rows), *specs[name].shape[1:])), array)
         for name, array in given.items()
     }
     failed = _failed_views(values["status"])
-    values["heatmaps"] = _filled(values["heatmaps"], failed, HEATMAP_FILL)
+    values["heatmaps"] = _filled(
+        values["heatmaps"], failed, float(HEATMAP_FILL[layout.dimensions.profile.dtype])
+    )
     values["outputs"] = _filled(values["outputs"], failed, np.nan)
     _check_outputs(values["outputs"], failed, rows)
     return list(_encode_files(specs, shard, values))
@@ -139,26 +142,25 @@ def _check_outputs(outputs: NDArray[np.float32], failed: NDArray[np.bool_], rows
         )
 
 
-def _publish_chunks(root: Path, spec: ArraySpec, values: NDArray[Any]) -> None:
+def publish_array(folder: StoreFolder, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Write all chunks of an array that is not sharded."""
     for chunk in range(spec.num_chunks):
         rows = spec.chunk_rows(chunk)
         data = encode_chunk(spec, chunk, values[rows.start : rows.stop])
-        file_layer.publish(root / spec.path / spec.chunk_key(chunk), data)
+        folder.publish(spec.chunk_name(chunk), data)
 
 
-def _check_target(root: Path, planned: set[str]) -> None:
+def _check_target(folder: StoreFolder, planned: set[str]) -> None:
     """Refuse a path that holds anything but a part of the plan, left by a writer killed early."""
-    if root.exists() and not root.is_dir():
-        raise StoreError(f"{root} must be a new folder, but is a file; choose another path")
-    if (root / "zarr.json").exists():
+    present = folder.names()
+    if "zarr.json" in present:
         raise StoreError(
-            f"{root} must be a new or empty folder, but holds a store; use --resume, or choose "
+            f"{folder} must be a new or empty folder, but holds a store; use --resume, or choose "
             f"another path"
         )
-    for path in file_layer.walk_files(root):
-        name = path.relative_to(root).as_posix()
-        if name not in planned and not name.endswith(file_layer.TEMPORARY_SUFFIX):
+    for name in present:
+        if name not in planned and name != LEASE_NAME:
             raise StoreError(
-                f"{root} must be a new or empty folder, but holds {name}; choose another path"
+                f"{folder} must be a new or empty folder, but holds {name}; choose another path"
             )
-    file_layer.sweep_temporaries(root)
+    folder.sweep()

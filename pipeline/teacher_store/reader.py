@@ -13,35 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.teacher_store.entries import TeacherEntry
+from pipeline.teacher_store.folder import StoreFolder, open_folder
+from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import (
     Manifest,
-    manifest_of_arrays,
+    check_images,
+    check_manifest,
     manifest_of_receipts,
     read_receipt,
 )
 from pipeline.teacher_store.opening import (
     StoredPlan,
-    StoreLayout,
-    TeacherEntry,
     check_document,
-    layout_of,
     read_array,
     read_entry,
     read_plan,
 )
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.shards import ShardFiles
+from store_schemas.array_spec import group_metadata
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError
-from store_schemas.teacher_store import Status, group_metadata
+from store_schemas.teacher_store import Status
 
 
 @dataclass(frozen=True)
 class StoredViews:
     """What the store holds of B views."""
 
-    heatmaps: NDArray[np.uint8]  # (B, K, Hh, Wh); heat = heatmaps * scale
-    scale: NDArray[np.float32]  # (B, K), 0 for a map without heat
+    heatmaps: NDArray[Any]  # (B, K, Hh, Wh) uint8 or float16; heat = heatmaps * scale
+    scale: NDArray[np.float32]  # (B, K), 0 for a map of uint8 without heat
     confidence: NDArray[np.float32]  # (B, K), peak heat
     keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher gave them
     image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
@@ -56,7 +58,8 @@ class TeacherStore:
         self, layout: StoreLayout, entry: TeacherEntry, plan: StoredPlan, manifest: Manifest
     ) -> None:
         """Use ``TeacherStore.open``."""
-        self.path = layout.root
+        self.path = str(layout.folder)
+        """Where it is."""
         self.teacher = layout.teacher
         self.people: People = plan.people
         self.image_sha256 = plan.image_sha256
@@ -69,6 +72,7 @@ class TeacherStore:
         self.provenance = entry.provenance
         self.num_views = layout.dimensions.num_views
         self.num_shards = layout.dimensions.num_shards
+        self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
         self.input_size_hw = plan.views.input_size_hw
         self.threshold = float(entry.identity["codec"]["threshold"])
@@ -79,7 +83,10 @@ class TeacherStore:
 
     @classmethod
     def open(
-        cls, path: Path | str, teacher: str | None = None, require_complete: bool = True
+        cls,
+        path: Path | str | StoreFolder,
+        teacher: str | None = None,
+        require_complete: bool = True,
     ) -> Self:
         """Open a store.
 
@@ -93,17 +100,18 @@ class TeacherStore:
             IdentityError: people or views were altered; names the field.
             CorruptError: bytes are missing, torn or altered.
         """
-        root = Path(path)
-        entry = read_entry(root, teacher)
-        layout = layout_of(root, entry.teacher, entry.identity)
+        folder = open_folder(path)
+        entry = read_entry(folder, teacher)
+        layout = layout_of(folder, entry.teacher, entry.identity)
         plan = read_plan(layout, entry.identity)  # before anything as large as it says is made
-        manifest = _read_manifest(layout, entry)
+        manifest = read_manifest(layout, entry)
         if require_complete and entry.content is None:
             raise IncompleteError(
-                f"{root} must be complete, but has {int(manifest.is_present.sum())} of "
+                f"{folder} must be complete, but has {int(manifest.is_present.sum())} of "
                 f"{len(manifest.is_present)} shards; finish it by running cache-teacher with "
                 f"--resume"
             )
+        check_images(manifest, layout, plan.image_sha256, plan.people.image_index)
         return cls(layout, entry, plan, manifest)
 
     def present_instances(self) -> NDArray[np.int64]:
@@ -114,14 +122,15 @@ class TeacherStore:
         self,
         instances: Sequence[int] | NDArray[np.int64],
         views: Sequence[int] | NDArray[np.int64],
-        out: NDArray[np.uint8] | None = None,
+        out: NDArray[Any] | None = None,
     ) -> StoredViews:
         """Read B views, each compared with its checksums.
 
         Args:
             instances: (B,) rows.
             views: (B,) in 0..V-1; view 0 is the plain evaluation crop.
-            out: (B, K, Hh, Wh) uint8, C order, to decode the heatmaps into; None: a new array.
+            out: (B, K, Hh, Wh) of ``heatmap_dtype``, C order, to decode the heatmaps into; None: a
+                new array.
 
         Raises:
             IndexError: a row or a view that the store does not have.
@@ -149,7 +158,7 @@ class TeacherStore:
         self._files.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_again, (self.path, self.teacher, self.fingerprint, self.content)
+        return _open_again, (self._layout.folder, self.teacher, self.fingerprint, self.content)
 
     def _read_status(self, manifest: Manifest) -> NDArray[np.uint8]:
         dimensions = self._layout.dimensions
@@ -205,16 +214,19 @@ class TeacherStore:
             f"{int(status)} ({status.words}); take rows of present_instances()"
         )
 
-    def _check_out(self, out: NDArray[np.uint8] | None, count: int) -> NDArray[np.uint8]:
+    def _check_out(self, out: NDArray[Any] | None, count: int) -> NDArray[Any]:
         shape = (count, *self._layout.dimensions.view_shape)
+        dtype = self.heatmap_dtype
         if out is None:
-            return np.empty(shape, np.uint8)
-        if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise ValueError(f"out must be uint8 {shape} in C order, got {out.dtype} {out.shape}")
+            return np.empty(shape, dtype)
+        if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be {dtype} {shape} in C order, got {out.dtype} {out.shape}")
         return out
 
 
-def _open_again(path: Path, teacher: str, fingerprint: str, content: str | None) -> TeacherStore:
+def _open_again(
+    path: StoreFolder, teacher: str, fingerprint: str, content: str | None
+) -> TeacherStore:
     """Open in another process the store that this one has open, and no other."""
     store = TeacherStore.open(path, teacher, require_complete=content is not None)
     if store.fingerprint != fingerprint or (content is not None and store.content != content):
@@ -225,18 +237,24 @@ def _open_again(path: Path, teacher: str, fingerprint: str, content: str | None)
     return store
 
 
-def _read_manifest(layout: StoreLayout, entry: TeacherEntry) -> Manifest:
+def read_manifest(layout: StoreLayout, entry: TeacherEntry) -> Manifest:
+    """Return which shards there are: of a complete store its arrays, else its receipts.
+
+    Raises:
+        SchemaError: a receipt or metadata that this program never writes.
+        CorruptError: the manifest is not the one that the root speaks of.
+    """
     if entry.content is None:
         shards = range(layout.dimensions.num_shards)
-        return manifest_of_receipts(
-            [read_receipt(layout.folder, s, layout.dimensions, entry.fingerprint) for s in shards]
-        )
-    check_document(layout.root, f"teachers/{layout.teacher}/manifest", group_metadata())
-    arrays = {name: read_array(layout.root, s) for name, s in layout.manifest_specs.items()}
-    manifest = manifest_of_arrays(arrays, layout.dimensions, layout.teacher_specs)
+        receipts = (read_receipt(layout, shard, entry.fingerprint) for shard in shards)
+        return manifest_of_receipts(receipts, len(layout.shard_specs))
+    check_document(layout.folder, f"{layout.teacher_path}/manifest", group_metadata())
+    arrays = {name: read_array(layout.folder, s) for name, s in layout.manifest_specs.items()}
+    manifest = Manifest(np.ones(layout.dimensions.num_shards, np.bool_), **arrays)
+    check_manifest(manifest, layout)
     if manifest.content != entry.content:
         raise CorruptError(
-            f"{layout.root}: content must be {entry.content}, the manifest's sha256 is "
+            f"{layout.folder}: content must be {entry.content}, the manifest's sha256 is "
             f"{manifest.content}{RESTORE}"
         )
     return manifest

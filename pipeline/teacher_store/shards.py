@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.file_layer import open_regular, read_file
+from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.opening import StoreLayout
 from store_schemas.chunks import (
     ABSENT,
     BLOSC_OVERHEAD,
@@ -28,7 +27,6 @@ from store_schemas.chunks import (
     shard_index_bytes,
 )
 from store_schemas.errors import CorruptError
-from store_schemas.teacher_store import TEACHER_ARRAYS
 
 MAX_OPEN_FILES = 128
 
@@ -60,19 +58,19 @@ class ShardFiles:
     def __init__(self, layout: StoreLayout, manifest: Manifest) -> None:
         self._layout = layout
         self._manifest = manifest
-        self._specs = layout.teacher_specs
+        self._specs = layout.shard_specs
+        self._columns = {name: column for column, name in enumerate(self._specs)}
         self._num_views = layout.dimensions.num_views
         self._rows_per_shard = layout.dimensions.rows_per_shard
-        view_bytes = int(np.prod(layout.dimensions.view_shape))
-        self._longest_chunk = view_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
+        self._longest_chunk = layout.dimensions.view_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
         self._outputs_bytes = layout.dimensions.num_keypoints * 16
         self._state = _ProcessState()
 
-    def read_heatmaps(self, row: int, view: int, out: NDArray[np.uint8]) -> None:
+    def read_heatmaps(self, row: int, view: int, out: NDArray[Any]) -> None:
         """Decode one view's heatmaps into place.
 
         Args:
-            out: (K, Hh, Wh) uint8, contiguous.
+            out: (K, Hh, Wh) of the profile's dtype, contiguous.
 
         Raises:
             CorruptError: names shard, row and view.
@@ -121,10 +119,10 @@ class ShardFiles:
         Raises:
             CorruptError: missing, torn or altered.
         """
-        spec, path = self._specs[name], self._path(name, shard)
-        column = TEACHER_ARRAYS.index(name)
+        spec, column = self._specs[name], self._columns[name]
+        path = spec.chunk_name(shard)
         try:
-            data = read_file(path, int(self._manifest.lengths[shard, column]))
+            data = self._layout.folder.read(path, int(self._manifest.lengths[shard, column]))
         except FileNotFoundError:
             raise CorruptError(f"{path} is missing{RESTORE}") from None
         rows = decode_plain_chunk(spec, shard, data)
@@ -148,10 +146,7 @@ class ShardFiles:
         return shard, row_in_shard * self._num_views + view
 
     def _where(self, shard: int, row: int, view: int) -> str:
-        return f"{self._layout.root}: shard {shard}, row {row}, view {view}"
-
-    def _path(self, name: str, shard: int) -> Any:
-        return self._layout.folder / name / self._specs[name].chunk_key(shard)
+        return f"{self._layout.folder}: shard {shard}, row {row}, view {view}"
 
     def _read_checksums(self, shard: int) -> list[int]:
         checksums: list[int] = self.read_small("heatmap_crc32c", shard).ravel().tolist()
@@ -170,7 +165,7 @@ class ShardFiles:
         data = os.pread(self._descriptor(name, shard), length, offset)
         if len(data) != length:
             raise CorruptError(
-                f"{self._path(name, shard)} must have {length} bytes at {offset}, got "
+                f"{self._specs[name].chunk_name(shard)} must have {length} bytes at {offset}, got "
                 f"{len(data)}{RESTORE}"
             )
         return data
@@ -189,10 +184,10 @@ class ShardFiles:
         return descriptor
 
     def _open(self, name: str, shard: int) -> int:
-        path = self._path(name, shard)
-        expected = int(self._manifest.lengths[shard, TEACHER_ARRAYS.index(name)])
+        path = self._specs[name].chunk_name(shard)
+        expected = int(self._manifest.lengths[shard, self._columns[name]])
         try:
-            descriptor = open_regular(path)
+            descriptor = self._layout.folder.open_descriptor(path)
         except FileNotFoundError:
             raise CorruptError(f"{path} is missing{RESTORE}") from None
         size = os.fstat(descriptor).st_size

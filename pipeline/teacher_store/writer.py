@@ -5,38 +5,32 @@ reads an existing shard before it rewrites it, so that a torn one could never be
 makes nothing durable. The root's ``zarr.json`` is the last file of the plan and is rewritten once,
 when the store is complete; a kill between any two files leaves what ``resume`` carries on from.
 
-A writer holds no file and no array, so it can be sent to worker processes. Two of them must never
-write the same shard at a time.
+A writer holds no file and no array, so it can be sent to worker processes; it publishes only while
+the store's lease bears its run. Two processes must never write the same shard at a time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import file_layer
 from pipeline.coco.people import People
+from pipeline.teacher_store.entries import TeacherEntry, compare_given, new_entry
+from pipeline.teacher_store.folder import StoreFolder
+from pipeline.teacher_store.layout import StoreLayout, layout_of
+from pipeline.teacher_store.lease import require_lease
 from pipeline.teacher_store.manifest import (
     Manifest,
     ShardReceipt,
-    has_shard_files,
+    bad_shard_files,
     manifest_of_receipts,
     read_receipt,
-    receipt_path,
 )
-from pipeline.teacher_store.opening import (
-    StoreLayout,
-    TeacherEntry,
-    layout_of,
-    read_entry,
-    read_plan,
-)
+from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
 from pipeline.teacher_store.plan import (
-    PLANNED_SECTIONS,
     ViewPlan,
     codec_identity,
     people_arrays,
@@ -46,13 +40,15 @@ from pipeline.teacher_store.plan import (
 )
 from pipeline.teacher_store.publishing import (
     encode_shard,
-    publish_document,
     publish_manifest,
     publish_plan,
+    publish_root,
 )
+from pipeline.teacher_store.recovery import bad_receipts, replace_images
 from store_schemas.errors import IncompleteError, StoreError
-from store_schemas.identity import as_json, canonical_json, compare_identity, fingerprint, flatten
-from store_schemas.metadata import parse_json
+from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
+from store_schemas.identity import compare_identity
+from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 from store_schemas.teacher_store import SCHEMA, Status, default_rows_per_shard
 
 
@@ -62,11 +58,14 @@ class TeacherStoreWriter:
 
     layout: StoreLayout
     entry: TeacherEntry
+    run_id: str
+    """The run that holds the store's lease."""
 
     @classmethod
     def create(
         cls,
-        path: Path,
+        folder: StoreFolder,
+        run_id: str,
         people: People,
         image_sha256: NDArray[np.uint8],
         views: ViewPlan,
@@ -76,11 +75,13 @@ class TeacherStoreWriter:
         provenance: Mapping[str, Any],
         heatmap_size_hw: tuple[int, int],
         threshold: float,
+        profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE],
         rows_per_shard: int | None = None,
     ) -> Self:
         """Write the plan of a new store.
 
         Args:
+            run_id: The run that holds the lease of the folder.
             image_sha256: (M, 32) uint8, digest of every image file.
             identity: What the teacher is; sections that the store adds itself may be given too and
                 must then agree.
@@ -95,47 +96,57 @@ class TeacherStoreWriter:
             IdentityError: the identity's own people, views or codec are not these.
         """
         k, v = people.skeleton.num_keypoints, views.image_to_crop.shape[1]
-        rows = rows_per_shard or default_rows_per_shard(v, k, heatmap_size_hw)
+        view_bytes = k * heatmap_size_hw[0] * heatmap_size_hw[1] * profile.bytes_per_cell
+        rows = rows_per_shard or default_rows_per_shard(v, view_bytes)
         planned = {
             "schema": SCHEMA,
-            "people": people_identity(people, image_sha256),
+            "people": people_identity(people),
             "views": views_identity(views),
-            "codec": codec_identity(heatmap_size_hw, threshold, rows),
+            "codec": codec_identity(profile, heatmap_size_hw, threshold, rows),
         }
         whole = {**identity, **planned}
-        _compare(whole, identity, "leave it to the store, or give the same people, views and codec")
-        entry = _new_entry(teacher_name, whole, recipe, provenance)
-        writer = cls(layout_of(Path(path), teacher_name, entry.identity), entry)
+        compare_given(
+            whole, identity, "leave it to the store, or give the same people, views and codec"
+        )
+        entry = new_entry(teacher_name, whole, recipe, provenance)
+        writer = cls(layout_of(folder, teacher_name, entry.identity), entry, run_id)
         arrays = {f"people/{n}": a for n, a in people_arrays(people, image_sha256).items()}
         arrays |= {f"views/{n}": a for n, a in views_arrays(views).items()}
+        require_lease(folder, run_id)
         publish_plan(writer.layout, entry, arrays)
         return writer
 
     @classmethod
     def resume(
         cls,
-        path: Path,
+        folder: StoreFolder,
+        run_id: str,
         identity: Mapping[str, Any],
         recipe: Mapping[str, Any],
+        image_sha256: NDArray[np.uint8] | None = None,
+        accept_mended_images: bool = False,
         teacher_name: str | None = None,
         allow_other_recipe: bool = False,
     ) -> Self:
-        """Carry on where a writer stopped; no other may be writing.
+        """Carry on where a writer stopped.
 
         Temporary files are swept, and shards whose files are not those of their receipt (lengths
         and sha256) become pending again.
 
         Args:
+            run_id: The run that holds the lease of the folder.
             identity: As in ``create``; add the sections ``people`` (``people_identity``) and
                 ``views`` (``views_identity``) to have them compared too.
+            image_sha256: (M, 32) uint8, the images' digests now; None: not compared.
+            accept_mended_images: Take the digests of images that no shard was written of.
 
         Raises:
-            IdentityError: identity or recipe differ; names the field.
+            IdentityError: identity or recipe differ, or an image that a shard was written of has
+                changed; names the field.
             StoreError: what is there cannot be resumed.
         """
-        root = Path(path)
-        entry = read_entry(root, teacher_name)
-        _compare(
+        entry = read_entry(folder, teacher_name)
+        compare_given(
             entry.identity,
             identity,
             way_out="resume with what the store was made from, or write to another path",
@@ -146,14 +157,20 @@ class TeacherStoreWriter:
                 {"execution_recipe": dict(recipe)},
                 way_out="resume with the store's recipe, or allow another one explicitly",
             )
-        layout = layout_of(root, entry.teacher, entry.identity)
-        file_layer.sweep_temporaries(root)
-        read_plan(layout, entry.identity)
-        writer = cls(layout, entry)
+        layout = layout_of(folder, entry.teacher, entry.identity)
+        require_lease(folder, run_id)
+        folder.sweep()
+        plan = read_plan(layout, entry.identity)
+        writer = cls(layout, entry, run_id)
         if writer.is_complete:
             writer._remove_receipts()
-        else:
-            writer._drop_bad_receipts()
+            return writer
+        for shard in bad_receipts(layout, entry.fingerprint, plan):
+            folder.remove(layout.receipt_name(shard))
+        if image_sha256 is not None:
+            is_pending = set(writer.pending_shards())
+            mended = is_pending if accept_mended_images else set()
+            replace_images(layout, plan, image_sha256, mended)
         return writer
 
     @property
@@ -163,6 +180,10 @@ class TeacherStoreWriter:
     @property
     def num_shards(self) -> int:
         return self.layout.dimensions.num_shards
+
+    @property
+    def profile(self) -> HeatmapProfile:
+        return self.layout.dimensions.profile
 
     @property
     def threshold(self) -> float:
@@ -182,42 +203,53 @@ class TeacherStoreWriter:
     def write_shard(
         self,
         shard: int,
-        heatmaps: NDArray[np.uint8],
+        heatmaps: NDArray[Any],
         outputs: NDArray[np.float32],
         status: NDArray[np.uint8],
+        images_sha256: str,
+        codec_error: CodecError = NOT_MEASURED,
     ) -> ShardReceipt:
         """Publish a whole shard, then its receipt; a shard that is there already is replaced.
 
         Args:
-            heatmaps: (n, V, K, Hh, Wh) uint8 of the shard's n instances.
+            heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances.
             outputs: (n, V, K, 4) as (scale, confidence, x, y), crop pixels.
             status: (n, V) uint8; fill values replace what a view that is not OK left there.
+            images_sha256: ``digest_of_images`` of the shard's people.
+            codec_error: Measured over the shard's people that ``is_measured`` picks.
 
         Raises:
             SchemaError: another shape or dtype, or an output that contradicts its status.
+            LeaseError: another run took over.
             StoreError: the store is complete.
         """
+        layout = self.layout
         if self.is_complete:
             raise StoreError(
-                f"{self.layout.root} is complete and shard {shard} cannot be written; write "
+                f"{layout.folder} is complete and shard {shard} cannot be written; write "
                 f"another store"
             )
         rows = self.shard_rows(shard)
-        files = encode_shard(self.layout, shard, heatmaps, outputs, status)
+        files = encode_shard(layout, shard, heatmaps, outputs, status)
+        require_lease(layout.folder, self.run_id)
         # A receipt must never speak of files that are just being replaced.
-        file_layer.remove(receipt_path(self.layout.folder, shard))
+        layout.folder.remove(layout.receipt_name(shard))
         lengths, digests = [], []
         for name, data in files:
-            spec = self.layout.teacher_specs[name]
-            file_layer.publish(self.layout.folder / name / spec.chunk_key(shard), data)
+            layout.folder.publish(layout.shard_specs[name].chunk_name(shard), data)
             lengths.append(len(data))
             digests.append(sha256(data).hexdigest())
-        counts = np.bincount(status.ravel(), minlength=len(Status)).tolist()
-        span = (rows.start, rows.stop)
-        receipt = ShardReceipt(shard, span, tuple(lengths), tuple(digests), tuple(counts))
-        file_layer.publish(
-            receipt_path(self.layout.folder, shard), receipt.to_json(self.entry.fingerprint)
+        receipt = ShardReceipt(
+            shard=shard,
+            rows=(rows.start, rows.stop),
+            lengths=tuple(lengths),
+            sha256=tuple(digests),
+            status_counts=tuple(np.bincount(status.ravel(), minlength=len(Status)).tolist()),
+            images_sha256=images_sha256,
+            codec_error=codec_error,
         )
+        require_lease(layout.folder, self.run_id)
+        layout.folder.publish(layout.receipt_name(shard), receipt.to_json(self.entry.fingerprint))
         return receipt
 
     def finish(self) -> str:
@@ -225,76 +257,39 @@ class TeacherStoreWriter:
 
         Raises:
             IncompleteError: shards are missing; says how many are there.
+            LeaseError: another run took over.
         """
         if self.entry.content is None:
             manifest = self._whole_manifest()
+            require_lease(self.layout.folder, self.run_id)
             publish_manifest(self.layout, manifest)
-            self.entry = replace(self.entry, content=manifest.content)
-            publish_document(self.layout.root, "", self.entry.root_document())
+            self._publish_entry(replace(self.entry, content=manifest.content))
         self._remove_receipts()
         assert self.entry.content is not None
         return self.entry.content
 
-    def _receipt(self, shard: int) -> ShardReceipt | None:
-        folder, dimensions = self.layout.folder, self.layout.dimensions
-        return read_receipt(folder, shard, dimensions, self.entry.fingerprint)
+    def _publish_entry(self, entry: TeacherEntry) -> None:
+        folder = self.layout.folder
+        publish_root(folder, {**read_entries(folder), entry.teacher: entry})
+        self.entry = entry
 
-    def _drop_bad_receipts(self) -> None:
-        for shard in range(self.num_shards):
-            try:
-                receipt = self._receipt(shard)
-                is_good = receipt is None or has_shard_files(
-                    self.layout.folder, self.layout.teacher_specs, receipt, read=True
-                )
-            except StoreError:
-                is_good = False
-            if not is_good:
-                file_layer.remove(receipt_path(self.layout.folder, shard))
+    def _receipt(self, shard: int) -> ShardReceipt | None:
+        return read_receipt(self.layout, shard, self.entry.fingerprint)
 
     def _remove_receipts(self) -> None:
-        folder = self.layout.folder
-        file_layer.remove(*(receipt_path(folder, shard) for shard in range(self.num_shards)))
+        names = map(self.layout.receipt_name, range(self.num_shards))
+        self.layout.folder.remove(*names)
 
     def _whole_manifest(self) -> Manifest:
         receipts = [self._receipt(shard) for shard in range(self.num_shards)]
-        folder, specs = self.layout.folder, self.layout.teacher_specs
         missing = [
             shard
             for shard, receipt in enumerate(receipts)
-            if receipt is None or not has_shard_files(folder, specs, receipt, read=False)
+            if receipt is None or bad_shard_files(self.layout, receipt, read=False)
         ]
         if missing:
             raise IncompleteError(
-                f"{self.layout.root} has {self.num_shards - len(missing)} of {self.num_shards} "
+                f"{self.layout.folder} has {self.num_shards - len(missing)} of {self.num_shards} "
                 f"shards, the first missing one is {missing[0]}; run again with --resume"
             )
-        return manifest_of_receipts(receipts)
-
-
-def _new_entry(
-    teacher: str,
-    identity: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-) -> TeacherEntry:
-    whole = as_json(identity)
-    entry = TeacherEntry(
-        teacher=teacher,
-        identity=whole,
-        fingerprint=fingerprint(whole),
-        execution_recipe=as_json(recipe),
-        provenance=as_json(provenance),
-        content=None,
-    )
-    # refuse now, not when a day's work is read back, what is too large or too deep
-    parse_json(canonical_json(entry.root_document()), "zarr.json")
-    return entry
-
-
-def _compare(whole: Mapping[str, Any], given: Mapping[str, Any], way_out: str) -> None:
-    """Compare an identity with a caller's, who need not repeat what the store adds itself."""
-    ours = {name: value for name, value in whole.items() if name not in PLANNED_SECTIONS}
-    theirs = {name: value for name, value in given.items() if name not in PLANNED_SECTIONS}
-    compare_identity(ours, theirs, way_out=way_out)
-    repeated = {name: value for name, value in given.items() if name in PLANNED_SECTIONS}
-    compare_identity(whole, repeated, fields=flatten(as_json(repeated)), way_out=way_out)
+        return manifest_of_receipts(receipts, len(self.layout.shard_specs))

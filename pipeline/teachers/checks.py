@@ -15,8 +15,8 @@ from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap, inv
 from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
 from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
+from store_schemas.profiles import HeatmapProfile
 
-THRESHOLD_OF_PEAK = 0.01
 """Heat below this part of the typical peak is stored as 0: most of a map's bytes are its floor."""
 LARGEST_GAP_ERROR = 0.3  # cells
 PEAK_RANGE = (0.3, 1.5)
@@ -61,6 +61,7 @@ def check_teacher(
     teacher: Teacher,
     people: People,
     probe: Probe,
+    profile: HeatmapProfile,
     *,
     accept_weak: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -73,11 +74,11 @@ def check_teacher(
     Raises:
         TeacherError: names what is wrong and the setting that would be right.
     """
-    units = measure_units(probe)
+    units = measure_units(probe, profile)
     say(
         f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
         f"{units.high_peak:.2f}; heat below {units.threshold:g} is stored as 0; about "
-        f"{measure_bytes_per_view(probe, units.threshold):.0f} bytes a view"
+        f"{measure_bytes_per_view(probe, units.threshold, profile):.0f} bytes a view"
     )
     check_units(units)
     gap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
@@ -94,7 +95,7 @@ def check_teacher(
     return units
 
 
-def measure_units(probe: Probe) -> Units:
+def measure_units(probe: Probe, profile: HeatmapProfile) -> Units:
     """Measure peaks, and the negative heat that the store will not hold.
 
     Raises:
@@ -107,8 +108,9 @@ def measure_units(probe: Probe) -> Units:
         )
     peaks = probe.heatmaps.max(axis=(2, 3))
     typical = float(np.median(peaks.max(axis=1)))
-    threshold = float(f"{max(THRESHOLD_OF_PEAK * typical, 0.0):.3g}")
-    clamped = np.minimum(probe.heatmaps, 0)
+    threshold = float(f"{max(profile.relative_threshold * typical, 0.0):.3g}")
+    clamps = profile.dtype == "uint8"
+    clamped = np.minimum(probe.heatmaps, 0) if clamps else np.zeros(1, np.float32)
     return Units(
         typical,
         float(np.percentile(peaks, 99)),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numcodecs.blosc import Blosc
+from numcodecs import get_codec
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
@@ -12,6 +12,7 @@ from pipeline.errors import TeacherError
 from pipeline.frames.crop_stream import requests_by_image, stream_crops
 from pipeline.teachers.teacher import Teacher
 from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.profiles import HeatmapProfile
 
 PROBE_PEOPLE = 64
 
@@ -56,10 +57,10 @@ def take_probe(
     return Probe(seen, crops, teacher.heatmaps(crops), image_to_crop[seen, 0])
 
 
-def measure_bytes_per_view(probe: Probe, threshold: float) -> float:
+def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:
     """Encode the probe's maps and return what a view will take on disk."""
-    levels, _ = encode_heatmaps(probe.heatmaps, threshold)
-    blosc = Blosc(cname="zstd", clevel=5, shuffle=Blosc.NOSHUFFLE)
-    compressed = float(np.mean([len(blosc.encode(view)) for view in levels]))
-    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * levels.shape[1], 4 + 1
+    stored, _ = encode_heatmaps(probe.heatmaps, threshold, profile.dtype)
+    blosc = get_codec({"id": "blosc", **profile.blosc_of_numcodecs()})
+    compressed = float(np.mean([len(blosc.encode(view)) for view in stored]))
+    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * stored.shape[1], 4 + 1
     return compressed + index_and_checksum + outputs + checksum_and_status

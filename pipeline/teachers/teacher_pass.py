@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,14 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError
 from pipeline.frames.crop_stream import ImageRequest, requests_by_image, stream_crops
 from pipeline.teachers.teacher import Teacher, TeacherOutput
-from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.heatmap_codec import (
+    NOT_MEASURED,
+    CodecError,
+    encode_heatmaps,
+    is_measured,
+    measure_codec_error,
+    sum_codec_errors,
+)
 from store_schemas.teacher_store import Status
 
 
@@ -29,10 +37,11 @@ class BadImage:
 class EncodedRows:
     """What a teacher said of all views of some people, as the store keeps it."""
 
-    heatmaps: NDArray[np.uint8]  # (n, V, K, Hh, Wh)
+    heatmaps: NDArray[Any]  # (n, V, K, Hh, Wh) uint8 or float16
     outputs: NDArray[np.float32]  # (n, V, K, 4) as scale, confidence, x, y; crop pixels
     status: NDArray[np.uint8]  # (n, V)
     bad_images: list[BadImage] = field(default_factory=list)
+    codec_error: CodecError = NOT_MEASURED
 
 
 def digest_images(
@@ -63,6 +72,7 @@ def encode_rows(
     image_to_crop: NDArray[np.float64],
     rows: range,
     threshold: float,
+    dtype: str,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> EncodedRows:
     """Show a teacher all views of some people, in batches that never leave these rows.
@@ -70,12 +80,13 @@ def encode_rows(
     image_to_crop: (N, V, 2, 3), of all people.
     rows: the people.
     threshold: heat below it is stored as 0.
+    dtype: of the stored heatmaps, uint8 or float16.
     on_progress: told how many views were added.
     """
     num_views, num_keypoints = image_to_crop.shape[1], teacher.num_keypoints
     shape = (len(rows), num_views)
     encoded = EncodedRows(
-        np.zeros((*shape, num_keypoints, *teacher.heatmap_size_hw), np.uint8),
+        np.zeros((*shape, num_keypoints, *teacher.heatmap_size_hw), dtype),
         np.full((*shape, num_keypoints, 4), np.nan, np.float32),
         np.full(shape, Status.NOT_WRITTEN, np.uint8),
     )
@@ -92,7 +103,7 @@ def encode_rows(
 
     for places, crops in _batches(requests, teacher, on_bad_image):
         output = teacher.observe(crops, people.skeleton.flip_indices)
-        _encode(output, threshold, encoded, places[:, 0], places[:, 1])
+        _encode(output, threshold, encoded, rows.start, places[:, 0], places[:, 1])
         on_progress(len(places))
     return encoded
 
@@ -101,17 +112,22 @@ def _encode(
     output: TeacherOutput,
     threshold: float,
     encoded: EncodedRows,
+    first_row: int,
     rows: NDArray[np.int64],
     views: NDArray[np.int64],
 ) -> None:
     is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
     encoded.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)
-    rows, views = rows[is_finite], views[is_finite]
-    levels, scale = encode_heatmaps(output.heatmaps[is_finite], threshold)
-    encoded.heatmaps[rows, views] = levels
+    rows, views, heatmaps = rows[is_finite], views[is_finite], output.heatmaps[is_finite]
+    stored, scale = encode_heatmaps(heatmaps, threshold, encoded.heatmaps.dtype.name)
+    encoded.heatmaps[rows, views] = stored
     encoded.outputs[rows, views, :, 0] = scale
     encoded.outputs[rows, views, :, 1] = output.confidences[is_finite]
     encoded.outputs[rows, views, :, 2:] = output.keypoints[is_finite]
+    measured = [i for i, row in enumerate(rows.tolist()) if is_measured(first_row + row)]
+    if measured:
+        error = measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
+        encoded.codec_error = sum_codec_errors([encoded.codec_error, error])
 
 
 def _batches(

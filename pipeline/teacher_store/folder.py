@@ -1,0 +1,121 @@
+"""Where a store lies: the one door through which its bytes pass, by their name below the root.
+
+Names use forward slashes. Everything that makes publishing durable lives in ``file_layer``.
+"""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from pipeline import file_layer
+from store_schemas.errors import CorruptError, StoreError
+
+
+class StoreFolder(Protocol):
+    """A folder of whole objects; picklable, and the same one in every process."""
+
+    def __str__(self) -> str:
+        """Return where it is, for messages."""
+        ...
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write an object whole and durably; replaces an older one."""
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return an object's bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CorruptError: it is longer than it may be, or no plain object.
+        """
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return an object's length, None where there is none."""
+        ...
+
+    def sha256(self, name: str) -> str:
+        """Return an object's sha256 in hexadecimal, or raise FileNotFoundError."""
+        ...
+
+    def open_descriptor(self, name: str) -> int:
+        """Open an object for ``pread``, as ``read`` would; the caller closes it."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return every object below the root, sorted; litter of killed writers is left out."""
+        ...
+
+    def remove(self, *names: str) -> None:
+        """Delete objects durably; one that is not there is no error."""
+
+    def sweep(self) -> None:
+        """Delete what killed writers left; only while no other process writes there."""
+
+
+class LocalFolder:
+    """A folder of this machine's file systems."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._plain_parents: set[Path] = set()
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def publish(self, name: str, data: bytes) -> None:
+        file_layer.publish(self._path(name), data)
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        return file_layer.read_file(self._path(name), max_bytes)
+
+    def size(self, name: str) -> int | None:
+        return file_layer.file_size(self._path(name))
+
+    def sha256(self, name: str) -> str:
+        return file_layer.file_sha256(self._path(name))
+
+    def open_descriptor(self, name: str) -> int:
+        return file_layer.open_regular(self._path(name))
+
+    def names(self) -> list[str]:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self} must be a folder, but is a file; choose another path")
+        found = [p for p in file_layer.walk_files(self.root) if not file_layer.is_temporary(p)]
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
+
+    def remove(self, *names: str) -> None:
+        file_layer.remove(*(self._path(name) for name in names))
+
+    def sweep(self) -> None:
+        file_layer.sweep_temporaries(self.root)
+
+    def _path(self, name: str) -> Path:
+        """Return a path none of whose folders below the root is a link out of the store."""
+        path = self.root / name
+        parent = path.parent
+        if parent in self._plain_parents:
+            return path
+        for folder in (parent, *parent.parents):
+            if folder == self.root:
+                break
+            if os.path.islink(folder):
+                raise CorruptError(f"{folder} must be a folder; a store holds no links")
+        self._plain_parents.add(parent)
+        return path
+
+
+def open_folder(location: str | Path | StoreFolder) -> StoreFolder:
+    """Return the folder at a path.
+
+    Raises:
+        StoreError: a chained or unknown kind of URL.
+    """
+    if not isinstance(location, str | Path):
+        return location
+    if "::" in str(location) or "://" in str(location):
+        raise StoreError(
+            f"{location} must be the path of a folder; chained URLs and URLs of other kinds are "
+            "not opened"
+        )
+    return LocalFolder(Path(location))

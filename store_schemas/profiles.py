@@ -1,0 +1,103 @@
+"""How heatmaps are stored: data type, threshold and Blosc settings, under a name.
+
+A store records the settings themselves, so a profile may change between versions of this program
+without any old store being refused. Only core codecs of Zarr v3 are used.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from store_schemas.errors import SchemaError
+from store_schemas.metadata import take_int
+
+DTYPES = ("uint8", "float16")
+COMPRESSORS = ("zstd", "lz4", "lz4hc", "blosclz", "zlib")
+SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
+
+
+@dataclass(frozen=True)
+class HeatmapProfile:
+    """One way to store heatmaps."""
+
+    name: str
+    dtype: str
+    """uint8: levels of a scale per map; float16: heat itself, negative heat included, scale 1."""
+    relative_threshold: float
+    """Heat below this part of the teacher's typical peak is stored as 0; 0 for float16."""
+    compressor: str
+    level: int
+    shuffle: str = "noshuffle"
+    block_bytes: int = 0
+    """0: Blosc's own choice."""
+
+    @property
+    def bytes_per_cell(self) -> int:
+        return 2 if self.dtype == "float16" else 1
+
+    def blosc(self) -> dict[str, Any]:
+        """Return the configuration of the Zarr codec ``blosc``."""
+        return {
+            "typesize": self.bytes_per_cell,
+            "cname": self.compressor,
+            "clevel": self.level,
+            "shuffle": self.shuffle,
+            "blocksize": self.block_bytes,
+        }
+
+    def blosc_of_numcodecs(self) -> dict[str, Any]:
+        """Return the same for ``numcodecs.Blosc``."""
+        settings = self.blosc()
+        del settings["typesize"]  # that of the array it is given
+        return {**settings, "shuffle": SHUFFLES.index(self.shuffle)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as an identity keeps them; the threshold in heat lies beside them."""
+        return {"profile": self.name, "dtype": self.dtype, "blosc": self.blosc()}
+
+
+DEFAULT_PROFILE = "default"
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        HeatmapProfile("default", "uint8", 0.01, "zstd", 5),
+        HeatmapProfile("small", "uint8", 0.03, "zstd", 9),
+        HeatmapProfile("fast", "uint8", 0.02, "lz4hc", 9),
+        HeatmapProfile("lossless-float16", "float16", 0.0, "zstd", 5, "shuffle"),
+    )
+}
+
+
+def profile_named(name: str) -> HeatmapProfile:
+    """Return a shipped profile, or raise SchemaError."""
+    if name not in PROFILES:
+        raise SchemaError(f"the profile must be one of {', '.join(PROFILES)}, got {name!r}")
+    return PROFILES[name]
+
+
+def profile_of(codec: dict[str, Any]) -> HeatmapProfile:
+    """Return the settings that an identity's section ``codec`` records, each in bounds.
+
+    Raises:
+        SchemaError: a setting is missing, unknown or out of bounds.
+    """
+    where = "identity.codec"
+    name, dtype, blosc = codec.get("profile"), codec.get("dtype"), codec.get("blosc")
+    if not isinstance(name, str) or dtype not in DTYPES or not isinstance(blosc, dict):
+        raise SchemaError(
+            f"{where}: 'profile', 'dtype' ({' or '.join(DTYPES)}) and 'blosc' must be given, got "
+            f"{name!r}, {dtype!r} and {blosc!r}"
+        )
+    level, block_bytes = take_int(blosc, "clevel", where), take_int(blosc, "blocksize", where)
+    profile = HeatmapProfile(
+        name=name,
+        dtype=str(dtype),
+        relative_threshold=0.0,
+        compressor=str(blosc.get("cname")),
+        level=level,
+        shuffle=str(blosc.get("shuffle")),
+        block_bytes=block_bytes,
+    )
+    is_known = profile.compressor in COMPRESSORS and profile.shuffle in SHUFFLES
+    if not is_known or level > 9 or block_bytes > 1 << 30 or profile.blosc() != blosc:
+        raise SchemaError(f"{where}: 'blosc' must be settings of Zarr's blosc codec, got {blosc}")
+    return profile
