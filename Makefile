@@ -7,7 +7,8 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-RUN := $(UV) run --locked --extra onnx
+EXTRAS := --extra onnx --extra objects
+RUN := $(UV) run --locked $(EXTRAS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-teacher test lint types tests slow-tests environment wheel-check
@@ -66,7 +67,7 @@ wheel-check: environment
 	done
 
 environment: $(UV)
-	$(UV) sync --locked --extra onnx --quiet
+	$(UV) sync --locked $(EXTRAS) --quiet
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
