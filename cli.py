@@ -15,6 +15,7 @@ from stages.command_options import (
     FILE,
     FOLDER,
     CommandMap,
+    cache_option,
     config_options,
     fail,
     named_paths,
@@ -22,7 +23,10 @@ from stages.command_options import (
     teacher_options,
     training_fields,
     training_options,
+    trust_fields,
+    trust_options,
 )
+from stages.store_commands import store
 
 HELP = """Train small, fast pose networks from a heatmap teacher that runs only once.
 
@@ -57,7 +61,11 @@ def main() -> None:
 @click.option("--annotations", type=FILE, help="COCO keypoint JSON.")
 @click.option("--images", type=FOLDER, help="Folder that its file names are relative to.")
 @click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
-@click.option("--store", type=FOLDER, help="The teacher store to write, for example teacher.zarr.")
+@click.option("--store", metavar="PATH|URL",
+              help="The teacher store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr."
+)  # fmt: skip
+@click.option("--profile", type=click.Choice(["default", "small", "fast", "lossless-float16"]),
+              help="How heatmaps are stored.  [default: default]")  # fmt: skip
 @click.option("--views", type=int, metavar="N",
               help="Augmented views of each person, beside the plain crop.  [default: 8]"
 )  # fmt: skip
@@ -68,9 +76,22 @@ def main() -> None:
 @click.option("--probe", type=int, metavar="N",
               help="People the teacher is tried on first.  [default: 64; with --plan: none]"
 )  # fmt: skip
+@click.option("--workers", type=int, metavar="N",
+              help="Processes of this machine that share the work.  [default: this one]"
+)  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS",
+              help="Of a running dask cluster that does the work: tcp://HOST:8786.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with a store that was begun.")
+@click.option("--take-over", is_flag=True,
+              help="Replace another run that seems to be writing this store.")  # fmt: skip
+@click.option("--grace", "grace_seconds", type=float, metavar="SECONDS",
+              help="On SIGTERM or Ctrl-C, finish the shard if it takes no longer.  [default: 20]"
+)  # fmt: skip
 @click.option("--skip-bad", is_flag=True, default=None,
               help="Leave out people whose image cannot be decoded, and list them.")  # fmt: skip
+@click.option("--accept-mended-images", is_flag=True, default=None,
+              help="With --resume: take images that changed and that no shard was written of."
+)  # fmt: skip
 @click.option("--accept-weak-teacher", is_flag=True, default=None,
               help="Go on although the teacher misses the annotated keypoints.")  # fmt: skip
 @click.option("--area-fraction", type=float, metavar="X",
@@ -79,16 +100,18 @@ def main() -> None:
 @teacher_options
 @config_options
 def cache_teacher_command(
-    plan: bool, probe: int | None, resume: bool, config_file: Path | None,
-    overrides: tuple[str, ...], **options: Any,
+    plan: bool, probe: int | None, resume: bool, take_over: bool, workers: int | None,
+    scheduler: str | None, config_file: Path | None, overrides: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Let a heatmap teacher look at every person once, and keep what it saw.
 
     Takes COCO keypoint annotations, their images and a teacher; leaves a teacher store (Zarr), from
     which any number of students learn without the teacher.
     """
+    from pipeline.caching.engines import EngineChoice
     from pipeline.config import load_config
-    from stages.cache_teacher import CacheTeacherConfig, cache_teacher, plan_cache
+    from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+    from stages.plan_cache import plan_cache
 
     fields = teacher_fields(options)
     fields["teacher_settings.flip_test"] = options.pop("flip_test")
@@ -103,17 +126,26 @@ def cache_teacher_command(
     if plan:
         plan_cache(config, with_probe=probe is not None, say=click.echo)
         return
-    result = cache_teacher(config, resume=resume, say=click.echo)
+    result = cache_teacher(
+        config,
+        resume=resume,
+        take_over=take_over,
+        engine_choice=EngineChoice(workers, scheduler),
+        say=click.echo,
+    )
     views = result.num_people * result.num_views
     click.echo(
         f"{result.store} is complete: {result.num_people} people x {result.num_views} views, "
         f"{result.num_bytes / 1e6:.1f} MB ({result.num_bytes / views:.0f} bytes a view), "
         f"{result.seconds:.0f} s, content {result.content[:12]}"
     )
+    if result.breakdown.core_seconds:
+        click.echo(result.breakdown.describe())
 
 
 @main.command("train-student", short_help="teacher store, images -> run folder with a student")
-@click.option("--store", type=FOLDER, help="A teacher store; its views are replayed.")
+@click.option("--store", metavar="PATH|URL", help="A teacher store; its views are replayed.")
+@cache_option
 @click.option("--images", type=FOLDER, help="The images that the store was made from.")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
               help="distilpose-s (crops of 256x192), distilpose-xs (128x96, for CPU and edge)."
@@ -130,6 +162,7 @@ def cache_teacher_command(
 @click.option("--init-weights", type=FILE,
               help="Start backbone and encoder from these weights of a teacher or student."
 )  # fmt: skip
+@trust_options
 @training_options
 @config_options
 def train_student_command(
@@ -153,6 +186,8 @@ def train_student_command(
         overrides=overrides,
         fields={
             **training_fields(options),
+            **trust_fields(options),
+            "data.store_cache": options.pop("store_cache"),
             **options,
             "distillation": False if no_distillation else None,
             "initial.weights": init_weights,
@@ -172,13 +207,17 @@ def train_student_command(
         f"{run_folder}: {result.epochs} epochs, {result.steps} steps{best}; weights in "
         f"{result.best_weights}"
     )
+    if result.corrupt_views:
+        click.echo(result.corrupt_views)
 
 
 @main.command("evaluate", short_help="student, teacher, store or results -> AP, evaluation.json")
 @click.option("--run-folder", type=FOLDER, help="A student: the best weights of its run.")
 @click.option("--weights", type=FILE, help="A student's weights file.")
 @click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
-@click.option("--store", type=FOLDER, help="A store's own outputs of view 0; needs no other input.")
+@click.option("--store", metavar="PATH|URL",
+              help="A store's own outputs of view 0; needs no other input.")  # fmt: skip
+@cache_option
 @click.option("--predictions", type=FILE, help="COCO keypoint results of any tool, as they are.")
 @click.option("--annotations", type=FILE, help="The truth, as COCO keypoint JSON.")
 @click.option("--images", type=FOLDER, help="Folder that its file names are relative to.")
@@ -266,7 +305,7 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
 
 
 @main.command("show", short_help="teacher store -> a picture of what it holds")
-@click.argument("store", type=FOLDER)
+@click.argument("store")
 @click.option("--output", type=FILE, required=True, help="The PNG to write.")
 @click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
 @click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
@@ -282,6 +321,9 @@ def show_command(**options: Any) -> None:
     from stages.show import ShowConfig, show
 
     click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")
+
+
+main.add_command(store)
 
 
 @main.command("train-teacher", short_help="COCO keypoints, images -> run folder with a teacher")
@@ -346,6 +388,141 @@ def draw_people_command(output: Path, num_images: int, seed: int, first_index: i
     from pipeline.drawn.people import write_drawn_people
 
     click.echo(f"wrote {write_drawn_people(output, num_images, seed, first_index)}")
+
+
+@main.group("benchmark", cls=CommandMap, subcommand_metavar="WHAT ...",
+            short_help="people, teacher or store -> figures of this machine")  # fmt: skip
+def benchmark() -> None:
+    """Measure on your own people and machine what the documentation claims.
+
+    Takes what a command below names; prints tables, and leaves JSON in --output.
+    """
+
+
+@benchmark.command("codec", short_help="people, teacher -> size, speed, fidelity of heatmap codecs")
+@click.option("--annotations", type=FILE, help="COCO keypoint JSON.")
+@click.option("--images", type=FOLDER, help="Folder that its file names are relative to.")
+@click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
+@click.option("--people", "people_count", type=int, metavar="N",
+              help="Spread evenly over all people.  [default: 100]")  # fmt: skip
+@click.option("--views", type=int, metavar="N",
+              help="Augmented views of each person, beside the plain crop.  [default: 8]"
+)  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Draws the views.  [default: 0]")
+@click.option("--sweep", is_flag=True, default=None,
+              help="Also what the profiles were chosen among; takes far longer.")  # fmt: skip
+@click.option("--output", type=FOLDER, help="Folder for codec.json.")
+@teacher_options
+@config_options
+def benchmark_codec_command(
+    config_file: Path | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Store a teacher's live heatmaps in every profile, and compare size, speed and fidelity.
+
+    Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
+    codec.json in --output.
+    """
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
+    from stages.codec_table import print_codec_study
+    from stages.terminal import benchmark_progress
+
+    config = load_config(
+        BenchmarkCodecConfig,
+        config_file=config_file,
+        overrides=overrides,
+        fields={**teacher_fields(options), **options},
+    )
+    with benchmark_progress("views") as on_progress:
+        result = benchmark_codec(config, on_progress)
+    print_codec_study(Console(), result.study)
+    if result.written is not None:
+        click.echo(f"wrote {result.written}")
+
+
+@benchmark.command("cache", short_help="people, teacher -> speed of stage one, and its limit")
+@click.option("--annotations", type=FILE, help="COCO keypoint JSON.")
+@click.option("--images", type=FOLDER, help="Folder that its file names are relative to.")
+@click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
+@click.option("--profile", type=click.Choice(["default", "small", "fast", "lossless-float16"]),
+              help="How heatmaps are stored.  [default: default]")  # fmt: skip
+@click.option("--people", "people_count", type=int, metavar="N",
+              help="Spread evenly over all people.  [default: 226]")  # fmt: skip
+@click.option("--views", type=int, metavar="N",
+              help="Augmented views of each person, beside the plain crop.  [default: 8]"
+)  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Draws the views.  [default: 0]")
+@click.option("--scratch", type=FOLDER,
+              help="Stores are written here, measured and deleted.  [default: temporary files']"
+)  # fmt: skip
+@click.option("--output", type=FOLDER, help="Folder for cache.json.")
+@teacher_options
+@config_options
+def benchmark_cache_command(
+    config_file: Path | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Write a teacher store with a teacher that takes no time and with yours, and time both.
+
+    Takes COCO keypoint annotations, their images and a teacher; prints how near each run came to
+    what teacher and cores allow, and leaves cache.json in --output.
+    """
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
+    from stages.speed_table import print_speeds
+    from stages.terminal import benchmark_progress
+
+    config = load_config(
+        BenchmarkCacheConfig,
+        config_file=config_file,
+        overrides=overrides,
+        fields={**teacher_fields(options), **options},
+    )
+    with benchmark_progress("views") as on_progress:
+        result = benchmark_cache(config, on_progress)
+    print_speeds(Console(), result.speeds)
+    if result.written is not None:
+        click.echo(f"wrote {result.written}")
+
+
+@benchmark.command("store", short_help="teacher stores -> reading speed beside other formats")
+@click.option("--store", type=FOLDER, multiple=True, metavar="PATH",
+              help="A complete store; repeat it for several profiles.")  # fmt: skip
+@click.option("--views", type=int, metavar="N",
+              help="Multiply it by hard links to as many.  [default: 100000]")  # fmt: skip
+@click.option("--large-views", type=int, metavar="N",
+              help="Measure opening and memory at as many too.  [default: 3000000]")  # fmt: skip
+@click.option("--images", type=FOLDER, help="The stores' images: also load training batches.")
+@click.option("--output", type=FOLDER, help="For store.json, and scratch on the store's disk.")
+@config_options
+def benchmark_store_command(
+    config_file: Path | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Read random views in fresh processes: distil, raw float16, zarr, and peers if installed.
+
+    Takes teacher stores of real people (make them with cache-teacher); prints tables, and leaves
+    store.json in --output.
+    """
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
+    from stages.store_benchmark_table import print_store_benchmark
+    from stages.terminal import benchmark_progress
+
+    config = load_config(
+        BenchmarkStoreConfig,
+        config_file=config_file,
+        overrides=overrides,
+        fields={**options, "store": options["store"] or None},
+    )
+    with benchmark_progress("stores") as on_progress:
+        result = benchmark_store(config, on_progress)
+    print_store_benchmark(Console(), result.figures)
+    click.echo(f"wrote {result.written}")
 
 
 @main.command("demo", short_help="nothing -> all of it on drawn people, in minutes")

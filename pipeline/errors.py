@@ -8,7 +8,10 @@ DistilError
 │   └── ImageError     an image's bytes cannot be decoded whole
 ├── TeacherError       a teacher cannot be loaded, or is set up wrongly for these people
 ├── RunFolderError     a run folder cannot be resumed, or holds another run
-└── TrainingError      a loss or a gradient is no longer finite
+├── ClusterError       no worker of a cluster can do the work, or one thing failed on several
+├── ObjectStoreError   an object store does not answer, or refuses; nothing is said of its bytes
+├── TrainingError      a loss or a gradient is no longer finite
+└── Stopped            somebody asked the run to end; it can go on
 
 A message says what was wrong, what was expected, what was found and what to do, on one line.
 """
@@ -38,5 +41,20 @@ class RunFolderError(DistilError, ValueError):
     """A run folder cannot be resumed, or holds another run."""
 
 
+class ClusterError(DistilError, RuntimeError):
+    """No worker of a cluster can do the work, or one thing failed on several."""
+
+
+class ObjectStoreError(DistilError):
+    """An object store does not answer, or refuses.
+
+    No ``StoreError``: what cannot be asked for is not damaged, and must not be redone or replaced.
+    """
+
+
 class TrainingError(DistilError, ArithmeticError):
     """A loss or a gradient is no longer finite."""
+
+
+class Stopped(DistilError):
+    """Somebody asked the run to end; it can go on."""

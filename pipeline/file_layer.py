@@ -8,10 +8,11 @@ import hashlib
 import os
 import stat
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from store_schemas.errors import CorruptError
+from store_schemas.errors import CorruptError, StorageError
 
 TEMPORARY_SUFFIX = ".distil-temporary"
 
@@ -22,7 +23,7 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def publish(path: Path, data: bytes) -> None:
     """Write a file so that it appears whole and survives a power cut; replaces an older one."""
     make_folder(path.parent)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    temporary = temporary_of(path)
     try:
         _write(temporary, data)
         os.replace(temporary, path)
@@ -44,14 +45,55 @@ def remove(*paths: Path) -> None:
         _sync_folder(folder)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents durably; one that is there is no error."""
+def make_folder(path: Path) -> list[Path]:
+    """Create a folder and its parents durably, and return those that were not there.
+
+    Raises:
+        FileExistsError: it is something else than a folder.
+    """
     if path.is_dir():
-        return
-    make_folder(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir()
+        return []
+    made = make_folder(path.parent)
+    try:
+        os.mkdir(path)
+        made.append(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
     _sync_folder(path.parent)
+    return made
+
+
+def make_durable(root: Path) -> None:
+    """Make what killed writers left durable: they may not have come as far as that.
+
+    What is seen below the folder afterwards may be relied on, and what it replaced given up.
+    """
+    if root.is_dir():
+        for folder, _, _ in os.walk(root):
+            _sync_folder(Path(folder))
+        _sync_folder(root.absolute().parent)
+
+
+@contextmanager
+def explained(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn what the system says of a write into one line, with what it needed and what is free.
+
+    Raises:
+        StorageError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        needed = "" if num_bytes is None else f" {num_bytes} bytes were needed,"
+        free = ""
+        with suppress(OSError):
+            place = next(p for p in (path, *path.absolute().parents) if p.exists())
+            system = os.statvfs(place)
+            free = f" {system.f_bavail * system.f_frsize} are free"
+        more = f" ({f'{needed}{free}'.strip().rstrip(',')})" if needed or free else ""
+        why = error.strerror or str(error)
+        raise StorageError(f"{path} cannot be written: {why}{more}") from error
 
 
 def sweep_temporaries(root: Path) -> list[Path]:
@@ -62,6 +104,11 @@ def sweep_temporaries(root: Path) -> list[Path]:
     swept = [path for path in walk_files(root) if is_temporary(path)]
     remove(*swept)
     return swept
+
+
+def temporary_of(path: Path) -> Path:
+    """Return a new name beside a file, for what becomes that file."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
 
 
 def is_temporary(path: Path) -> bool:
@@ -129,10 +176,13 @@ def file_sha256(path: Path) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(path: Path) -> None:

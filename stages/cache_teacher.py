@@ -3,37 +3,36 @@
 The teacher looks at every person once, in all views; afterwards nobody needs it again.
 """
 
-import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.caching.engines import run_here
-from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.breakdown import Breakdown, sum_breakdowns
+from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
+from pipeline.caching.inputs import CacheSettings, Say, open_inputs
+from pipeline.caching.shard_worker import ShardTask
+from pipeline.caching.stopping import StopRequest
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
 from pipeline.errors import ImageError, TeacherError
-from pipeline.evaluation.evaluated_networks import require_same_names
-from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_views
+from pipeline.frames.views import draw_views
 from pipeline.provenance import provenance
-from pipeline.teacher_store.folder import StoreFolder, open_folder
+from pipeline.teacher_store.folder import StoreFolder, absolute_location, open_folder
+from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.lease import acquire_lease
-from pipeline.teacher_store.opening import read_entry
-from pipeline.teacher_store.plan import ViewPlan, people_identity
+from pipeline.teacher_store.opening import read_entry, read_plan
+from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
-from pipeline.teachers.checks import check_teacher, measure_units
-from pipeline.teachers.probe import PROBE_PEOPLE, measure_bytes_per_view, take_probe
-from pipeline.teachers.teacher import require_keypoints
+from pipeline.teachers import Teacher
+from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.probe import take_probe
 from pipeline.teachers.teacher_pass import (
     BadImage,
     describe_bad_images,
@@ -41,38 +40,22 @@ from pipeline.teachers.teacher_pass import (
 )
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
+from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
-from store_schemas.teacher_store import Status, default_rows_per_shard
+from store_schemas.teacher_store import Status
 
 TEACHER_NAME = "teacher"
-GUESSED_BYTES_PER_VIEW = 7_000
-"""What a plan says before a probe has measured it: stores of real people took 5.8 to 7.0 KB."""
-
-Say = Callable[[str], None]
 
 
-class CacheTeacherConfig(StageConfig):
+class CacheTeacherConfig(CacheSettings):
     """All that decides what stage one writes."""
 
-    annotations: Path
-    images: Path
-    teacher: Path
-    store: str
-    """Where it lies: the path of a folder."""
-    profile: Literal["default", "small", "fast", "lossless-float16"] = "default"
-    """How heatmaps are stored."""
-    views: int = Field(8, ge=0)
-    """Augmented views of every person, beside the evaluation crop."""
-    seed: int = Field(0, ge=0)
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
-    probe_people: int = Field(PROBE_PEOPLE, ge=1)
     skip_bad: bool = False
     """Finish without the people of unreadable images, and list them."""
     accept_mended_images: bool = False
     """On resuming, take images that changed, as long as no shard was written of them."""
-    accept_weak_teacher: bool = False
+    grace_seconds: float = Field(20.0, ge=0)
+    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +70,8 @@ class CacheResult:
     content: str
     missing_people: tuple[int, ...]
     """Instance ids of people that were left out, by --skip-bad."""
+    breakdown: Breakdown
+    """Where the time of writing shards went."""
 
 
 def cache_teacher(
@@ -94,11 +79,13 @@ def cache_teacher(
     *,
     resume: bool = False,
     take_over: bool = False,
+    engine_choice: EngineChoice = THIS_PROCESS,
     say: Say = lambda _: None,
 ) -> CacheResult:
     """Let the teacher look at all people once and write the teacher store.
 
     take_over: replace another run that seems to be writing this store.
+    engine_choice: who does the shards; every engine writes the same bytes.
 
     Afterwards ``config.store`` is a complete store; on an error it is one that ``resume`` goes on
     with, whole shard by whole shard.
@@ -107,14 +94,24 @@ def cache_teacher(
         PeopleError: annotations or images contradict themselves; nothing was written.
         TeacherError: the teacher cannot be loaded or is set up wrongly; nothing was written.
         ImageError: images could not be decoded; all shards without them are written.
-        StoreError: the store at the path is another one.
+        StoreError: the store at the path is another one, or the disk takes no more.
+        ClusterError: there is no cluster, or no worker of it may write this store.
+        Stopped: on SIGTERM or Ctrl-C.
     """
     started = time.monotonic()
+    if engine_choice.is_cluster:
+        config = _same_everywhere(config, say)
     folder = open_folder(config.store)
-    with acquire_lease(folder, take_over=take_over) as lease:
+    stop = StopRequest(config.grace_seconds, say)
+    with (
+        stop.guarding(),
+        acquire_lease(folder, take_over=take_over) as lease,
+        ExitStack() as cluster,
+    ):
         is_begun = folder.size("zarr.json") is not None
         if is_begun and not resume:
             raise StoreError(f"{folder} holds a store; use --resume, or choose another path")
+        engine = cluster.enter_context(open_engine(engine_choice, say))
         people, teacher = open_inputs(config, say)
         digests = digest_images(people, config.images)
         writer = (
@@ -122,6 +119,7 @@ def cache_teacher(
             if is_begun
             else _create_store(config, folder, lease.run_id, people, teacher, digests, say)
         )
+        stop.begin(writer)
         pending = writer.pending_shards()
         num_there = writer.num_shards - len(pending)
         if num_there:
@@ -130,16 +128,21 @@ def cache_teacher(
         task = ShardTask(
             writer, config.teacher, config.teacher_settings, config.images, config.skip_bad
         )
-        worker = ShardWorker(task, teacher, read_writers_plan(writer))
         num_views = config.views + 1
         held_back: list[BadImage] = []
-        num_pending_views = num_views * sum(len(writer.shard_rows(s)) for s in pending)
-        with caching_progress(num_pending_views) as progress:
-            for outcome in run_here(worker, pending, progress.add_views):
+        breakdowns: list[Breakdown] = []
+        views_of_shards = [num_views * len(writer.shard_rows(shard)) for shard in pending]
+        with (
+            caching_progress(sum(views_of_shards)) as progress,
+            stop.running_shards(views_of_shards),
+        ):
+            for outcome in engine.run(task, teacher, pending, progress.add_views, stop):
+                breakdowns.append(outcome.breakdown)
                 if outcome.receipt is None:
                     held_back += outcome.bad_images
                 else:
                     progress.add_bytes(sum(outcome.receipt.lengths))
+            stop.check()
 
         if held_back:
             raise ImageError(
@@ -159,79 +162,29 @@ def cache_teacher(
         config.store,
         people.num_instances,
         num_views,
-        sum(folder.size(name) or 0 for name in folder.names()),
+        folder.num_bytes(),
         time.monotonic() - started,
         content,
         missing,
+        sum_breakdowns(breakdowns),
     )
 
 
-def plan_cache(config: CacheTeacherConfig, *, with_probe: bool, say: Say) -> None:
-    """Say what stage one would do and cost, writing nothing."""
-    people, teacher = open_inputs(config, say)
-    num_views = config.views + 1
-    bytes_per_view, rate = float(GUESSED_BYTES_PER_VIEW), None
-    if with_probe:
-        affines = draw_views(
-            people, config.recipe, config.seed, 0, teacher.input_size_hw
-        ).image_to_crop
-        began = time.perf_counter()
-        probe = take_probe(teacher, people, config.images, affines, config.probe_people)
-        rate = len(probe.rows) / (time.perf_counter() - began)
-        profile = profile_named(config.profile)
-        units = measure_units(probe, profile)
-        bytes_per_view = measure_bytes_per_view(probe, units.threshold, profile)
-        say(
-            f"probe: {bytes_per_view:.0f} bytes and {1e3 / rate:.1f} ms a view on {len(probe.rows)}"
-        )
-    total = people.num_instances * num_views
-    size = total * bytes_per_view
-    view_bytes = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
-    view_bytes *= profile_named(config.profile).bytes_per_cell
-    rows = default_rows_per_shard(num_views, view_bytes)
-    path = Path(config.store).absolute()
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    passes = 2 if teacher.settings.flip_test else 1
-    say(
-        f"plan: {people.num_instances} people x {num_views} views (the evaluation crop and "
-        f"{config.views} augmented) = {total} views in {-(-people.num_instances // rows)} shards "
-        f"of up to {rows} people"
+def _same_everywhere(config: CacheTeacherConfig, say: Say) -> CacheTeacherConfig:
+    """Return the configuration as every process of a cluster must have it."""
+    settings = config.teacher_settings
+    if settings.num_threads is None:
+        # left to the library it would be each worker's number of cores, and the bits with it
+        say("teacher: 1 thread in every process; --teacher-threads sets another number")
+        settings = settings.model_copy(update={"num_threads": 1})
+    return config.model_copy(
+        update={
+            "images": config.images.absolute(),
+            "teacher": config.teacher.absolute(),
+            "store": absolute_location(config.store),
+            "teacher_settings": settings,
+        }
     )
-    measured = "" if with_probe else " (guessed; --probe measures it)"
-    say(f"plan: about {_in_words(size)}{measured}, {_in_words(free)} free at {existing}")
-    if rate is not None:
-        say(f"plan: about {total * passes / rate / 3600:.2f} hours on this machine")
-    if size > free:
-        say("plan: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
-
-
-def _in_words(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def open_inputs(config: CacheTeacherConfig, say: Say) -> tuple[People, Teacher]:
-    """Read the people and open the teacher, and refuse a pair that does not fit."""
-    people = read_people(config.annotations, config.images, config.people)
-    say(
-        f"people: {people.num_instances} with {people.skeleton.num_keypoints} keypoints in "
-        f"{len(np.unique(people.image_index))} of {len(people.image_id)} images, "
-        f"{len(people.ignored.annotation_id)} annotations kept as ignore regions"
-    )
-    if note := describe_missing_halves(people.skeleton, config.recipe):
-        say(note)
-    teacher = open_teacher(config.teacher, config.teacher_settings)
-    require_keypoints(teacher, people.skeleton.keypoint_names)
-    if teacher.network.keypoint_names is not None:
-        require_same_names(str(config.teacher), teacher.network.keypoint_names, people)
-    height, width = teacher.input_size_hw
-    rows, columns = teacher.heatmap_size_hw
-    say(
-        f"teacher: {teacher.network.architecture} (sha256 {teacher.network.sha256[:12]}), crops of "
-        f"{height}x{width}, heatmaps of {rows}x{columns}, frame {teacher.frame}, "
-        f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
-    )
-    return people, teacher
 
 
 def _create_store(
@@ -269,6 +222,7 @@ def _create_store(
             annotations=str(config.annotations.absolute()),
             images=str(config.images.absolute()),
             teacher=str(config.teacher.absolute()),
+            people=config.people.model_dump(mode="json"),
         ),
         heatmap_size_hw=teacher.heatmap_size_hw,
         threshold=units.threshold,
@@ -289,6 +243,9 @@ def _resume_store(
     The views are the stored ones: redrawing them would need the same library's random stream.
     """
     stored = read_entry(folder, TEACHER_NAME).identity
+    compare_people(read_plan(layout_of(folder, TEACHER_NAME, stored), stored).people, people)
+    profile = {"codec": {"profile": config.profile}}  # first: what else differs follows from it
+    compare_identity(stored, profile, ["codec.profile"], "resume with it, or write to another path")
     views: Mapping[str, Any] = {
         **stored["views"],
         "num_views": config.views + 1,
@@ -301,7 +258,6 @@ def _resume_store(
         run_id,
         identity={
             "teacher": teacher.identity(),
-            "people": people_identity(people),
             "views": views,
             "codec": {**stored["codec"], **profile_named(config.profile).to_json()},
         },

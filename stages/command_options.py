@@ -180,6 +180,20 @@ training_options = stack(
     _of_training("--resume", is_flag=True, help="Go on after the last finished epoch, exactly."),
 )  # fmt: skip
 
+_of_trust = functools.partial(click.option, cls=HeadedOption, heading="Trust in store and images")
+trust_options = stack(
+    _of_trust("--on-corrupt", type=click.Choice(["raise", "skip"]),
+              help="Heatmaps of a view that are missing or damaged: stop, or show another view of "
+              "the person and count it; above 0.1 % of the views it stops.  [default: raise]"),
+    _of_trust("--paranoid", is_flag=True, default=None,
+              help="Digest an image at every decode, not only when it is new or has changed."),
+)  # fmt: skip
+
+cache_option = click.option(
+    "--cache", "store_cache", type=FOLDER,
+    help="Copy the store's shards here when they are first read; for stores in object stores.",
+)  # fmt: skip
+
 _of_settings = functools.partial(click.option, cls=HeadedOption, heading="All other settings")
 config_options = stack(
     _of_settings("--config", "config_file", type=FILE, help="A TOML file with settings."),
@@ -206,3 +220,8 @@ def training_fields(options: dict[str, Any]) -> dict[str, Any]:
         "threads": "num_threads",
     }
     return {field: options.pop(option) for option, field in names.items()}
+
+
+def trust_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of trust out of a command's, under the names of their settings."""
+    return {f"data.{name}": options.pop(name) for name in ("on_corrupt", "paranoid")}

@@ -34,6 +34,8 @@ from pipeline.evaluation.stored_poses import (
 )
 from pipeline.file_layer import publish
 from pipeline.prediction import PersonBoxes, predict_people
+from pipeline.teacher_store.cached_folder import open_for_reading
+from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import TeacherSettings
 from pipeline.training.run_folder import RunFolder
@@ -57,8 +59,10 @@ class EvaluateConfig(StageConfig):
     weights: Path | None = None
     """A weights file of ``train-student``."""
     teacher: Path | None = None
-    store: Path | None = None
+    store: StoreLocation | None = None
     """A teacher store: the stored outputs of view 0."""
+    store_cache: Path | None = None
+    """A folder that its shards are copied to when they are first read."""
     predictions: Path | None = None
     """COCO keypoint results of any tool, taken as they are."""
     annotations: Path | None = None
@@ -107,6 +111,8 @@ class EvaluateConfig(StageConfig):
             names = ("images", "detections", "padding")
             useless += [(name, made) for name in names if getattr(self, name) is not None]
             useless += [] if self.flip_test else [("flip_test", made)]
+        if source != "store" and self.store_cache is not None:
+            useless.append(("store_cache", "it is for a store"))
         if source != "teacher" and self.teacher_settings != TeacherSettings():
             useless.append(("teacher_settings", "they are for a teacher"))
         if source == "predictions" and self.keypoint_threshold != DEFAULT_THRESHOLD:
@@ -190,13 +196,13 @@ def _given_poses(config: EvaluateConfig, path: Path) -> _Scored:
     return _Scored(people, read_results(path, people), None, facts)
 
 
-def _stored_poses(config: EvaluateConfig, path: Path, on_progress: OnProgress) -> _Scored:
-    store = TeacherStore.open(path)
+def _stored_poses(config: EvaluateConfig, path: str, on_progress: OnProgress) -> _Scored:
+    store = TeacherStore.open(open_for_reading(path, config.store_cache))
     people = store.people
     notes = [note for note in [describe_missing(store)] if note]
     if config.annotations is not None:
         people = _annotated_people(config)
-        require_same_names(str(path), store.people.skeleton.keypoint_names, people)
+        require_same_names(path, store.people.skeleton.keypoint_names, people)
         require_stored_people(store, people, str(config.annotations))
         if others := people.num_instances - store.people.num_instances:
             notes.append(f"{others} annotated people are not in the store: they count as missed")

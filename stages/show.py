@@ -23,6 +23,7 @@ from pipeline.pictures.poses import (
     ring_keypoints,
     write_png,
 )
+from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from store_schemas.errors import IncompleteError
@@ -44,7 +45,7 @@ LEGEND = (
 class ShowConfig(StageConfig):
     """All settings of ``distil show``."""
 
-    store: Path
+    store: StoreLocation
     output: Path
     """The PNG file to write."""
     images: Path | None = None

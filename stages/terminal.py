@@ -74,6 +74,22 @@ def evaluation_progress(console: Console | None = None) -> Iterator[Callable[[in
         yield display.show
 
 
+@contextmanager
+def benchmark_progress(
+    unit: str, console: Console | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """Watch a measurement; what is yielded wants to hear (done, total) of the unit."""
+    with _display("measuring", unit, console, leaves_no_trace=True) as display:
+        yield display.show
+
+
+@contextmanager
+def checking_progress(console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Watch a store being verified; what is yielded wants to hear (done, total)."""
+    with _display("checking", "shards, images, views", console, leaves_no_trace=True) as display:
+        yield display.show
+
+
 class _Display(Protocol):
     def show(self, done: int, total: int, news: str = "") -> None: ...
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.coco.people import Skeleton
 from pipeline.coco.read_people import PeopleSettings
@@ -19,7 +19,10 @@ from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
+from pipeline.teacher_store.cached_folder import is_read_in_blocks
+from pipeline.teacher_store.folder import StoreLocation
 from pipeline.training.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
+from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.losses import LossConfig
@@ -33,7 +36,6 @@ from pipeline.training.sources import (
     open_replayed_views,
     read_fresh_views,
 )
-from pipeline.training.view_order import ViewOrder
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class TrainStudentConfig(StageConfig):
     resumable_changes: ClassVar[frozenset[str]] = frozenset(
         {
             *("epochs", "evaluate_every_epochs", "num_loader_workers", "data.image_cache_mib"),
+            *("data.on_corrupt", "data.paranoid", "data.store_cache"),
             *("store", "annotations", "images", "val_annotations", "val_images"),
             "initial.weights",
         }
@@ -61,7 +64,7 @@ class TrainStudentConfig(StageConfig):
     architecture: str = "distilpose-s"
     distillation: bool = True
     """Without it only the regression term remains, and a pose's score is 1 by rule."""
-    store: Path | None = None
+    store: StoreLocation | None = None
     """A teacher store; its views are replayed, with or without distillation."""
     annotations: Path | None = None
     """COCO keypoints in place of a store; every epoch draws its own views."""
@@ -82,16 +85,35 @@ class TrainStudentConfig(StageConfig):
     """Threads of the training itself; None: torch's choice."""
     device: DeviceName = "auto"
 
+    @field_validator("data")
+    @classmethod
+    def _choose_order(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+        # Part of the settings, so that a run goes on in the order that it began with.
+        if data.view_order is not None:
+            return data
+        in_blocks = is_read_in_blocks(info.data.get("store"), data.store_cache)
+        return data.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
             raise ValueError("give either a teacher store or annotations, one of the two")
         if self.distillation and self.store is None:
             raise ValueError("distillation needs a teacher store; give one, or turn it off")
+        if self.data.paranoid and self.store is None:
+            raise ValueError(
+                "data.paranoid is true, but only a teacher store says what the images were; give "
+                "one, or leave it out"
+            )
         if self.distillation and not self.loss.needs_teacher:
             raise ValueError(
                 "loss.simulated_heatmap and loss.confidence are both 0, so nothing is distilled; "
                 "set one, or turn distillation off"
+            )
+        if self.store is None and (self.data.store_cache or self.data.view_order == "blocks"):
+            raise ValueError(
+                "data.store_cache and data.view_order = blocks are for a teacher store; give one, "
+                "or leave them out"
             )
         if not self.distillation and self.loss.regression == 0:
             raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
@@ -115,6 +137,8 @@ class TrainStudentResult:
     steps: int
     best_ap: float | None
     """On the validation people; None without them."""
+    corrupt_views: str | None = None
+    """What was replaced because the store is corrupt; None: nothing."""
 
 
 def train_student(
@@ -129,7 +153,12 @@ def train_student(
     """Train a student and leave its checkpoints, metrics and settings in a run folder.
 
     command: what the user typed, for provenance.json.
-    say: told what the user should know before it starts.
+    say: told what the user should know, and of each corrupt view that is replaced.
+
+    Raises:
+        DistilError: settings, images or annotations are at fault, or a loss is not finite.
+        StoreError: the store is incomplete, altered or of another schema, or more of it is corrupt
+            than ``data.on_corrupt`` lets pass.
     """
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)
@@ -143,7 +172,10 @@ def train_student(
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
     network = build_network(config.architecture, skeleton.num_keypoints)
     if not isinstance(network, RegressionStudent):
-        raise ConfigError(f"architecture {config.architecture} is a teacher; choose a student")
+        raise ConfigError(
+            f"architecture must be a student's, got {config.architecture}, which is a teacher; "
+            "choose distilpose-s or distilpose-xs"
+        )
     goes_on = resume and folder.training_state.is_file()
     if config.initial.weights is not None and not goes_on:
         copied = load_parts(config.initial.weights, network, config.initial.parts)
@@ -155,14 +187,9 @@ def train_student(
         _refuse_another_store(read_info(folder.last_weights), info, folder)
 
     # What an epoch shows, and what is learned from it.
-    order = ViewOrder(
-        views.instances,
-        views.people.instance_id[views.instances],
-        views.num_views,
-        config.optimisation.batch_size,
-        config.seed,
-    )
-    loader = BatchLoader(dataset, order, config.num_loader_workers, device)
+    order = views.order(config.optimisation.batch_size, config.seed)
+    loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
+    ledger = _open_ledger(views, say)
     objective = StudentObjective(
         config.effective_loss,
         network.num_keypoints,
@@ -183,7 +210,7 @@ def train_student(
                 network=network,
                 info=info,
                 objective=objective,
-                batches_of_epoch=loader.batches_of_epoch,
+                batches_of_epoch=lambda epoch: ledger.watch(loader.batches_of_epoch(epoch)),
                 steps_per_epoch=len(order),
                 batch_size=order.batch_size,
                 epochs=config.epochs,
@@ -191,13 +218,21 @@ def train_student(
                 device=device,
                 validate=None if validation is None else validation.measure,
                 evaluate_every_epochs=config.evaluate_every_epochs,
+                ledger=ledger,
             ),
             folder,
             progress or NoProgress(),
             resume=resume,
         )
+        if summary := ledger.summary():
+            _logger.warning("%s", summary)
     return TrainStudentResult(
-        folder.best_weights, folder.last_weights, place.epoch, place.step, place.best_ap
+        folder.best_weights,
+        folder.last_weights,
+        place.epoch,
+        place.step,
+        place.best_ap,
+        ledger.summary(),
     )
 
 
@@ -219,6 +254,19 @@ def _open_validation(
         return None
     images = config.val_images or config.images
     return open_validation(config.val_annotations, images, config.people, trained, device)
+
+
+def _open_ledger(views: FreshViews | ReplayedViews, say: Callable[[str], None]) -> CorruptLedger:
+    """Return the account of corrupt views; fresh views are never in it."""
+
+    def warn(message: str) -> None:
+        _logger.warning("%s", message)
+        say(message)
+
+    if isinstance(views, ReplayedViews):
+        num_person_views = len(views.instances) * views.num_views
+        return CorruptLedger(str(views.store.path), num_person_views, warn)
+    return CorruptLedger(str(views.image_folder), 0, warn)
 
 
 def _describe(

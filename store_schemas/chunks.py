@@ -1,11 +1,15 @@
-"""Chunks as bytes: encoded by zarr in memory, decoded here.
+"""Chunks as bytes: plain ones encoded by zarr in memory, shards here, byte for byte as zarr does.
 
-The shard index follows its published layout (codec ``sharding_indexed``, version 1.0): at the
+zarr encodes the views of a shard one after another; here the caller may do it in threads. The shard
+index follows its published layout (codec ``sharding_indexed``, version 1.0): at the
 shard's end, per inner chunk in C order two little-endian uint64, offset and length, both 2^64 - 1
 for an absent chunk, then the crc32c of the index. Its size counts the padding of the last shard.
 """
 
 import math
+import struct
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import google_crc32c
@@ -20,6 +24,10 @@ from zarr.storage import MemoryStore
 from store_schemas.array_spec import ArraySpec
 from store_schemas.errors import CorruptError
 from store_schemas.identity import canonical_json
+from store_schemas.profiles import SHUFFLES
+
+Run = Callable[[Callable[[NDArray[Any]], bytes], Iterable[NDArray[Any]]], Iterable[bytes]]
+"""Calls a function on each item and returns what came of them in order, as ``map`` does."""
 
 blosc.use_threads = False  # one thread per reading process: they are many
 
@@ -28,15 +36,23 @@ INDEX_ENTRY_BYTES = 16
 BLOSC_OVERHEAD = 16
 """Bytes by which Blosc may exceed what it could not compress."""
 ABSENT = np.uint64(2**64 - 1)
-RESTORE = "; restore the file from a copy, or write the store again"
+_CHECKSUM = struct.Struct("<I")
+_BLOSC_SIZES = struct.Struct("<4xI4xI")
+"""Of Blosc's header: bytes of what it holds, and its own."""
+_CRC32C_OF_CHECKED = 0x48674BC7
+"""The crc32c of any bytes that are followed by theirs: checked so, nothing has to be copied."""
+RESTORE = "; run distil store repair, restore the file from a copy, or write the store again"
 
 
-def encode_chunk(spec: ArraySpec, chunk: int, values: NDArray[Any]) -> bytes:
-    """Return the file of one chunk or shard, encoded by zarr.
+def encode_chunk(spec: ArraySpec, chunk: int, values: NDArray[Any], run: Run = map) -> bytes:
+    """Return the file of one chunk or shard, as zarr writes it.
 
     Args:
         values: The rows of the chunk without padding, of the array's dtype.
+        run: Encodes the views of a shard; that of a pool does it in threads.
     """
+    if spec.is_sharded:
+        return _encode_shard(spec, np.ascontiguousarray(values, spec.numpy_dtype), run)
     metadata = cpu.Buffer.from_bytes(canonical_json(spec.metadata()))
     objects: dict[str, Buffer] = {"zarr.json": metadata}
     array = zarr.open_array(MemoryStore(objects), mode="r+", zarr_format=3)
@@ -44,6 +60,55 @@ def encode_chunk(spec: ArraySpec, chunk: int, values: NDArray[Any]) -> bytes:
     rows = spec.chunk_rows(chunk)
     array[rows.start : rows.stop] = values
     return objects[spec.chunk_key(chunk)].to_bytes()
+
+
+def _encode_shard(spec: ArraySpec, values: NDArray[Any], run: Run) -> bytes:
+    """Return a shard's file: its views in Morton order as zarr lays them, then the index."""
+    settings = spec.blosc or {}
+
+    def encode_view(view: NDArray[Any]) -> bytes:
+        data: bytes = blosc.compress(
+            view,
+            settings["cname"].encode(),
+            settings["clevel"],
+            SHUFFLES.index(settings["shuffle"]),
+            settings["blocksize"],
+            settings["typesize"],
+        )
+        return data + google_crc32c.value(data).to_bytes(CHECKSUM_BYTES, "little")
+
+    rows, num_views = values.shape[:2]
+    places = [(r, v) for r, v in _morton_order(spec.rows_per_chunk, num_views) if r < rows]
+    index = np.full((spec.rows_per_chunk, num_views, 2), ABSENT, "<u8")
+    parts, offset = [], 0
+    for place, part in zip(places, run(encode_view, [values[p] for p in places]), strict=True):
+        index[place] = offset, len(part)
+        parts.append(part)
+        offset += len(part)
+    entries = index.tobytes()
+    checksum = google_crc32c.value(entries).to_bytes(CHECKSUM_BYTES, "little")
+    return b"".join([*parts, entries, checksum])
+
+
+@lru_cache(maxsize=16)
+def _morton_order(rows: int, views: int) -> tuple[tuple[int, int], ...]:
+    """Return every (row, view) in the order of their interleaved bits, the row's bit first.
+
+    An axis whose bits are used up leaves the higher places to the other one, as in Neuroglancer's
+    compressed Morton code, which zarr follows.
+    """
+    bits = [(n - 1).bit_length() for n in (rows, views)]
+
+    def code(place: tuple[int, int]) -> int:
+        value = position = 0
+        for bit in range(max(bits)):
+            for axis in (0, 1):
+                if bit < bits[axis]:
+                    value |= (place[axis] >> bit & 1) << position
+                    position += 1
+        return value
+
+    return tuple(sorted(((r, v) for r in range(rows) for v in range(views)), key=code))
 
 
 def plain_chunk_bytes(spec: ArraySpec) -> int:
@@ -74,8 +139,8 @@ def check_crc32c(data: bytes, where: str) -> int:
         CorruptError: they differ, or there are no four bytes.
     """
     stored = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    computed = google_crc32c.value(data[:-CHECKSUM_BYTES])
-    if len(data) < CHECKSUM_BYTES or computed != stored:
+    if len(data) < CHECKSUM_BYTES or google_crc32c.value(data) != _CRC32C_OF_CHECKED:
+        computed = google_crc32c.value(data[:-CHECKSUM_BYTES])
         raise CorruptError(f"{where} must have crc32c {stored:08x}, got {computed:08x}{RESTORE}")
     return stored
 
@@ -133,21 +198,22 @@ def decode_view(data: bytes, crc32c: int, out: NDArray[Any]) -> None:
     Raises:
         CorruptError: altered, of another row, or of another size; ``out`` may be half written.
     """
-    stored = check_crc32c(data, "the chunk")
+    length = len(data) - CHECKSUM_BYTES
+    if google_crc32c.value(data) != _CRC32C_OF_CHECKED or length < 0:
+        check_crc32c(data, "the chunk")
+    stored: int = _CHECKSUM.unpack_from(data, length)[0]
     if stored != crc32c:
         raise CorruptError(
             f"the chunk must be the one with crc32c {crc32c:08x}, got {stored:08x}, "
             f"which is another row's{RESTORE}"
         )
-    payload = data[:-CHECKSUM_BYTES]
-    raw = int.from_bytes(payload[4:8], "little")
-    packed = int.from_bytes(payload[12:16], "little")
-    if len(payload) < BLOSC_OVERHEAD or raw != out.nbytes or packed != len(payload):
+    header = _BLOSC_SIZES.unpack_from(data) if length >= BLOSC_OVERHEAD else (0, 0)
+    if header != (out.nbytes, length):
         raise CorruptError(
-            f"the chunk must hold {out.nbytes} bytes in {len(payload)}, its Blosc header says "
-            f"{raw} in {packed}{RESTORE}"
+            f"the chunk must hold {out.nbytes} bytes in {length}, its Blosc header says "
+            f"{header[0]} in {header[1]}{RESTORE}"
         )
     try:
-        blosc.decompress(payload, out)
+        blosc.decompress(data, out)  # which ends where the header says, before the checksum
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"the chunk cannot be decoded: {error}{RESTORE}") from error

@@ -5,6 +5,7 @@ StoreError             also raised itself: a store cannot be written where, or a
 ├── IdentityError      the store was made from something else than what is asked for now
 ├── IncompleteError    something was not written yet, or could not be
 ├── LeaseError         another run writes the store
+├── StorageError       the disk does not take what is written: full, read-only, gone
 └── CorruptError       bytes are missing, torn or altered; names the shard and the row
 
 A message says what was wrong, what was expected, what was found and what to do, on one line.
@@ -29,6 +30,10 @@ class IncompleteError(StoreError):
 
 class LeaseError(StoreError):
     """Another run writes the store, or has taken it over."""
+
+
+class StorageError(StoreError):
+    """The disk does not take what is written."""
 
 
 class CorruptError(StoreError):

@@ -1,7 +1,8 @@
 """Heatmaps as stored: heat = stored * scale, one float32 scale per map.
 
 ``uint8``: scale = peak / 255, as a fixed 1/255 would clip peaks above 1, and fewer than 8 bits move
-the decoded keypoint. |heat - max(given, 0)| <= max(scale / 2, threshold), up to float32 rounding.
+the decoded keypoint; the rule is that of ``heatmap_levels``. |heat - max(given, 0)| <= max(scale,
+threshold), up to float32 rounding.
 ``float16``: scale 1, |heat - given| <= float16's rounding, negative heat included.
 """
 
@@ -13,25 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = 255
+from store_schemas.heatmap_levels import levels_of_heat
+from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
+
 MEASURED_ROWS = 16
 """The codec's error is measured over the people whose row's sha256 is divisible by it."""
-_SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 
 
 def encode_heatmaps(
-    heatmaps: NDArray[np.float32], threshold: float, dtype: str = "uint8"
+    heatmaps: NDArray[np.float32],
+    threshold: float,
+    profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE],
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Quantise heatmaps.
 
     Args:
         heatmaps: (..., K, Hh, Wh), any range; ``uint8`` clamps negative heat to 0.
-        threshold: Heat below it is stored as 0; at least 0. ``float16`` keeps it.
+        threshold: Largest error far from a map's peak, in heat; at least 0. ``float16`` has none.
 
     Returns:
         stored: (..., K, Hh, Wh) uint8, the peak of a map with heat being 255, or float16.
-        scale: (..., K), heat per stored 1; 0 for a map of ``uint8`` without heat at or above the
-            threshold, 1 for every map of ``float16``.
+        scale: (..., K), heat per stored 1; 0 for a map of ``uint8`` without heat above 0, 1 for
+            every map of ``float16``.
 
     Raises:
         ValueError: a heat is not finite, or no finite float16; the threshold is negative or not
@@ -45,15 +49,9 @@ def encode_heatmaps(
         raise ValueError(f"threshold must be finite and at least 0, got {threshold}")
     if not np.isfinite(heatmaps).all():
         raise ValueError("heatmaps must be finite; give such a view the status OUTPUT_NOT_FINITE")
-    if dtype == "float16":
+    if profile.dtype == "float16":
         return _encode_float16(heatmaps)
-    heat = np.maximum(heatmaps, np.float32(0))
-    heat[heat < threshold] = 0
-    scale = _scale(heat.max(axis=(-2, -1)))
-    divisor = np.where(scale > 0, scale, np.float32(1))[..., None, None]
-    np.divide(heat, divisor, out=heat)
-    np.rint(heat, out=heat)
-    return heat.astype(np.uint8), scale
+    return levels_of_heat(heatmaps, threshold, profile.exact_radius)
 
 
 def decode_heatmaps(stored: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,9 +77,11 @@ def error_bound(
         scale: (..., K), heat per stored 1.
     """
     if stored.dtype == np.float16:
-        half_step = np.spacing(np.abs(stored)).astype(np.float32) / 2
+        # half a unit of the 11 significant bits, or of the subnormal ones
+        magnitude = np.abs(stored.astype(np.float32)) * np.float32(2.0**-11)
+        half_step = np.maximum(magnitude, np.float32(2.0**-25))
         return np.asarray(half_step * scale[..., None, None])
-    return np.maximum(scale / 2, np.float32(threshold))[..., None, None]
+    return np.maximum(scale, np.float32(threshold))[..., None, None]
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,3 @@ def _encode_float16(
     if largest > np.finfo(np.float16).max:
         raise ValueError(f"heat must be at most 65504 to be stored as float16, got {largest}")
     return heatmaps.astype(np.float16), np.ones(heatmaps.shape[:-2], np.float32)
-
-
-def _scale(peak: NDArray[np.float32]) -> NDArray[np.float32]:
-    scale = np.asarray(peak / np.float32(LEVELS))
-    # Subnormal scales are coarse: rounded down, the peak would need more than 255 levels.
-    too_small = (scale < _SMALLEST_NORMAL) & (scale.astype(np.float64) * LEVELS < peak)
-    scale = np.where(too_small, np.nextafter(scale, np.float32(np.inf)), scale)
-    # Next to float32's largest value, 255 levels of a scale rounded up would be infinite.
-    too_large = scale.astype(np.float64) * LEVELS > np.finfo(np.float32).max
-    return np.where(too_large, np.nextafter(scale, np.float32(0)), scale)

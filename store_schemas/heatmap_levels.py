@@ -2,14 +2,16 @@
 
 Most bytes of a map are its floor, which no decoding looks at. DARK reads the 15 x 15 cells around
 the highest one (its 5 x 5 cells, blurred with a kernel of 11), hence ``DARK_RADIUS``: within it a
-decoded keypoint does not depend on the threshold at all.
+decoded keypoint does not depend on the threshold at all. A plain threshold that is as small moves
+points by whole cells (docs/codec.md).
 
 1. scale = peak / 255. The highest cell (the first of equal ones) alone has level 255, so the
    stored map peaks where the given one does; cells that round to 255 beside it get 254.
 2. At most ``exact_radius`` cells from it, across, down or both, a level is heat / scale, rounded.
 3. Elsewhere it is the nearest multiple of step = floor(2 * threshold / scale), at least 1.
 
-Bound per value: |level * scale - max(heat, 0)| <= max(scale, threshold), up to float32 rounding.
+Bound per value: |level * scale - max(heat, 0)| <= max(scale, threshold), up to float32 rounding
+(a subnormal scale, of heat below 1e-35, is as coarse as itself).
 """
 
 import numpy as np
@@ -22,7 +24,7 @@ _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
 
 
 def levels_of_heat(
-    heatmaps: NDArray[np.float32], threshold: float, exact_radius: int = DARK_RADIUS
+    heatmaps: NDArray[np.float32], threshold: float, exact_radius: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Quantise heatmaps.
 

@@ -50,11 +50,15 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 def array_sha256(values: NDArray[Any]) -> str:
     """Return the sha256 of an array's type, shape and little-endian C-order bytes."""
     dtype = values.dtype.newbyteorder("<")
-    header = {"dtype": values.dtype.name, "shape": list(values.shape)}
-    digest = hashlib.sha256(canonical_json(header))
+    digest = begin_array_sha256(values.dtype.name, values.shape)
     if values.size:
         digest.update(np.ascontiguousarray(values, dtype=dtype).data.cast("B"))
     return digest.hexdigest()
+
+
+def begin_array_sha256(dtype: str, shape: tuple[int, ...]) -> "hashlib._Hash":
+    """Return the start of an array's ``array_sha256``, to be fed its little-endian bytes."""
+    return hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Metadata of a store that nobody vouches for: parsed in bounds, compared with what is implied."""
 
 import json
+import math
 from typing import Any
 
 from store_schemas.errors import SchemaError
@@ -20,7 +21,10 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
         raise SchemaError(f"{name} must have at most {MAX_METADATA_BYTES} bytes, got {len(data)}")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"{name} must be JSON, got: {error}") from error
@@ -36,23 +40,28 @@ def check_metadata(found: dict[str, Any], expected: dict[str, Any], name: str) -
     Raises:
         SchemaError: names the first field that differs, expected and got.
     """
+    if canonical_json(found) == canonical_json(expected):
+        return
     want, got = flatten(expected), flatten(found)
     for field in sorted(want.keys() | got.keys()):
         if field not in want:
-            raise SchemaError(f"{name}: field '{field}' is not part of the schema")
+            raise SchemaError(f"{name}: field {field!r} is not part of the schema")
         if field not in got:
             raise SchemaError(f"{name}: field '{field}' is missing")
         if canonical_json(want[field]) != canonical_json(got[field]):
             raise SchemaError(
                 f"{name}: field '{field}' must be {_short(want[field])}, got {_short(got[field])}"
             )
+    raise SchemaError(f"{name}: the fields must nest as in the schema; a name holds a dot")
 
 
 def take_int(mapping: dict[str, Any], field: str, name: str) -> int:
     """Return a whole number in [0, 2^40] of a parsed object, or raise SchemaError."""
     value = mapping.get(field)
     if type(value) is not int or not 0 <= value <= 1 << 40:
-        raise SchemaError(f"{name}: '{field}' must be a whole number, got {_short(value)}")
+        raise SchemaError(
+            f"{name}: '{field}' must be a whole number of at most 2^40, got {_short(value)}"
+        )
     return value
 
 
@@ -85,6 +94,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits:.20} is no finite number")
+    return number
 
 
 def _check_depth(value: dict[str, Any], name: str) -> None:

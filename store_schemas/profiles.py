@@ -23,7 +23,9 @@ class HeatmapProfile:
     dtype: str
     """uint8: levels of a scale per map; float16: heat itself, negative heat included, scale 1."""
     relative_threshold: float
-    """Heat below this part of the teacher's typical peak is stored as 0; 0 for float16."""
+    """Largest error far from a map's peak, in parts of the teacher's typical peak; float16: 0."""
+    exact_radius: int
+    """Cells around a map's peak that the threshold leaves alone; float16: 0, as it has none."""
     compressor: str
     level: int
     shuffle: str = "noshuffle"
@@ -52,17 +54,22 @@ class HeatmapProfile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as an identity keeps them; the threshold in heat lies beside them."""
-        return {"profile": self.name, "dtype": self.dtype, "blosc": self.blosc()}
+        return {
+            "profile": self.name,
+            "dtype": self.dtype,
+            "exact_radius": self.exact_radius,
+            "blosc": self.blosc(),
+        }
 
 
 DEFAULT_PROFILE = "default"
 PROFILES = {
     profile.name: profile
     for profile in (
-        HeatmapProfile("default", "uint8", 0.01, "zstd", 5),
-        HeatmapProfile("small", "uint8", 0.03, "zstd", 9),
-        HeatmapProfile("fast", "uint8", 0.02, "lz4hc", 9),
-        HeatmapProfile("lossless-float16", "float16", 0.0, "zstd", 5, "shuffle"),
+        HeatmapProfile("default", "uint8", 0.015, 7, "zstd", 5),
+        HeatmapProfile("small", "uint8", 0.025, 5, "zstd", 5),
+        HeatmapProfile("fast", "uint8", 0.015, 7, "lz4hc", 5),
+        HeatmapProfile("lossless-float16", "float16", 0.0, 0, "zstd", 3, "shuffle"),
     )
 }
 
@@ -92,6 +99,7 @@ def profile_of(codec: dict[str, Any]) -> HeatmapProfile:
         name=name,
         dtype=str(dtype),
         relative_threshold=0.0,
+        exact_radius=take_int(codec, "exact_radius", where),
         compressor=str(blosc.get("cname")),
         level=level,
         shuffle=str(blosc.get("shuffle")),

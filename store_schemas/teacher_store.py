@@ -23,6 +23,8 @@ ROWS_PER_CHUNK = 65_536
 """Rows of one chunk under ``people/`` and ``views/``; fewer only where the array has fewer."""
 VIEWS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
+MAX_CHUNK_BYTES = 2**30
+"""Of an array that is not sharded; read whole, so that nobody is made to reserve more."""
 HEATMAP_FILL: dict[str, int | str] = {"uint8": 255, "float16": "NaN"}
 """By data type. A filled map has no valid scale, so a hole never looks like a map without heat."""
 
@@ -142,8 +144,18 @@ def check_teacher_name(name: str) -> str:
 
 
 def array_specs(dimensions: StoreDimensions, teacher: str) -> dict[str, ArraySpec]:
-    """Return every array of a store by its path, the manifest's included."""
+    """Return every array of a store by its path, the manifest's included.
+
+    Raises:
+        SchemaError: chunks would be larger than anyone would read.
+    """
     specs = [*_people(dimensions), *_views(dimensions), *_teacher(dimensions, teacher)]
+    for spec in specs:
+        num_bytes = spec.rows_per_chunk * spec.bytes_per_row
+        if not spec.is_sharded and num_bytes > MAX_CHUNK_BYTES:
+            raise SchemaError(
+                f"a chunk of {spec.path} must have at most {MAX_CHUNK_BYTES} bytes, got {num_bytes}"
+            )
     return {spec.path: spec for spec in specs}
 
 

@@ -1,6 +1,7 @@
 """The command line: what it offers, what it costs to ask, and how it says no."""
 
 import errno
+import re
 import signal
 import subprocess
 import sys
@@ -28,16 +29,21 @@ TRAINING = {
 }
 COMMANDS: dict[str, set[str]] = {
     "cache-teacher": {
+        *("--profile", "--take-over", "--accept-mended-images"),
         *("--annotations", "--images", "--teacher", "--store", "--views", "--seed", "--flip-test"),
-        *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher"),
+        *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
+        *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
-        *("--no-distillation", "--annotations", "--init-weights", *TRAINING, *CONFIG),
+        "--cache",
+        *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
+        *(*TRAINING, *CONFIG),
     },
     "evaluate": {
         *("--run-folder", "--weights", "--teacher", "--store", "--predictions", "--annotations"),
+        "--cache",
         *("--images", "--detections", "--output", "--min-ap", "--no-flip-test"),
         *("--unclipped-boxes", "--keypoint-threshold", "--area-fraction", *TEACHER, *CONFIG),
     },
@@ -46,21 +52,47 @@ COMMANDS: dict[str, set[str]] = {
         *(*TEACHER, *CONFIG),
     },
     "show": {"STORE", "--output", "--images", "--people", "--views", "--seed"},
+    "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
+    "benchmark": set(),
     "demo": {"--output", "--thorough", "--seed"},
 }
+BENCHMARKS: dict[str, set[str]] = {
+    "cache": {
+        *("--annotations", "--images", "--teacher", "--profile", "--people", "--views", "--seed"),
+        *("--scratch", "--output", *TEACHER, *CONFIG),
+    },
+    "codec": {
+        *("--annotations", "--images", "--teacher", "--people", "--views", "--seed", "--sweep"),
+        *("--output", *TEACHER, *CONFIG),
+    },
+    "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
+}
+MADE_FROM = {"--teacher", "--images", "--annotations"}
+STORES: dict[str, set[str]] = {
+    "info": {"STORE", "--json"},
+    "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},
+    "repair": {"STORE", *MADE_FROM, "--accept-mended-images", "--take-over"},
+    "show": COMMANDS["show"],
+    "export": {"STORE", "--output"},
+}
+GROUPS = {"benchmark": BENCHMARKS, "store": STORES}
+IN_GROUPS = [(group, name) for group, names in GROUPS.items() for name in names]
 
 PROMISED = """
 cache-teacher --annotations train.json --images DIR --teacher m.onnx --views 8 --store teacher.zarr
 cache-teacher --annotations a --images DIR --teacher m.onnx --views 8 --store t --flip-test --resume
 cache-teacher --annotations a --images DIR --teacher m.onnx --store t --plan
+cache-teacher --annotations a --images DIR --teacher m.onnx --store t --workers 4
+cache-teacher --annotations a --images D --teacher m.onnx --store t --scheduler tcp://10.0.0.1:8786
 train-student --store teacher.zarr --images DIR --preset distilpose-s --run-folder runs/a
 train-student --store t --images D --run-folder runs/a --val-annotations v --val-images D --resume
 train-student --store teacher.zarr --images DIR --run-folder runs/a --set loss.confidence=0
+train-student --store t --images DIR --run-folder runs/a --on-corrupt skip --paranoid --resume
 train-student --no-distillation --store teacher.zarr --images DIR --run-folder runs/b
 train-student --no-distillation --annotations train.json --images DIR --run-folder runs/c
 evaluate --run-folder runs/a --annotations val.json --images DIR
@@ -72,6 +104,13 @@ evaluate --predictions results.json --annotations val.json
 train-teacher --annotations train.json --images DIR --teacher tokenpose-s --run-folder runs/t
 show teacher.zarr --output people.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+store info teacher.zarr --json
+store verify teacher.zarr --teacher m.onnx --images DIR --annotations train.json --sample 200
+store repair teacher.zarr --teacher m.onnx --images DIR --accept-mended-images
+store show teacher.zarr --output people.png
+store export teacher.zarr --output results.json
+benchmark codec --annotations train.json --images DIR --teacher m.onnx --people 300 --output out/
+benchmark cache --annotations train.json --images DIR --teacher m.onnx --scratch DIR --output out/
 demo
 """
 
@@ -97,7 +136,11 @@ def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Resu
     return distil("show", "teacher.zarr", "--output", "people.png")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], *([name, "--help"] for name in COMMANDS),
+     *([*names, "--help"] for names in IN_GROUPS)],
+)  # fmt: skip
 def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys, cli\n"
@@ -113,15 +156,22 @@ def test_asking_for_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 def test_the_commands_and_options_are_those_decided_on() -> None:
     """Another option is a decision: make it here too."""
-    offered = {
+    assert offered(main) == COMMANDS
+    for name, commands in GROUPS.items():
+        group = main.commands[name]
+        assert isinstance(group, click.Group)
+        assert offered(group) == commands
+
+
+def offered(group: click.Group) -> dict[str, set[str]]:
+    return {
         name: {
             (parameter.opts[0] if isinstance(parameter, click.Option) else parameter.name.upper())
             for parameter in command.params
             if parameter.name
         }
-        for name, command in main.commands.items()
+        for name, command in group.commands.items()
     }
-    assert offered == COMMANDS
 
 
 @pytest.mark.parametrize("line", PROMISED.strip().splitlines())
@@ -130,9 +180,10 @@ def test_a_promised_command_parses(line: str) -> None:
     main.commands[name].make_context(name, arguments)
 
 
-@pytest.mark.parametrize("name", [None, *COMMANDS])
+@pytest.mark.parametrize("name", [None, *COMMANDS, *map(" ".join, IN_GROUPS)])
 def test_help_fits_80_columns_and_says_what_is_taken_and_left(name: str | None) -> None:
-    result = CliRunner().invoke(main, [name, "--help"] if name else ["--help"], terminal_width=80)
+    arguments = [*(name or "").split(), "--help"]
+    result = CliRunner().invoke(main, arguments, terminal_width=80)
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     if name:
@@ -145,6 +196,7 @@ def test_help_fits_80_columns_and_says_what_is_taken_and_left(name: str | None) 
 
 
 def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
+    from pipeline.training.sources import DataConfig
     from stages.cache_teacher import CacheTeacherConfig
     from stages.evaluate import EvaluateConfig
     from stages.show import ShowConfig
@@ -160,6 +212,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
         ("cache-teacher", "channel_order"): caching["teacher_settings"].default.channel_order,
         ("train-student", "seed"): TrainStudentConfig.model_fields["seed"].default,
         ("train-student", "workers"): TrainStudentConfig.model_fields["num_loader_workers"].default,
+        ("train-student", "on_corrupt"): DataConfig.model_fields["on_corrupt"].default,
         ("evaluate", "keypoint_threshold"): EvaluateConfig.model_fields[
             "keypoint_threshold"
         ].default,
@@ -172,6 +225,28 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
             if isinstance(parameter, click.Option) and parameter.name == option
         )
         assert f"[default: {default}" in (help_text or ""), (command, option)
+
+
+def test_the_defaults_that_the_help_of_verify_states_are_its_settings() -> None:
+    from stages.store_verify import StoreVerifyConfig
+
+    help_text = CliRunner().invoke(main, ["store", "verify", "--help"]).stdout
+    for name in ("sample", "seed"):
+        default = StoreVerifyConfig.model_fields[name].default
+        assert re.search(rf"--{name} N [^\[]*\[default: {default}\]", help_text), name
+
+
+def test_the_defaults_that_a_benchmarks_help_states_are_its_settings() -> None:
+    from stages.benchmark_cache import BenchmarkCacheConfig
+    from stages.benchmark_codec import BenchmarkCodecConfig
+
+    for name, config in (("codec", BenchmarkCodecConfig), ("cache", BenchmarkCacheConfig)):
+        help_text = CliRunner().invoke(main, ["benchmark", name, "--help"]).stdout
+        options = {"--people": "people_count", "--views": "views", "--seed": "seed"}
+        for option, setting in options.items():
+            default = config.model_fields[setting].default
+            stated = rf"{option} N [^\[]*\[default: {default}\]"
+            assert re.search(stated, help_text), (name, option)
 
 
 @pytest.mark.parametrize("error", [DistilError("no\nsuch thing"), CorruptError("no such thing")])
@@ -238,6 +313,12 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
     ("evaluate --store s", "s must hold a teacher store"),
     ("compare --annotations a --images .", "the setting arms is required"),
+    ("store info s", "s must hold a teacher store"),
+    ("store verify s", "s must hold a teacher store"),
+    ("store repair s", "s must hold a teacher store"),
+    ("store export s --output poses.json", "s must hold a teacher store"),
+    ("benchmark codec", "the setting annotations is required"),
+    ("benchmark cache", "the setting annotations is required"),
     ("show s --output people.png", "s must hold a teacher store"),
     ("show s --output people.jpg", "must be a file name that ends in .png"),
     ("train-student --images . --run-folder r", "a teacher store or annotations"),

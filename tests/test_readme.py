@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from cli import main
@@ -50,7 +51,9 @@ def is_setting_of_training(dotted_name: str) -> bool:
 
 
 def test_an_option_named_in_the_text_exists() -> None:
-    known = {name for command in main.commands.values() for p in command.params for name in p.opts}
+    groups = [g.commands for g in main.commands.values() if isinstance(g, click.Group)]
+    found = [c for commands in (main.commands, *groups) for c in commands.values()]
+    known = {name for command in found for p in command.params for name in p.opts}
     text = README.replace("uv sync --extra onnx", "")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - {"--help"}
     assert named <= known

@@ -2,17 +2,20 @@
 
 An image is decoded whole or not at all: half a photograph, filled up with grey, would be cached and
 trained on without a word. EXIF rotation is ignored, as annotations are drawn on the stored pixels.
+A file is read once, so that a digest is always that of the bytes that were decoded.
 """
 
 import hashlib
+import io
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError, PeopleError
 
@@ -30,18 +33,75 @@ _MOST_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 0.2
 _Result = TypeVar("_Result")
 
 
+class FileStamp(NamedTuple):
+    """By what a file is known again without reading it."""
+
+    inode: int
+    num_bytes: int
+    mtime_ns: int
+
+
+class ImageBytes(NamedTuple):
+    """A file's bytes, read at once."""
+
+    content: bytes
+    stamp: FileStamp | None
+    """None: the file changed while it was read."""
+
+    @property
+    def sha256(self) -> bytes:
+        """The digest of these very bytes, 32 of them."""
+        return hashlib.sha256(self.content).digest()
+
+
 def decode_image(path: Path) -> NDArray[np.uint8]:
     """Decode an image file whole, or raise ``ImageError``.
 
     Returns:
         (H, W, 3) uint8, RGB; greyscale, palette, CMYK and transparent images are converted.
     """
-    return _read(path, _pixels)
+    return decode_image_bytes(read_image_bytes(path).content, path)
+
+
+def decode_image_with_sha256(path: Path) -> tuple[NDArray[np.uint8], bytes]:
+    """Decode an image file whole and digest the very bytes that were decoded.
+
+    Returns:
+        pixels: (H, W, 3) uint8, RGB.
+        sha256: 32 bytes.
+
+    Raises:
+        ImageError: it cannot be read or decoded; whoever wants the digest of such a file too takes
+            ``read_image_bytes``.
+    """
+    file = read_image_bytes(path)
+    return decode_image_bytes(file.content, path), file.sha256
+
+
+def read_image_bytes(path: Path) -> ImageBytes:
+    """Read an image file's bytes, undecoded, or raise ``ImageError``."""
+    try:
+        with path.open("rb") as file:
+            before = _stamp(file)
+            content = file.read()
+            after = _stamp(file)
+    except (OSError, ValueError) as cause:
+        raise ImageError(_unreadable(path, cause)) from cause
+    return ImageBytes(content, before if before == after else None)
+
+
+def decode_image_bytes(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file whole, or raise ``ImageError``.
+
+    path: the file that they were read from, for the message.
+    Returns (H, W, 3) uint8, RGB, as ``decode_image`` does.
+    """
+    return _read(path, io.BytesIO(content), _pixels)
 
 
 def image_size_hw(path: Path) -> tuple[int, int]:
     """Read an image's size from its header, EXIF rotation ignored, or raise ``ImageError``."""
-    return _read(path, _size_hw)
+    return _read(path, path, _size_hw)
 
 
 def sha256_file(path: Path) -> str:
@@ -79,9 +139,14 @@ def check_image_name(name: str) -> None:
     )
 
 
-def _read(path: Path, read: Callable[[Image.Image], _Result]) -> _Result:
+def _stamp(file: BinaryIO) -> FileStamp:
+    stat = os.fstat(file.fileno())
+    return FileStamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _read(path: Path, source: Path | io.BytesIO, read: Callable[[Image.Image], _Result]) -> _Result:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(source, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > _MOST_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are more than {_MOST_PIXELS}")
@@ -106,7 +171,9 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _unreadable(path: Path, cause: Exception) -> str:
-    if isinstance(cause, OSError) and cause.strerror:
+    if isinstance(cause, UnidentifiedImageError):  # its own message names a buffer's address
+        reason = f"cannot identify it as one of {', '.join(_FORMATS)}"
+    elif isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror
     else:
         reason = " ".join(str(cause).split()) or type(cause).__name__

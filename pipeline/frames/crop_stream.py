@@ -1,8 +1,9 @@
 """Decode each image once and cut all its views, a few images ahead of whoever consumes them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,11 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.image_files import decode_image, resolve_image
+from pipeline.coco.image_files import (
+    decode_image,
+    decode_image_bytes,
+    read_image_bytes,
+    resolve_image,
+)
 from pipeline.coco.people import People
 from pipeline.errors import ImageError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
+
+Measure = Callable[[str], AbstractContextManager[None]]
+"""Measures what is done within its context, under the name of an activity."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,8 @@ class ImageRequest:
     path: Path
     rows: NDArray[np.int64]  # (J,), what the consumer calls these views
     image_to_crop: NDArray[np.float64]  # (J, ..., 2, 3)
+    sha256: bytes | None = None
+    """Of the file that was planned with; None: any file will do."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,14 @@ def requests_by_image(
     image_index: NDArray[np.int64],
     image_to_crop: NDArray[np.float64],
     rows: NDArray[np.int64] | None = None,
+    image_sha256: NDArray[np.uint8] | None = None,
 ) -> list[ImageRequest]:
     """Group views by image, in the order of the images.
 
     image_index: (P,), the image of each row.
     image_to_crop: (P, ..., 2, 3), the views of each row.
     rows: (P,), names of the rows; by default 0 .. P-1.
+    image_sha256: (M, 32) uint8, digest that the file of each image must have; None: not compared.
     """
     names = np.arange(len(image_index)) if rows is None else rows
     order = np.argsort(image_index, kind="stable")
@@ -56,35 +69,59 @@ def requests_by_image(
             resolve_image(image_folder, people.image_name[image]),
             names[group],
             image_to_crop[group],
+            None if image_sha256 is None else image_sha256[image].tobytes(),
         )
         for image, group in zip(images.tolist(), np.split(order, starts)[1:], strict=True)
     ]
 
 
 def stream_crops(
-    requests: Sequence[ImageRequest],
+    requests: Iterable[ImageRequest],
     crop_size_hw: SizeHW,
     decode: Callable[[Path], NDArray[np.uint8]] = decode_image,
     num_threads: int = 2,
+    measure: Measure = lambda _: nullcontext(),
 ) -> Iterator[ImageCrops]:
     """Yield the crops of each request, in order, decoding at most a few images ahead.
 
-    decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError.
+    requests: taken a few ahead too, by the thread that consumes the crops.
+    decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError; not asked where the
+        request has a digest.
+    measure: of the activities ``decode`` and ``warp``.
     """
 
     def cut(request: ImageRequest) -> ImageCrops:
         try:
-            image = decode(request.path)
+            with measure("decode"):
+                image = (
+                    decode(request.path)
+                    if request.sha256 is None
+                    else _decode_planned(request.path, request.sha256)
+                )
         except ImageError as error:
             return ImageCrops(request, None, error)
         leading = request.image_to_crop.shape[:-2]
         crops = np.empty((*leading, *crop_size_hw, 3), np.uint8)
-        for view in np.ndindex(leading):
-            crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
+        with measure("warp"):
+            for view in np.ndindex(leading):
+                crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
         return ImageCrops(request, crops)
 
     with ThreadPoolExecutor(num_threads, "decode") as pool:
         yield from _ahead(pool, cut, requests, lookahead=4 * num_threads)
+
+
+def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
+    """Decode an image whose file has a known digest: of the very bytes that are decoded."""
+    file = read_image_bytes(path)
+    found = file.sha256
+    if found != planned:
+        raise ImageError(
+            f"image {str(path)!r} has changed since the plan: expected sha256 "
+            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or take this "
+            f"one with --resume --accept-mended-images"
+        )
+    return decode_image_bytes(file.content, path)
 
 
 def _ahead(

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from pipeline.frames.geometry import Affine, SizeHW
 
+cv2.setNumThreads(1)  # callers warp in threads or processes of their own
+
 
 def warp_crop(
     image: NDArray[np.uint8], image_to_crop: Affine, crop_size_hw: SizeHW

@@ -128,12 +128,14 @@ def _patches(
     maps: NDArray[np.float32], row: NDArray[np.intp], column: NDArray[np.intp], radius: int
 ) -> NDArray[np.float32]:
     """Return the (n, 2 radius + 1, 2 radius + 1) cells around each peak; zero outside the map."""
-    padded = np.pad(maps, ((0, 0), (radius, radius), (radius, radius)))
-    window = np.arange(2 * radius + 1)
-    return np.asarray(
-        padded[
-            np.arange(len(maps))[:, None, None],
-            (row[:, None] + window)[:, :, None],
-            (column[:, None] + window)[:, None, :],
-        ]
-    )
+    rows, columns = maps.shape[1:]
+    window = np.arange(-radius, radius + 1)
+    down, across = row[:, None] + window, column[:, None] + window
+    cells = maps[
+        np.arange(len(maps))[:, None, None],
+        np.clip(down, 0, rows - 1)[:, :, None],
+        np.clip(across, 0, columns - 1)[:, None, :],
+    ]
+    inside = ((down >= 0) & (down < rows))[:, :, None]
+    inside = inside & ((across >= 0) & (across < columns))[:, None, :]
+    return np.where(inside, cells, np.float32(0))

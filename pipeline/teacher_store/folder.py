@@ -1,25 +1,43 @@
 """Where a store lies: the one door through which its bytes pass, by their name below the root.
 
-Names use forward slashes. Everything that makes publishing durable lives in ``file_layer``.
+Names use forward slashes. Everything that makes publishing durable lives in ``file_layer``; what
+lies in object stores passes through ``object_folder``.
 """
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import BeforeValidator
 
 from pipeline import file_layer
+from pipeline.teacher_store.object_folder import ObjectFolder, is_object_location
 from store_schemas.errors import CorruptError, StoreError
+
+StoreLocation = Annotated[
+    str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
+]
+"""Where a store is, in a setting: a path, or a URL, which a ``Path`` would lose slashes of."""
 
 
 class StoreFolder(Protocol):
     """A folder of whole objects; picklable, and the same one in every process."""
+
+    is_remote: bool
+    """Whether every object costs a request over the network; a forked process cannot read then."""
+    max_open_files: int
+    """Descriptors that whoever reads may keep open."""
 
     def __str__(self) -> str:
         """Return where it is, for messages."""
         ...
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write an object whole and durably; replaces an older one."""
+        """Write an object whole and durably; replaces an older one.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return an object's bytes.
@@ -46,15 +64,25 @@ class StoreFolder(Protocol):
         """Return every object below the root, sorted; litter of killed writers is left out."""
         ...
 
+    def num_bytes(self) -> int:
+        """Return the length of all objects together."""
+        ...
+
     def remove(self, *names: str) -> None:
         """Delete objects durably; one that is not there is no error."""
 
     def sweep(self) -> None:
-        """Delete what killed writers left; only while no other process writes there."""
+        """Delete what killed writers left unfinished, and make durable what they finished.
+
+        Only while no other process writes there.
+        """
 
 
 class LocalFolder:
     """A folder of this machine's file systems."""
+
+    is_remote = False
+    max_open_files = 256
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,7 +92,9 @@ class LocalFolder:
         return str(self.root)
 
     def publish(self, name: str, data: bytes) -> None:
-        file_layer.publish(self._path(name), data)
+        path = self._path(name)
+        with file_layer.explained(path, len(data)):
+            file_layer.publish(path, data)
 
     def read(self, name: str, max_bytes: int) -> bytes:
         return file_layer.read_file(self._path(name), max_bytes)
@@ -84,11 +114,18 @@ class LocalFolder:
         found = [p for p in file_layer.walk_files(self.root) if not file_layer.is_temporary(p)]
         return sorted(path.relative_to(self.root).as_posix() for path in found)
 
+    def num_bytes(self) -> int:
+        return sum(self.size(name) or 0 for name in self.names())
+
     def remove(self, *names: str) -> None:
-        file_layer.remove(*(self._path(name) for name in names))
+        paths = [self._path(name) for name in names]
+        with file_layer.explained(self.root):
+            file_layer.remove(*paths)
 
     def sweep(self) -> None:
-        file_layer.sweep_temporaries(self.root)
+        with file_layer.explained(self.root):
+            file_layer.sweep_temporaries(self.root)
+            file_layer.make_durable(self.root)
 
     def _path(self, name: str) -> Path:
         """Return a path none of whose folders below the root is a link out of the store."""
@@ -106,16 +143,23 @@ class LocalFolder:
 
 
 def open_folder(location: str | Path | StoreFolder) -> StoreFolder:
-    """Return the folder at a path.
+    """Return the folder at a path, or at the ``s3://``, ``gs://`` or ``az://`` URL of a prefix.
 
     Raises:
-        StoreError: a chained or unknown kind of URL.
+        StoreError: a chained or unknown kind of URL, or object stores cannot be opened here.
     """
     if not isinstance(location, str | Path):
         return location
+    if is_object_location(location) and "::" not in str(location):
+        return ObjectFolder(str(location))
     if "::" in str(location) or "://" in str(location):
         raise StoreError(
-            f"{location} must be the path of a folder; chained URLs and URLs of other kinds are "
-            "not opened"
+            f"{location} must be the path of a folder or s3://BUCKET/NAME; chained URLs and URLs "
+            "of other kinds are not opened"
         )
     return LocalFolder(Path(location))
+
+
+def absolute_location(location: str) -> str:
+    """Return where a store is, as every process of this machine would name it."""
+    return location if is_object_location(location) else str(Path(location).absolute())

@@ -1,77 +1,87 @@
 """One writer at a time: ``writer.json`` names the run that may publish, and dies with it.
 
-The file is created exclusively and stays locked (``flock``) as long as its process lives, so a
-killed writer of this machine is recognised at once. A writer of another machine, whose lock may
-not reach here, counts as dead when its heartbeat is older than ten minutes. Whoever publishes asks
+The file stays locked (``flock``) as long as its process lives, so a killed writer of this machine
+is recognised at once. A writer of another machine, whose lock may not reach here, counts as dead
+when its heartbeat is ten minutes old by the file system's own clock. Whoever publishes asks
 ``require_lease`` first: a run that lost its lease stops there.
 """
 
-import fcntl
-import json
 import os
 import socket
 import threading
 import time
 import uuid
+import weakref
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pipeline import file_layer
 from pipeline.teacher_store.folder import LocalFolder, StoreFolder
+from pipeline.teacher_store.lease_file import (
+    LEASE_BYTES,
+    LEASE_NAME,
+    LeaseHolder,
+    take_lease_file,
+)
+from pipeline.teacher_store.object_folder import ObjectFolder
 from store_schemas.errors import LeaseError, StoreError
 from store_schemas.metadata import parse_json
 
-LEASE_NAME = "writer.json"
-STALE_SECONDS = 600
+__all__ = [
+    "LEASE_NAME",
+    "LeaseHolder",
+    "WriterLease",
+    "acquire_lease",
+    "read_holder",
+    "require_lease",
+]
+
 HEARTBEAT_SECONDS = 30
-_BYTES = 512
-"""The file never changes its length, so a heartbeat cannot tear it."""
-
-
-@dataclass(frozen=True)
-class LeaseHolder:
-    """Who may write."""
-
-    run_id: str
-    host: str
-    pid: int
-    heartbeat: int
-    """Seconds since 1970, when the holder last said that it lives."""
-
-    def to_json(self) -> bytes:
-        """Return the file, padded with spaces."""
-        text = json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
-        return text.encode("ascii").ljust(_BYTES)
-
-    def __str__(self) -> str:
-        age = max(0, round(time.time()) - self.heartbeat)
-        return f"run {self.run_id[:8]}, process {self.pid} on {self.host}, alive {age} s ago"
+_ATTEMPTS = 100
 
 
 class WriterLease:
-    """The right to write one store; a context manager that gives it back."""
+    """The right to write one store; a context manager that gives it back.
 
-    def __init__(self, folder: LocalFolder, holder: LeaseHolder, file: int) -> None:
+    It belongs to the process that acquired it: a forked child neither holds the lock nor gives the
+    lease back.
+    """
+
+    def __init__(
+        self, folder: LocalFolder, holder: LeaseHolder, file: int, made: list[Path]
+    ) -> None:
         """Use ``acquire_lease``."""
         self.run_id = holder.run_id
         self._folder = folder
         self._holder = holder
-        self._file = file
+        self._file: int | None = file
+        self._made = made
         self._is_over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
+        _held.add(self)
         self._heart.start()
 
     def release(self) -> None:
-        """Give the lease back; a folder that is still empty disappears."""
+        """Give the lease back; folders that were made for it and are still empty disappear."""
+        if self._file is None:
+            return
         self._is_over.set()
         self._heart.join()
-        if read_holder(self._folder) == self._holder.run_id:
-            self._folder.remove(LEASE_NAME)
-        os.close(self._file)
-        with suppress(OSError):
-            os.rmdir(self._folder.root)
+        # What ends a run must not be hidden by a disk that is full or gone.
+        with suppress(OSError, StoreError):
+            if read_holder(self._folder) == self.run_id:
+                self._folder.remove(LEASE_NAME)
+        self.forget()
+        _remove_empty(self._made)
+
+    def forget(self) -> None:
+        """Close the file, and with it the lock, leaving it to others to see that."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
     def __enter__(self) -> Self:
         return self
@@ -86,8 +96,24 @@ class WriterLease:
 
     def _beat(self) -> None:
         while not self._is_over.wait(HEARTBEAT_SECONDS):
-            # of the open file: whoever took over has put another one in its place
-            os.pwrite(self._file, _alive(self._holder).to_json(), 0)
+            # One that fails is made up for by the next, or others may replace this run in time.
+            with suppress(OSError):
+                # Of the open file: whoever took over has put another one in its place.
+                if self._file is not None:
+                    alive = replace(self._holder, heartbeat=round(time.time()))
+                    os.pwrite(self._file, alive.to_json(), 0)
+
+
+_held: weakref.WeakSet[WriterLease] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    # A forked worker that outlives its killed parent must not keep the store locked.
+    for lease in list(_held):
+        lease.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def acquire_lease(folder: StoreFolder, *, take_over: bool = False) -> WriterLease:
@@ -98,26 +124,53 @@ def acquire_lease(folder: StoreFolder, *, take_over: bool = False) -> WriterLeas
 
     Raises:
         LeaseError: another run holds the lease; names it and says what to do.
-        StoreError: the path is a file.
+        StoreError: the path is a file, or what is called ``writer.json`` there is no file.
+        StorageError: the disk takes no file.
+        ObjectStoreError: the object store does not answer, or refuses.
     """
+    if isinstance(folder, ObjectFolder):
+        from pipeline.teacher_store.object_lease import acquire_object_lease  # which needs this one
+
+        return acquire_object_lease(folder, take_over=take_over)
     if not isinstance(folder, LocalFolder):
         raise StoreError(f"{folder} cannot be locked")
-    try:
-        file_layer.make_folder(folder.root)
-    except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"{folder} must be a folder, but is a file; choose another path") from None
-    holder = LeaseHolder(uuid.uuid4().hex, socket.gethostname(), os.getpid(), round(time.time()))
-    file = _lock(folder, take_over)
-    os.pwrite(file, holder.to_json(), 0)
-    os.ftruncate(file, _BYTES)
-    os.fsync(file)
-    return WriterLease(folder, holder, file)
+    made: list[Path] = []
+    with file_layer.explained(folder.root / LEASE_NAME, LEASE_BYTES):
+        try:
+            return _keep_trying(folder, made, take_over)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreError(
+                f"{folder} must be a folder, but is a file; choose another path"
+            ) from None
+        except BaseException:
+            _remove_empty(made)
+            raise
+
+
+def _keep_trying(folder: LocalFolder, made: list[Path], take_over: bool) -> WriterLease:
+    """Acquire the lease, however often it changes hands meanwhile.
+
+    made: Takes the folders that were made.
+    """
+    run_id, host = uuid.uuid4().hex, socket.gethostname()
+    for attempt in range(_ATTEMPTS):
+        try:
+            made += file_layer.make_folder(folder.root)
+            holder = LeaseHolder(run_id, host, os.getpid(), round(time.time()))
+            file = take_lease_file(folder.root, holder, take_over)
+        except FileNotFoundError:  # whoever gave its lease back took the folder along
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            if file is not None:
+                return WriterLease(folder, holder, file, made)
+    raise LeaseError(f"{folder} changes hands all the time; run again when that is over")
 
 
 def read_holder(folder: StoreFolder) -> str | None:
     """Return the run id of the writer that holds a store; None where there is none."""
     try:
-        found = parse_json(folder.read(LEASE_NAME, _BYTES), LEASE_NAME)
+        found = parse_json(folder.read(LEASE_NAME, LEASE_BYTES), LEASE_NAME)
     except (FileNotFoundError, StoreError):
         return None
     run_id = found.get("run_id")
@@ -139,71 +192,7 @@ def require_lease(folder: StoreFolder, run_id: str) -> None:
         )
 
 
-def _lock(folder: LocalFolder, take_over: bool) -> int:
-    """Return the lease's file, locked and nobody else's."""
-    path = folder.root / LEASE_NAME
-    while True:
-        if take_over:
-            folder.remove(LEASE_NAME)  # its holder keeps a file that nobody reads any more
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        is_new = False
-        try:
-            file = os.open(path, flags | os.O_EXCL, 0o666)
-            is_new = True
-        except FileExistsError:
-            file = os.open(path, flags, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_file(file, path):  # given back or taken over meanwhile
-                os.close(file)
-                continue
-            if not is_new:
-                _require_dead(folder, os.pread(file, _BYTES, 0), os.fstat(file).st_mtime)
-        except BlockingIOError:
-            text = os.pread(file, _BYTES, 0)
-            os.close(file)
-            raise LeaseError(_refusal(folder, _holder_of(text))) from None
-        except BaseException:
-            os.close(file)
-            raise
-        return file
-
-
-def _require_dead(folder: LocalFolder, text: bytes, changed: float) -> None:
-    """Refuse unless the former holder is dead, its lock being free as far as is seen here."""
-    holder = _holder_of(text)
-    if holder is not None and holder.host == socket.gethostname():
-        return
-    last_seen = changed if holder is None else max(changed, holder.heartbeat)
-    if text.strip() and time.time() - last_seen < STALE_SECONDS:
-        raise LeaseError(_refusal(folder, holder))
-
-
-def _refusal(folder: LocalFolder, holder: LeaseHolder | None) -> str:
-    return (
-        f"{folder} is being written by {holder or 'a writer that has not said who it is'}; wait "
-        f"for it, or replace it with --take-over"
-    )
-
-
-def _holder_of(text: bytes) -> LeaseHolder | None:
-    try:
-        found: dict[str, Any] = parse_json(text, LEASE_NAME)
-        holder = LeaseHolder(**found)
-    except (StoreError, TypeError):
-        return None
-    values = (holder.run_id, holder.host, holder.pid, holder.heartbeat)
-    return holder if [type(value) for value in values] == [str, str, int, int] else None
-
-
-def _alive(holder: LeaseHolder) -> LeaseHolder:
-    return LeaseHolder(holder.run_id, holder.host, holder.pid, round(time.time()))
-
-
-def _is_file(descriptor: int, path: os.PathLike[str]) -> bool:
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    here = os.fstat(descriptor)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+def _remove_empty(folders: list[Path]) -> None:
+    for path in reversed(folders):
+        with suppress(OSError):
+            os.rmdir(path)

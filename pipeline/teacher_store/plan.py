@@ -84,10 +84,11 @@ def check_keypoints(people: People) -> None:
     Raises:
         SchemaError: names the first such instance and keypoint.
     """
-    has_position = np.isfinite(people.keypoints[..., :2]).all(axis=-1)
-    unlabelled_is_nan = np.isnan(people.keypoints[..., :2]).all(axis=-1)
-    wrong = np.where(people.is_labelled, ~has_position, ~unlabelled_is_nan)
-    wrong |= ~np.isin(people.keypoints[..., 2], (0, 1, 2))
+    # column by column: reducing over an axis of two is ten times slower
+    x, y, visibility = (people.keypoints[..., column] for column in range(3))
+    has_position = np.isfinite(x) & np.isfinite(y)
+    wrong = np.where(people.is_labelled, ~has_position, ~(np.isnan(x) & np.isnan(y)))
+    wrong |= (visibility != 0) & (visibility != 1) & (visibility != 2)
     if wrong.any():
         row, keypoint = np.argwhere(wrong)[0].tolist()
         raise SchemaError(
@@ -106,23 +107,36 @@ def views_arrays(views: ViewPlan) -> dict[str, NDArray[Any]]:
     return {"image_to_crop": views.image_to_crop, "is_mirrored": views.is_mirrored}
 
 
-def check_mirrored(image_to_crop: NDArray[np.float64], is_mirrored: NDArray[np.bool_]) -> None:
+def check_mirrored(
+    image_to_crop: NDArray[np.float64], is_mirrored: NDArray[np.bool_], first_row: int = 0
+) -> None:
     """Refuse views whose ``is_mirrored`` is not the sign of their affine's determinant.
+
+    Args:
+        image_to_crop: (n, V, 2, 3), of the people from ``first_row`` on, as ``is_mirrored`` (n, V).
 
     Raises:
         SchemaError: names the first such instance and view.
     """
-    a = image_to_crop
-    determinant = a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
-    usable = np.isfinite(a).all(axis=(-2, -1)) & (determinant != 0)
-    wrong = ~usable | ((determinant < 0) != is_mirrored)
+    determinant = determinant_of(image_to_crop)
+    wrong = (determinant == 0) | ((determinant < 0) != is_mirrored) | ~np.isfinite(determinant)
+    is_finite = np.isfinite(image_to_crop)
+    if not is_finite.all():  # rare, and far slower by view
+        wrong |= ~is_finite.all(axis=(-2, -1))
     if wrong.any():
         row, view = np.argwhere(wrong)[0].tolist()
         raise SchemaError(
-            f"is_mirrored must be true exactly where image_to_crop mirrors, but instance {row}, "
-            f"view {view} has determinant {determinant[row, view]} and "
+            f"is_mirrored must be true exactly where image_to_crop mirrors, but instance "
+            f"{first_row + row}, view {view} has determinant {determinant[row, view]} and "
             f"is_mirrored {bool(is_mirrored[row, view])}"
         )
+
+
+def determinant_of(image_to_crop: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the determinants of affines (..., 2, 3); negative where they mirror."""
+    a = image_to_crop
+    with np.errstate(over="ignore", invalid="ignore"):  # of altered bytes: refused by the caller
+        return np.asarray(a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0])
 
 
 def people_identity(people: People) -> dict[str, Any]:

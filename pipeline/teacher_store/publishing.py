@@ -14,7 +14,7 @@ from pipeline.teacher_store.lease import LEASE_NAME
 from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.plan import group_documents
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
-from store_schemas.chunks import encode_chunk, inner_chunk_crc32c
+from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
 from store_schemas.identity import canonical_json
 from store_schemas.teacher_store import HEATMAP_FILL, Status
@@ -73,6 +73,7 @@ def encode_shard(
     heatmaps: NDArray[Any],
     outputs: NDArray[np.float32],
     status: NDArray[np.uint8],
+    run: Run = map,
 ) -> list[tuple[str, bytes]]:
     """Return name and file of each of the teacher's arrays, in the order of ``TEACHER_ARRAYS``.
 
@@ -81,6 +82,7 @@ def encode_shard(
         outputs: (n, V, K, 4) as (scale, confidence, x, y).
         status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
             that the same bytes come out whatever a failed view left there.
+        run: Encodes the views, as ``map`` does or in threads.
 
     Raises:
         SchemaError: another shape or dtype, or an output that contradicts its status.
@@ -98,14 +100,14 @@ def encode_shard(
     )
     values["outputs"] = _filled(values["outputs"], failed, np.nan)
     _check_outputs(values["outputs"], failed, rows)
-    return list(_encode_files(specs, shard, values))
+    return list(_encode_files(specs, shard, values, run))
 
 
 def _encode_files(
-    specs: Mapping[str, ArraySpec], shard: int, values: Mapping[str, NDArray[Any]]
+    specs: Mapping[str, ArraySpec], shard: int, values: Mapping[str, NDArray[Any]], run: Run
 ) -> Iterator[tuple[str, bytes]]:
     num_rows, num_views = values["status"].shape
-    heatmaps = encode_chunk(specs["heatmaps"], shard, values["heatmaps"])
+    heatmaps = encode_chunk(specs["heatmaps"], shard, values["heatmaps"], run)
     places = specs["heatmaps"].rows_per_chunk * num_views
     checksums = inner_chunk_crc32c(heatmaps, places, f"shard {shard}")
     checksums = checksums.reshape(-1, num_views)[:num_rows]

@@ -24,14 +24,14 @@ from pipeline.teacher_store.manifest import (
     read_receipt,
 )
 from pipeline.teacher_store.opening import (
-    StoredPlan,
     check_document,
     read_array,
     read_entry,
-    read_plan,
+    read_people_of_plan,
 )
-from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.plan import determinant_of
 from pipeline.teacher_store.shards import ShardFiles
+from pipeline.teacher_store.stored_views import StoredViewPlan
 from store_schemas.array_spec import group_metadata
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError
@@ -55,15 +55,23 @@ class TeacherStore:
     """One teacher's outputs over all people and views; read-only, fork-safe and picklable."""
 
     def __init__(
-        self, layout: StoreLayout, entry: TeacherEntry, plan: StoredPlan, manifest: Manifest
+        self,
+        layout: StoreLayout,
+        entry: TeacherEntry,
+        people: People,
+        image_sha256: NDArray[np.uint8],
+        views: StoredViewPlan,
+        manifest: Manifest,
     ) -> None:
         """Use ``TeacherStore.open``."""
         self.path = str(layout.folder)
         """Where it is."""
         self.teacher = layout.teacher
-        self.people: People = plan.people
-        self.image_sha256 = plan.image_sha256
-        self.views: ViewPlan = plan.views
+        self.people = people
+        self.image_sha256 = image_sha256
+        """(M, 32) uint8, digest of every image file."""
+        self.views = views
+        """Its whole arrays are read when they are asked for."""
         self.identity = entry.identity
         self.fingerprint = entry.fingerprint
         self.content = entry.content
@@ -72,12 +80,14 @@ class TeacherStore:
         self.provenance = entry.provenance
         self.num_views = layout.dimensions.num_views
         self.num_shards = layout.dimensions.num_shards
+        self.profile = layout.dimensions.profile
+        """How heatmaps are stored."""
         self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
-        self.input_size_hw = plan.views.input_size_hw
+        self.input_size_hw = views.input_size_hw
         self.threshold = float(entry.identity["codec"]["threshold"])
         self._layout = layout
-        self._files = ShardFiles(layout, manifest)
+        self._files = ShardFiles(layout, views, manifest)
         self.status = self._read_status(manifest)
         """(N, V) uint8, see ``Status``."""
 
@@ -103,7 +113,9 @@ class TeacherStore:
         folder = open_folder(path)
         entry = read_entry(folder, teacher)
         layout = layout_of(folder, entry.teacher, entry.identity)
-        plan = read_plan(layout, entry.identity)  # before anything as large as it says is made
+        # before anything as large as the identity says is made
+        people, image_sha256 = read_people_of_plan(layout, entry.identity)
+        views = StoredViewPlan(layout, entry.identity)
         manifest = read_manifest(layout, entry)
         if require_complete and entry.content is None:
             raise IncompleteError(
@@ -111,8 +123,13 @@ class TeacherStore:
                 f"{len(manifest.is_present)} shards; finish it by running cache-teacher with "
                 f"--resume"
             )
-        check_images(manifest, layout, plan.image_sha256, plan.people.image_index)
-        return cls(layout, entry, plan, manifest)
+        check_images(manifest, layout, image_sha256, people.image_index)
+        return cls(layout, entry, people, image_sha256, views, manifest)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read over a network; then not by a process that was forked."""
+        return self._layout.folder.is_remote
 
     def present_instances(self) -> NDArray[np.int64]:
         """Return the rows of the people all of whose views are there, in order: (n,) int64."""
@@ -137,25 +154,37 @@ class TeacherStore:
             IncompleteError: a view that was not written or failed; names its status.
             CorruptError: missing, torn or altered; names shard, row and view.
         """
-        rows, columns = self._check_indices(instances, views)
-        heatmaps = self._check_out(out, len(rows))
-        outputs = np.empty((len(rows), self._layout.dimensions.num_keypoints, 4), np.float32)
-        for i, (row, view) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
-            self._files.read_heatmaps(row, view, heatmaps[i])
-            self._files.read_outputs(row, view, outputs[i])
+        indices = self._check_indices(instances, views)
+        self._check_status(indices)
+        heatmaps = self._check_out(out, len(indices))
+        outputs, image_to_crop = self._files.read(indices, heatmaps)
         return StoredViews(
             heatmaps=heatmaps,
-            scale=np.ascontiguousarray(outputs[..., 0]),
-            confidence=np.ascontiguousarray(outputs[..., 1]),
-            keypoints=np.ascontiguousarray(outputs[..., 2:]),
-            image_to_crop=self.views.image_to_crop[rows, columns],
-            is_mirrored=self.views.is_mirrored[rows, columns],
-            status=self.status[rows, columns],
+            scale=outputs[..., 0].astype(np.float32),
+            confidence=outputs[..., 1].astype(np.float32),
+            keypoints=outputs[..., 2:].astype(np.float32),
+            image_to_crop=image_to_crop,
+            is_mirrored=determinant_of(image_to_crop) < 0,
+            status=np.full(len(indices), Status.OK, np.uint8),
         )
+
+    def read_image_to_crop(
+        self,
+        instances: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """Return the affines of B views, whatever their status: (B, 2, 3), mirroring included.
+
+        Raises:
+            IndexError: a row or a view that the store does not have.
+            CorruptError: a file is missing or torn.
+        """
+        return self.views.read_image_to_crop(self._check_indices(instances, views))
 
     def close(self) -> None:
         """Close the files that this process has open; reading opens them again."""
         self._files.close()
+        self.views.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_again, (self._layout.folder, self.teacher, self.fingerprint, self.content)
@@ -165,6 +194,11 @@ class TeacherStore:
         status = np.zeros((dimensions.num_instances, dimensions.num_views), np.uint8)
         for shard in np.flatnonzero(manifest.is_present).tolist():
             rows = dimensions.shard_rows(shard)
+            if self._layout.folder.is_remote and manifest.status_counts[shard, Status.OK] == (
+                len(rows) * dimensions.num_views
+            ):
+                status[rows.start : rows.stop] = Status.OK  # a request per shard would take long
+                continue
             where = f"{self.path}: shard {shard}, rows {rows.start} to {rows.stop - 1}"
             try:
                 found = self._files.read_small("status", shard)
@@ -184,7 +218,8 @@ class TeacherStore:
         self,
         instances: Sequence[int] | NDArray[np.int64],
         views: Sequence[int] | NDArray[np.int64],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> NDArray[np.int64]:
+        """Return row * V + view of each."""
         rows, columns = (np.asarray(i) if len(i) else np.zeros(0, int) for i in (instances, views))
         is_whole = rows.dtype.kind in "iu" and columns.dtype.kind in "iu"
         if rows.ndim != 1 or rows.shape != columns.shape or not is_whole:
@@ -192,21 +227,24 @@ class TeacherStore:
                 f"instances and views must be whole numbers of one length, got {rows.dtype} "
                 f"{rows.shape} and {columns.dtype} {columns.shape}"
             )
+        try:
+            return np.ravel_multi_index((rows, columns), self.status.shape)
+        except (ValueError, TypeError):
+            pass
         for name, index, size in zip(
             ("instances", "views"), (rows, columns), self.status.shape, strict=True
         ):
-            if index.size and (index.min() < 0 or index.max() >= size):
+            if index.min() < 0 or index.max() >= size:
                 raise IndexError(
                     f"{name} must be in 0..{size - 1}, got {index.min()}..{index.max()}"
                 )
-        self._check_status(rows, columns)
-        return rows, columns
+        return rows.astype(np.int64) * self.num_views + columns.astype(np.int64)
 
-    def _check_status(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> None:
-        failed = np.flatnonzero(self.status[rows, views] != Status.OK)
-        if failed.size == 0:
+    def _check_status(self, indices: NDArray[np.int64]) -> None:
+        is_missing = self.status.ravel()[indices] != Status.OK
+        if not is_missing.any():
             return
-        row, view = int(rows[failed[0]]), int(views[failed[0]])
+        row, view = divmod(int(indices[is_missing.argmax()]), self.num_views)
         status = Status(int(self.status[row, view]))
         raise IncompleteError(
             f"{self.path}: shard {row // self._layout.dimensions.rows_per_shard}, row {row}, "

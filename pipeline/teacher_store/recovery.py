@@ -45,6 +45,23 @@ def replace_images(
     Raises:
         IdentityError: another image has changed; names it.
     """
+    require_same_images(layout, plan, image_sha256, shards)
+    if (plan.image_sha256 != image_sha256).any():
+        publish_array(layout.folder, layout.specs[f"people/{IMAGE_SHA256}"], image_sha256)
+
+
+def require_same_images(
+    layout: StoreLayout, plan: StoredPlan, image_sha256: NDArray[np.uint8], shards: Iterable[int]
+) -> None:
+    """Refuse images that changed, but for those that only some shards need.
+
+    Args:
+        image_sha256: (M, 32) uint8, the images' digests now.
+        shards: Those whose images may have changed, if no other shard needs them as they were.
+
+    Raises:
+        IdentityError: another image has changed; names it.
+    """
     people, stored = plan.people, plan.image_sha256
     may_change, is_needed = (np.zeros(len(people.image_id), np.bool_) for _ in range(2))
     changing = set(shards)
@@ -63,5 +80,3 @@ def replace_images(
             f"was, write another store, or take images that no shard was written of with "
             f"--accept-mended-images"
         )
-    if differs.any():
-        publish_array(layout.folder, layout.specs[f"people/{IMAGE_SHA256}"], image_sha256)

@@ -1,6 +1,6 @@
 """Write a teacher store: the plan, then shard by shard, then the manifest.
 
-Chunks are encoded by zarr in memory and published through ``file_layer``: zarr's own local store
+Chunks are encoded in memory and published through ``file_layer``: zarr's own local store
 reads an existing shard before it rewrites it, so that a torn one could never be replaced, and
 makes nothing durable. The root's ``zarr.json`` is the last file of the plan and is rewritten once,
 when the store is complete; a kill between any two files leaves what ``resume`` carries on from.
@@ -45,6 +45,7 @@ from pipeline.teacher_store.publishing import (
     publish_root,
 )
 from pipeline.teacher_store.recovery import bad_receipts, replace_images
+from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
 from store_schemas.identity import compare_identity
@@ -87,7 +88,7 @@ class TeacherStoreWriter:
                 must then agree.
             recipe: How it is executed; resuming under another is refused unless allowed.
             provenance: Versions, hardware, paths: recorded, never compared.
-            threshold: Heat below it is stored as 0.
+            threshold: Largest error of heat far from a map's peak.
             rows_per_shard: People per shard; None: about a thousand views.
 
         Raises:
@@ -187,7 +188,7 @@ class TeacherStoreWriter:
 
     @property
     def threshold(self) -> float:
-        """Heat below it is stored as 0."""
+        """Largest error of heat far from a map's peak."""
         return float(self.entry.identity["codec"]["threshold"])
 
     def shard_rows(self, shard: int) -> range:
@@ -208,6 +209,7 @@ class TeacherStoreWriter:
         status: NDArray[np.uint8],
         images_sha256: str,
         codec_error: CodecError = NOT_MEASURED,
+        run: Run = map,
     ) -> ShardReceipt:
         """Publish a whole shard, then its receipt; a shard that is there already is replaced.
 
@@ -217,6 +219,7 @@ class TeacherStoreWriter:
             status: (n, V) uint8; fill values replace what a view that is not OK left there.
             images_sha256: ``digest_of_images`` of the shard's people.
             codec_error: Measured over the shard's people that ``is_measured`` picks.
+            run: Encodes the views, as ``map`` does or in threads.
 
         Raises:
             SchemaError: another shape or dtype, or an output that contradicts its status.
@@ -230,7 +233,7 @@ class TeacherStoreWriter:
                 f"another store"
             )
         rows = self.shard_rows(shard)
-        files = encode_shard(layout, shard, heatmaps, outputs, status)
+        files = encode_shard(layout, shard, heatmaps, outputs, status, run)
         require_lease(layout.folder, self.run_id)
         # A receipt must never speak of files that are just being replaced.
         layout.folder.remove(layout.receipt_name(shard))

@@ -17,7 +17,6 @@ from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
 from store_schemas.profiles import HeatmapProfile
 
-"""Heat below this part of the typical peak is stored as 0: most of a map's bytes are its floor."""
 LARGEST_GAP_ERROR = 0.3  # cells
 PEAK_RANGE = (0.3, 1.5)
 LEAST_PCK = 0.2
@@ -77,7 +76,7 @@ def check_teacher(
     units = measure_units(probe, profile)
     say(
         f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
-        f"{units.high_peak:.2f}; heat below {units.threshold:g} is stored as 0; about "
+        f"{units.high_peak:.2f}; heat is stored to {units.threshold:g}; about "
         f"{measure_bytes_per_view(probe, units.threshold, profile):.0f} bytes a view"
     )
     check_units(units)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
 from pipeline.teachers.teacher import TeacherSettings
@@ -23,7 +24,8 @@ class OnnxNetwork:
     def __init__(self, path: Path, settings: TeacherSettings) -> None:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
-        self._session = _open_session(path, settings.num_threads)
+        self._num_threads = settings.num_threads or available_cores()
+        self._session = _open_session(path, self._num_threads)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise TeacherError(
@@ -43,6 +45,17 @@ class OnnxNetwork:
         """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
         (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
         return np.asarray(heatmaps, np.float32)
+
+    def execution(self) -> dict[str, Any]:
+        """Return the settings that move the last bits of the heatmaps, as JSON values."""
+        return {
+            "library": "onnxruntime",
+            "providers": list(self._session.get_providers()),
+            "num_threads": self._num_threads,
+            "graph_optimization": "all",
+            "deterministic": True,
+            "tf32": False,
+        }
 
     def _output_size(self, path: Path) -> tuple[int, SizeHW]:
         """Learn K and the heatmap size by running once: files often leave them dynamic."""
@@ -104,19 +117,24 @@ def _import_extra(name: str, path: Path) -> Any:
         ) from error
 
 
-def _open_session(path: Path, num_threads: int | None) -> Any:
+def _open_session(path: Path, num_threads: int) -> Any:
     onnxruntime = _import_extra("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # A thread that spins while it waits takes the core from those that decode the next crops.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if num_threads is not None:
-        options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = num_threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.use_deterministic_compute = True
     available = onnxruntime.get_available_providers()
-    preferred = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    # An exhaustive search picks the algorithm that happens to be fastest today.
+    on_gpu = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    preferred = [("CUDAExecutionProvider", on_gpu), ("CPUExecutionProvider", {})]
     try:
         return onnxruntime.InferenceSession(
-            str(path), options, providers=[name for name in preferred if name in available]
+            str(path),
+            options,
+            providers=[provider for provider in preferred if provider[0] in available],
         )
     except Exception as error:
         raise TeacherError(f"onnxruntime cannot load {path}: {_one_line(error)}") from error

@@ -59,7 +59,7 @@ def take_probe(
 
 def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:
     """Encode the probe's maps and return what a view will take on disk."""
-    stored, _ = encode_heatmaps(probe.heatmaps, threshold, profile.dtype)
+    stored, _ = encode_heatmaps(probe.heatmaps, threshold, profile)
     blosc = get_codec({"id": "blosc", **profile.blosc_of_numcodecs()})
     compressed = float(np.mean([len(blosc.encode(view)) for view in stored]))
     index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * stored.shape[1], 4 + 1

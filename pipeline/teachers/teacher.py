@@ -53,7 +53,7 @@ class TeacherSettings(BaseModel):
     batch_size: int = Field(32, ge=1)
     """Crops per forward pass; the last batch is padded, so every pass has the same arithmetic."""
     num_threads: int | None = Field(None, ge=1)
-    """Threads of one forward pass; None: the library's choice."""
+    """Threads of one forward pass; None: one for each core that the process may use."""
 
 
 class HeatmapNetwork(Protocol):
@@ -72,6 +72,10 @@ class HeatmapNetwork(Protocol):
 
     def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+        ...
+
+    def execution(self) -> dict[str, Any]:
+        """Return the settings that move the last bits of the heatmaps, resolved, as JSON values."""
         ...
 
 
@@ -128,12 +132,20 @@ class Teacher:
         }
 
     def execution_recipe(self) -> dict[str, Any]:
-        """Return what moves the last bits of the heatmaps, as JSON values."""
+        """Return what moves the last bits of the heatmaps, as JSON values.
+
+        Versions of libraries are left to the provenance: a library that is brought up to date may
+        go on with a store.
+        """
         settings = self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
-        return {**settings, "machine": platform.machine()}
+        return {**settings, "machine": platform.machine(), **self.network.execution()}
 
     def observe(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> TeacherOutput:
-        """Look at crops and decode what is seen.
+        """Look at crops and decode what is seen; arguments as of ``look``."""
+        return self.read_out(self.look(crops, flip_indices))
+
+    def look(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return (B, K, Hh, Wh) heatmaps, averaged with those of the twins in a flip test.
 
         crops: (B, H, W, 3) uint8, RGB.
         flip_indices: used by the flip test alone.
@@ -144,6 +156,10 @@ class Teacher:
             shift = self.settings.flip_shift or 0
             twins = mirror_heatmaps(twins, flip_indices, shift)
             heatmaps = np.float32(0.5) * (heatmaps + twins)
+        return heatmaps
+
+    def read_out(self, heatmaps: NDArray[np.float32]) -> TeacherOutput:
+        """Decode heatmaps (B, K, Hh, Wh); any thread may, while the teacher looks on."""
         return TeacherOutput(heatmaps, *self.decode(heatmaps)[::-1])
 
     def decode(

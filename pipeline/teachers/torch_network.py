@@ -42,15 +42,24 @@ class TorchNetwork:
         self.num_keypoints = len(info.keypoint_names)
         self.keypoint_names: tuple[str, ...] | None = info.keypoint_names
         self.preprocessing = _preprocessing(settings, info, weights)
-        self._num_threads = settings.num_threads
+        self._num_threads = settings.num_threads or torch.get_num_threads()
 
     @torch.inference_mode()
     def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
-        if self._num_threads is not None:
-            torch.set_num_threads(self._num_threads)
+        torch.set_num_threads(self._num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return np.asarray(self.module(batch).numpy(), np.float32)
+
+    def execution(self) -> dict[str, Any]:
+        """Return the settings that move the last bits of the heatmaps, as JSON values."""
+        return {
+            "library": "torch",
+            "device": str(next(self.module.parameters()).device.type),
+            "num_threads": self._num_threads,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        }
 
 
 def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path) -> dict[str, Any]:

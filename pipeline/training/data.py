@@ -5,8 +5,8 @@ Two data sets return the same record. ``FreshViewDataset`` draws the view it is 
 identical crops. Both are asked for a whole batch at once and know nothing of epochs or order.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,12 +16,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.coco.people import People, Skeleton
+from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
 from pipeline.frames.views import ViewRecipe, draw_view
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.training.block_order import BlockOrder
 from pipeline.training.images import TrainingImages
+from pipeline.training.replacement import ReadBatch, Replacement, ReplacingReader
 from pipeline.training.view_order import ViewBatch, ViewOrder
+from store_schemas.errors import StoreError
+
+OnCorrupt = Literal["raise", "skip"]
+StartMethod = Literal["fork", "forkserver", "spawn"]
 
 
 class TrainingBatch(NamedTuple):
@@ -32,6 +39,7 @@ class TrainingBatch(NamedTuple):
     keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
     heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8
     scale: Tensor | None = None  # (B, K), heat = heatmaps * scale
+    replacements: Sequence[Replacement] = ()  # views that stand in the place of corrupt ones
 
 
 class FreshViewDataset(Dataset[TrainingBatch]):
@@ -80,6 +88,9 @@ class StoreViewDataset(Dataset[TrainingBatch]):
     """The views of a teacher store, and what its teacher said of them unless that is not used.
 
     The store opens its files in the process that reads.
+
+    on_corrupt: what a view whose heatmaps cannot be read is: an error, or replaced, crop and
+        keypoints included, by another view of the same person.
     """
 
     def __init__(
@@ -88,28 +99,37 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         images: TrainingImages,
         input_size_hw: SizeHW,
         reads_heatmaps: bool,
+        on_corrupt: OnCorrupt = "raise",
     ) -> None:
         self._store = store
         self._images = images
         self._input_size_hw = input_size_hw
         self._reads_heatmaps = reads_heatmaps
+        self._replacing = ReplacingReader(store) if on_corrupt == "skip" else None
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
-        store = self._store
-        stored_to_input = resize_affine(store.input_size_hw, self._input_size_hw)
-        stored = store.views.image_to_crop[batch.instances, batch.views]
-        record = crop_people(
-            store.people,
+        if not self._reads_heatmaps:
+            return self._crop(batch, self._store.read_image_to_crop(batch.instances, batch.views))
+        _, stored, replacements = self._read(batch)
+        return self._crop(batch, stored.image_to_crop)._replace(
+            heatmaps=torch.from_numpy(stored.heatmaps),
+            scale=torch.from_numpy(stored.scale),
+            replacements=replacements,
+        )
+
+    def _read(self, batch: ViewBatch) -> ReadBatch:
+        if self._replacing is not None:
+            return self._replacing.read(batch)
+        return ReadBatch(batch.views, self._store.read(batch.instances, batch.views), ())
+
+    def _crop(self, batch: ViewBatch, stored: Affine) -> TrainingBatch:
+        stored_to_input = resize_affine(self._store.input_size_hw, self._input_size_hw)
+        return crop_people(
+            self._store.people,
             self._images,
             batch.instances,
             compose(stored_to_input, stored),
             self._input_size_hw,
-        )
-        if not self._reads_heatmaps:
-            return record
-        outputs = store.read(batch.instances, batch.views)
-        return record._replace(
-            heatmaps=torch.from_numpy(outputs.heatmaps), scale=torch.from_numpy(outputs.scale)
         )
 
 
@@ -162,36 +182,66 @@ def move_keypoints(
 class BatchLoader:
     """The batches of each epoch, loaded by worker processes or, with none, in this one.
 
-    Workers live as long as the loader, so that their images stay cached.
+    Workers live as long as the loader, so that their images stay cached. An error written for
+    people comes out as it was raised, not as a worker's traceback.
+
+    start_method: of the workers. A fork starts at once and inherits the people; the workers touch
+        no device and no torch kernel. A store in an object store needs another.
     """
 
     def __init__(
         self,
         dataset: Dataset[TrainingBatch],
-        order: ViewOrder,
+        order: ViewOrder | BlockOrder,
         num_workers: int,
         device: torch.device,
+        start_method: StartMethod = "fork",
     ) -> None:
         self._order = order
-        self._loader: DataLoader[TrainingBatch] = DataLoader(
-            dataset,
+        self._loader: DataLoader[TrainingBatch | DistilError | StoreError] = DataLoader(
+            _Answers(dataset),
             batch_size=None,
             sampler=order,
             num_workers=num_workers,
+            collate_fn=_as_it_is,
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
             worker_init_fn=_start_worker,
-            # Starts at once and inherits the people; workers touch no device and no torch kernel.
-            multiprocessing_context="fork" if num_workers else None,
+            multiprocessing_context=start_method if num_workers else None,
             pin_memory=device.type != "cpu",
             # The loader draws a seed per epoch; not from the generator that training uses.
             generator=torch.Generator(),
         )
 
     def batches_of_epoch(self, epoch: int) -> Iterator[TrainingBatch]:
-        """Yield the batches of an epoch, in its order."""
+        """Yield the batches of an epoch, in its order.
+
+        Raises:
+            DistilError: an image cannot be read, or has changed.
+            StoreError: the store cannot be read.
+        """
         self._order.epoch = epoch
-        yield from self._loader
+        for answer in self._loader:
+            if isinstance(answer, DistilError | StoreError):
+                raise answer
+            yield answer
+
+
+class _Answers(Dataset["TrainingBatch | DistilError | StoreError"]):
+    """Batches, or the errors that stand in their place: torch would wrap them in its own text."""
+
+    def __init__(self, dataset: Dataset[TrainingBatch]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch | DistilError | StoreError:
+        try:
+            return self._dataset[batch]
+        except (DistilError, StoreError) as error:
+            return error
+
+
+def _as_it_is(answer: object) -> object:
+    return answer
 
 
 def _start_worker(_: int) -> None:

@@ -1,4 +1,4 @@
-"""The images of a training: decoded strictly, checked once, and kept while memory allows."""
+"""The images of a training: decoded strictly, bound to their digests, kept while memory allows."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.image_files import decode_image, resolve_image, sha256_file
+from pipeline.coco.image_files import (
+    FileStamp,
+    ImageBytes,
+    decode_image_bytes,
+    read_image_bytes,
+    resolve_image,
+)
 from pipeline.coco.people import People
 from pipeline.errors import ImageError
 
@@ -14,8 +20,12 @@ from pipeline.errors import ImageError
 class TrainingImages:
     """Images by their row in the people's table, as one process reads them.
 
+    An image whose bytes had the store's digest is known again by inode, size and time of its last
+    change; once one of them differs, its bytes are digested again.
+
     image_sha256: (M, 32) uint8, what the images were when a store was written; None: not checked.
     cache_bytes: how much of the decoded images to keep, the most recently used ones.
+    paranoid: digest the bytes of every decode, whatever the file system says of the file.
     """
 
     def __init__(
@@ -24,14 +34,17 @@ class TrainingImages:
         image_folder: Path,
         image_sha256: NDArray[np.uint8] | None = None,
         cache_bytes: int = 0,
+        *,
+        paranoid: bool = False,
     ) -> None:
         self._people = people
         self._folder = image_folder
         self._sha256 = image_sha256
         self._cache_bytes = cache_bytes
+        self._paranoid = paranoid
         self._cached: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self._num_bytes = 0
-        self._checked: set[int] = set()
+        self._trusted: dict[int, FileStamp] = {}
 
     def read(self, image_index: int) -> NDArray[np.uint8]:
         """Return an image as (H, W, 3) uint8 RGB.
@@ -53,16 +66,10 @@ class TrainingImages:
 
     def _read(self, image_index: int) -> NDArray[np.uint8]:
         path = resolve_image(self._folder, self._people.image_name[image_index])
-        if self._sha256 is not None and image_index not in self._checked:
-            expected, got = self._sha256[image_index].tobytes().hex(), sha256_file(path)
-            if got != expected:
-                raise ImageError(
-                    f"image {str(path)!r} has changed since the teacher store was written (sha256 "
-                    f"{got[:12]}, then {expected[:12]}); give the original image, or write another "
-                    "store"
-                )
-            self._checked.add(image_index)
-        image = decode_image(path)
+        file = read_image_bytes(path)
+        if self._sha256 is not None and not self._is_trusted(image_index, file):
+            self._check_digest(image_index, path, file, self._sha256[image_index].tobytes())
+        image = decode_image_bytes(file.content, path)
         expected_hw = tuple(self._people.image_size_hw[image_index].tolist())
         if image.shape[:2] != expected_hw:
             raise ImageError(
@@ -71,3 +78,19 @@ class TrainingImages:
                 "annotated image"
             )
         return image
+
+    def _is_trusted(self, image_index: int, file: ImageBytes) -> bool:
+        is_known = file.stamp is not None and self._trusted.get(image_index) == file.stamp
+        return is_known and not self._paranoid
+
+    def _check_digest(
+        self, image_index: int, path: Path, file: ImageBytes, expected: bytes
+    ) -> None:
+        if file.sha256 != expected:
+            raise ImageError(
+                f"image {str(path)!r} has changed since the teacher store was written (sha256 "
+                f"{file.sha256.hex()[:12]}, then {expected.hex()[:12]}); give the original image, "
+                "or write another store"
+            )
+        if file.stamp is not None:
+            self._trusted[image_index] = file.stamp

@@ -8,15 +8,14 @@ short is repeated from its beginning.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from timm.scheduler.scheduler import Scheduler
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.errors import TrainingError
 from pipeline.training.checkpoints import (
     CheckpointInfo,
     TrainingPlace,
@@ -24,6 +23,7 @@ from pipeline.training.checkpoints import (
     save_training_state,
     save_weights,
 )
+from pipeline.training.epoch_record import EpochRecord, said
 from pipeline.training.losses import LossTerms
 from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
 from pipeline.training.run_folder import RunFolder
@@ -76,6 +76,28 @@ class Objective(Protocol[BatchT_contra]):
         """Return the loss of a batch, its total differentiable; steps count from 0."""
 
 
+class EpochLedger(Protocol):
+    """Somebody who keeps an account of the batches beside the losses."""
+
+    def epoch_facts(self) -> Mapping[str, object]:
+        """Return what metrics.jsonl says of the epoch that just ended."""
+        ...
+
+    def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
+        """Take up the account where these lines of metrics.jsonl leave it."""
+
+
+class NoLedger:
+    """Nobody keeps an account."""
+
+    def epoch_facts(self) -> Mapping[str, object]:
+        """Have nothing to say."""
+        return {}
+
+    def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
+        """Ignore the past."""
+
+
 @dataclass(frozen=True)
 class Training(Generic[BatchT]):
     """All that one training needs besides its run folder."""
@@ -93,6 +115,7 @@ class Training(Generic[BatchT]):
     validate: Callable[[nn.Module, CheckpointInfo], Mapping[str, float | None]] | None = None
     """Return figures, ``AP`` among them, of the network in evaluation mode."""
     evaluate_every_epochs: int = 1
+    ledger: EpochLedger = field(default_factory=NoLedger)
 
     @property
     def num_steps(self) -> int:
@@ -114,6 +137,7 @@ def fit(
     Raises:
         TrainingError: a loss or a gradient stopped being finite; the checkpoints are still those of
             the last whole epoch.
+        DistilError, StoreError: the batches end with one.
     """
     network = training.network.to(training.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, training.optimisation)
@@ -122,6 +146,7 @@ def fit(
     if resume and run_folder.training_state.is_file():
         place = load_training_state(run_folder.training_state, network, optimizer)
     run_folder.truncate_metrics(place.step)
+    training.ledger.restore(run_folder.read_metrics())
     for epoch in range(place.epoch, training.epochs):
         try:
             means = _train_epoch(training, optimizer, scheduler, epoch, progress)
@@ -134,7 +159,7 @@ def fit(
             )
             raise
         place = _next_place(training, place)
-        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, _said(means))
+        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, said(means))
         run_folder.append_metrics(
             {
                 "event": "epoch",
@@ -143,6 +168,7 @@ def fit(
                 "person_views": place.step * training.batch_size,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 **means,
+                **training.ledger.epoch_facts(),
             }
         )
         place = _validate(training, run_folder, place)
@@ -165,7 +191,7 @@ def _train_epoch(
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     largest_norm = training.optimisation.gradient_clip or float("inf")
     first_step = epoch * training.steps_per_epoch
-    record = _EpochRecord(first_step)
+    record = EpochRecord(first_step)
     since = time.perf_counter()
     for step, batch in enumerate(training.batches_of_epoch(epoch), start=first_step):
         scheduler.step_update(step)
@@ -185,62 +211,6 @@ def _train_epoch(
             rate = optimizer.param_groups[0]["lr"]
             progress.update(step + 1, training.num_steps, means, rate, images_per_second)
     return record.epoch_means()
-
-
-class _EpochRecord:
-    """The losses of an epoch, left on the device until somebody reads them back."""
-
-    def __init__(self, first_step: int) -> None:
-        self._step = first_step
-        self._names: tuple[str, ...] = ()
-        self._waiting: list[Tensor] = []
-        self._sums: list[float] = []
-        self._num_steps = 0
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
-    def add(self, loss: LossTerms, gradient_norm: Tensor) -> None:
-        self._names = ("loss", *loss.terms)
-        values = [loss.total, *loss.terms.values(), gradient_norm]
-        self._waiting.append(torch.stack([value.detach().float() for value in values]))
-
-    def read_back(self) -> dict[str, float]:
-        """Return the mean terms of the steps that waited, having checked that all are finite."""
-        rows = torch.stack(self._waiting).double().tolist()
-        self._waiting.clear()
-        for row in rows:
-            self._step += 1
-            if not all(map(_is_finite, row)):
-                names = (*self._names, "gradient norm")
-                raise TrainingError(
-                    f"step {self._step} is not finite: "
-                    f"{_said(dict(zip(names, row, strict=True)))}; nothing was saved since the "
-                    "last whole epoch; lower optimisation.learning_rate or set "
-                    "optimisation.gradient_clip"
-                )
-        sums = [sum(column) for column in zip(*rows, strict=True)]
-        self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(sums), sums, strict=True)]
-        self._num_steps += len(rows)
-        return {name: x / len(rows) for name, x in zip(self._names, sums, strict=False)}
-
-    def epoch_means(self) -> dict[str, float]:
-        return {
-            name: total / self._num_steps
-            for name, total in zip(self._names, self._sums, strict=False)
-        }
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
-
-
-def _said(figures: Mapping[str, float | None]) -> str:
-    return ", ".join(
-        f"{name} {'none' if value is None else format(value, '.4g')}"
-        for name, value in figures.items()
-    )
 
 
 def _seed_epoch(seed: int, epoch: int) -> None:
@@ -283,7 +253,7 @@ def _validate(
     if not is_due:
         return place
     figures = dict(training.validate(training.network.eval(), _info_at(training, place)))
-    _logger.info("validation after epoch %d: %s", place.epoch, _said(figures))
+    _logger.info("validation after epoch %d: %s", place.epoch, said(figures))
     run_folder.append_metrics(
         {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ from pipeline.frames.geometry import (
     resize_affine,
 )
 from pipeline.frames.views import ViewRecipe
+from pipeline.teacher_store.cached_folder import is_read_in_blocks, open_for_reading
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.data import FreshViewDataset, StoreViewDataset
+from pipeline.training.block_order import BlockOrder
+from pipeline.training.data import FreshViewDataset, OnCorrupt, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
+from pipeline.training.view_order import ViewOrder
 
 
 class DataConfig(ComponentConfig):
@@ -35,6 +39,16 @@ class DataConfig(ComponentConfig):
     """Without a store: how each epoch's views are drawn."""
     image_cache_mib: int = Field(512, ge=0)
     """Decoded images that each loader worker keeps."""
+    on_corrupt: OnCorrupt = "raise"
+    """With a store: whether a view whose heatmaps are corrupt stops the training or is replaced by
+    another view of the same person."""
+    paranoid: bool = False
+    """With a store: compare an image with its digest at every decode, not only when it is new."""
+    store_cache: Path | None = None
+    """With a store: a folder that its shards are copied to when they are first read."""
+    view_order: Literal["shuffled", "blocks"] | None = None
+    """blocks: whole shards one after the other, each read once while all its views are shown. None:
+    blocks for a store in an object store that is not cached, else shuffled."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,15 @@ class FreshViews:
     def padding(self) -> float:
         """Padding of the plain evaluation crop."""
         return self.data.recipe.padding
+
+    @property
+    def start_method(self) -> StartMethod:
+        """How worker processes may be started."""
+        return "fork"
+
+    def order(self, batch_size: int, seed: int) -> ViewOrder:
+        """Return which views an epoch shows."""
+        return ViewOrder(self.instances, self.people.instance_id, self.num_views, batch_size, seed)
 
     def dataset(self, input_size_hw: SizeHW) -> FreshViewDataset:
         """Return views that are drawn when they are asked for."""
@@ -98,6 +121,19 @@ class ReplayedViews:
     def people(self) -> People:
         return self.store.people
 
+    @property
+    def start_method(self) -> StartMethod:
+        """How worker processes that read the store may be started."""
+        return "forkserver" if self.store.is_remote else "fork"
+
+    def order(self, batch_size: int, seed: int) -> ViewOrder | BlockOrder:
+        """Return which views an epoch shows."""
+        if self.data.view_order == "blocks":
+            rows_per_shard = self.store.identity["codec"]["rows_per_shard"]
+            return BlockOrder(self.instances, rows_per_shard, self.num_views, batch_size, seed)
+        instance_ids = self.people.instance_id[self.instances]
+        return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
+
     def dataset(self, input_size_hw: SizeHW) -> StoreViewDataset:
         """Return the stored views, resized to a student's input.
 
@@ -107,15 +143,21 @@ class ReplayedViews:
         stored_hw = self.store.input_size_hw
         if input_size_hw[0] * stored_hw[1] != input_size_hw[1] * stored_hw[0]:
             raise ConfigError(
-                f"the views of {self.store.path} are crops of {_size(stored_hw)} (height x width), "
-                f"the student takes {_size(input_size_hw)}; choose a student, or write a store, of "
-                "the same aspect"
+                f"the aspect of the student's input, {_size(input_size_hw)} (height x width), must "
+                f"be that of the stored views, but {self.store.path} holds crops of "
+                f"{_size(stored_hw)}; choose another architecture, or write a store of that aspect"
             )
         cache_bytes = self.data.image_cache_mib << 20
         images = TrainingImages(
-            self.people, self.image_folder, self.store.image_sha256, cache_bytes
+            self.people,
+            self.image_folder,
+            self.store.image_sha256,
+            cache_bytes,
+            paranoid=self.data.paranoid,
         )
-        return StoreViewDataset(self.store, images, input_size_hw, self.reads_heatmaps)
+        return StoreViewDataset(
+            self.store, images, input_size_hw, self.reads_heatmaps, self.data.on_corrupt
+        )
 
     def crop_to_heatmap(self, input_size_hw: SizeHW) -> Affine:
         """Return (2, 3), from a student's crop to the heatmaps in their teacher's frame."""
@@ -125,7 +167,7 @@ class ReplayedViews:
 
 
 def open_replayed_views(
-    path: Path, image_folder: Path, data: DataConfig, *, reads_heatmaps: bool
+    path: str | Path, image_folder: Path, data: DataConfig, *, reads_heatmaps: bool
 ) -> ReplayedViews:
     """Open a teacher store to train from, and refuse it if it cannot serve ``data``.
 
@@ -133,10 +175,14 @@ def open_replayed_views(
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
+        ObjectStoreError: its object store does not answer, or refuses.
         ConfigError: more views are asked for than there are.
-        PeopleError: an image is missing.
+        PeopleError: nobody can be trained on, or the image folder or an image is missing.
     """
-    store = TeacherStore.open(path)
+    if data.view_order is None:
+        kind = "blocks" if is_read_in_blocks(str(path), data.store_cache) else "shuffled"
+        data = data.model_copy(update={"view_order": kind})
+    store = TeacherStore.open(open_for_reading(path, data.store_cache))
     num_stored = store.num_views - 1
     num_views = num_stored if data.num_views is None else data.num_views
     if num_views > num_stored or num_stored == 0:
@@ -146,14 +192,11 @@ def open_replayed_views(
         )
     instances = store.present_instances()
     if not len(instances):
-        raise PeopleError(f"{path} holds no person all of whose views were written")
-    for index in np.unique(store.people.image_index[instances]).tolist():
-        image = resolve_image(image_folder, store.people.image_name[index])
-        if not image.is_file():
-            raise PeopleError(
-                f"the image {str(image)!r} of {path} is missing; give the folder of the images "
-                "that the store was written from"
-            )
+        raise PeopleError(
+            f"{path} must hold a person all of whose views were written, but holds none of its "
+            f"{store.people.num_instances}; mend their images and write the store again"
+        )
+    _check_images_are_there(store, image_folder, instances)
     return ReplayedViews(
         store=store,
         image_folder=image_folder,
@@ -164,6 +207,26 @@ def open_replayed_views(
         heatmap_frame=store.identity["teacher"]["heatmap_frame"],
         padding=ViewRecipe.model_validate(store.views.recipe).padding,
     )
+
+
+def _check_images_are_there(
+    store: TeacherStore, image_folder: Path, instances: NDArray[np.int64]
+) -> None:
+    used = np.unique(store.people.image_index[instances]).tolist()
+    way_out = "give the folder of the images that the store was written from"
+    if not image_folder.is_dir():
+        raise PeopleError(
+            f"images must be the folder of the {len(used)} images of {store.path}, but there is no "
+            f"folder {image_folder}; {way_out}"
+        )
+    names = (store.people.image_name[index] for index in used)
+    missing = [name for name in names if not resolve_image(image_folder, name).is_file()]
+    if missing:
+        raise PeopleError(
+            f"images must be the folder of the {len(used)} images of {store.path}, but in "
+            f"{image_folder} {len(missing)} of them are missing, the first one {missing[0]!r}; "
+            f"{way_out}"
+        )
 
 
 def _size(size_hw: SizeHW) -> str:

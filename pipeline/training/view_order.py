@@ -69,12 +69,12 @@ class ViewOrder(Sampler[ViewBatch]):
             yield ViewBatch(self._instances[rows], views)
 
 
-def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    """Return the order of an epoch: 0 .. length-1, shuffled.
+def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> NDArray[np.int64]:
+    """Return the order of an epoch: 0 .. length-1, shuffled; another one for every purpose.
 
     Sorting the raw words of a counter-based generator, whose stream numpy guarantees.
     """
-    key = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()[:16]
+    key = hashlib.sha256(f"{purpose} {seed} {epoch}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(length)
     return np.argsort(words, kind="stable")
 

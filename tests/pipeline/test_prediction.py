@@ -142,6 +142,9 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
         def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             return images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)
 
+        def execution(self) -> dict[str, Any]:
+            return {}
+
     teacher = Teacher(Network(), TeacherSettings(flip_test=True))
     crops = np.random.default_rng(2).integers(0, 256, (3, *SIZE_HW, 3), np.uint8)
     output = teacher.observe(crops, SWAP)

@@ -21,6 +21,9 @@ from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.training.data import move_keypoints
@@ -77,10 +80,14 @@ def write_store(
         hashlib.sha256(resolve_image(drawn.images, name).read_bytes()).digest()
         for name in people.image_name
     ]
+    image_sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32).copy()
+    folder = LocalFolder(path)
+    lease = acquire_lease(folder)
     writer = TeacherStoreWriter.create(
-        path,
+        folder,
+        lease.run_id,
         people,
-        np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32).copy(),
+        image_sha256,
         ViewPlan(
             views.image_to_crop,
             views.is_mirrored,
@@ -113,9 +120,11 @@ def write_store(
         status = np.full(shape[:2], Status.OK, np.uint8)
         if failed_row is not None and failed_row in rows:
             status[failed_row - rows.start, 1] = Status.IMAGE_UNREADABLE
-        writer.write_shard(shard, heatmaps, outputs, status)
+        images = digest_of_images(image_sha256, people.image_index[rows.start : rows.stop])
+        writer.write_shard(shard, heatmaps, outputs, status, images)
     if is_complete:
         writer.finish()
+    lease.release()
     return path
 
 
@@ -153,7 +162,9 @@ def real_lspet(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def cache_real(shared: Path, annotations: Path, images: Path, store: Path) -> RealPeople:
     teacher = shared / "teachers/ultralight_simplepose_256x192.onnx"
     cache_teacher(
-        CacheTeacherConfig(annotations=annotations, images=images, teacher=teacher, store=store)
+        CacheTeacherConfig(
+            annotations=annotations, images=images, teacher=teacher, store=str(store)
+        )
     )
     return RealPeople(annotations, images, teacher, store)
 
@@ -204,7 +215,7 @@ class CachingInputs:
             "annotations": self.annotations,
             "images": self.images,
             "teacher": self.folder / "teacher.onnx",
-            "store": self.store,
+            "store": str(self.store),
             "views": 2,
             "accept_weak_teacher": True,
             "teacher_settings.heatmap_frame": "half-pixel",
@@ -249,10 +260,32 @@ class CachingInputs:
 @pytest.fixture
 def inputs(drawn: DrawnPeople, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CachingInputs:
     """Drawn people to cache: shards of two people, and the same provenance every time."""
-    shutil.copytree(drawn.images, tmp_path / "images")
-    shutil.copy(drawn.annotations, tmp_path / "people.json")
-    write_onnx_teacher(tmp_path / "teacher.onnx")
+    return _make_inputs(drawn, tmp_path, monkeypatch)
+
+
+def _make_inputs(
+    drawn: DrawnPeople, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> CachingInputs:
+    shutil.copytree(drawn.images, folder / "images")
+    shutil.copy(drawn.annotations, folder / "people.json")
+    write_onnx_teacher(folder / "teacher.onnx")
     rows = "pipeline.teacher_store.writer.default_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
-    return CachingInputs(tmp_path)
+    return CachingInputs(folder)
+
+
+@pytest.fixture(scope="session")
+def whole_store(drawn: DrawnPeople, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The complete store that ``inputs`` leads to; to be copied, not changed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = _make_inputs(drawn, tmp_path_factory.mktemp("whole"), monkeypatch)
+        cache_teacher(made.config())
+    return made.store
+
+
+@pytest.fixture
+def whole(inputs: CachingInputs, whole_store: Path) -> dict[str, str]:
+    """A complete store of ``inputs``; its files' digests."""
+    shutil.copytree(whole_store, inputs.store)
+    return inputs.digests()

@@ -17,12 +17,11 @@ from pipeline.errors import ImageError, PeopleError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.models.pose_networks import build_network
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher, open_teacher
 from pipeline.teachers.onnx_network import OnnxNetwork
-from pipeline.teachers.teacher import TeacherOutput
 from pipeline.training.checkpoints import describe_network, save_weights
-from stages.cache_teacher import cache_teacher, plan_cache
+from stages.cache_teacher import cache_teacher
+from stages.plan_cache import plan_cache
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import decode_heatmaps
 from store_schemas.teacher_store import Status
@@ -67,27 +66,26 @@ def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> No
 
 def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass has four crops; a shard of 2 people x 3 views takes two, the second padded."""
-    shards, sizes = [], []
-    forward, write = OnnxNetwork.forward, TeacherStoreWriter.write_shard
+    looks, sizes = [], []
+    forward, look = OnnxNetwork.forward, Teacher.look
 
     def count_forward(self: OnnxNetwork, images: NDArray[np.float32]) -> NDArray[np.float32]:
         sizes.append(len(images))
         return forward(self, images)
 
-    def count_write(self: TeacherStoreWriter, shard: int, *arrays: Any) -> Any:
-        shards.append(list(sizes))
-        sizes.clear()
-        return write(self, shard, *arrays)
+    def count_look(
+        self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        looks.append(len(crops))
+        return look(self, crops, flip_indices)
 
-    config = inputs.config(probe_people=1)
     monkeypatch.setattr(OnnxNetwork, "forward", count_forward)
-    monkeypatch.setattr(TeacherStoreWriter, "write_shard", count_write)
-    result = cache_teacher(config)
-    per_shard = [2] * (result.num_people // 2) + [1] * (result.num_people % 2)
-    expected = [-(-people * NUM_VIEWS // 4) * [4] for people in per_shard]
-    assert shards[1:] == expected[1:]
-    assert set(shards[0]) <= {1, 4}  # opening and probing come before it
-    assert shards[0][-len(expected[0]) :] == expected[0]
+    monkeypatch.setattr(Teacher, "look", count_look)
+    result = cache_teacher(inputs.config(probe_people=1))
+    pairs, odd = divmod(result.num_people, 2)
+    assert looks == [4, 2] * pairs + [3] * odd
+    assert set(sizes) == {1, 4}  # opening the model takes one
+    assert sizes[-len(looks) :] == [4] * len(looks)
 
 
 def test_a_folder_of_something_else_is_not_written_into(inputs: Any) -> None:
@@ -144,19 +142,19 @@ def test_output_that_is_not_finite_is_marked_and_told(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two views of the first two batches; the store is complete, and the command fails."""
-    observe, calls = Teacher.observe, 0
+    look, calls = Teacher.look, 0
 
     def poisoned(
         self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
-    ) -> TeacherOutput:
+    ) -> NDArray[np.float32]:
         nonlocal calls
         calls += 1
-        output = observe(self, crops, flip_indices)
+        heatmaps = look(self, crops, flip_indices)
         if calls <= 2:
-            output.heatmaps[1, 5, 3, 3] = np.nan
-        return output
+            heatmaps[1, 5, 3, 3] = np.nan
+        return heatmaps
 
-    monkeypatch.setattr(Teacher, "observe", poisoned)
+    monkeypatch.setattr(Teacher, "look", poisoned)
     with pytest.raises(TeacherError, match=r"not finite for 2 views; they are marked in .*teacher"):
         cache_teacher(inputs.config())
     store = TeacherStore.open(inputs.store)
@@ -260,7 +258,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(
     assert f" = {3 * people} views in 1 shards of up to " in text
     assert "12.34 GB free at" in text
     assert ("(guessed; --probe measures it)" in text) != with_probe
-    assert ("bytes and" in text and " hours on this machine" in text) == with_probe
+    assert ("bytes of heatmaps and" in text and " s) on this machine" in text) == with_probe
     assert "TOO SMALL" not in text
 
 

@@ -19,6 +19,9 @@ from pipeline.errors import ConfigError, PeopleError, RunFolderError, TeacherErr
 from pipeline.frames.geometry import apply
 from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.models.pose_networks import build_network
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.training.checkpoints import CheckpointInfo, save_weights
@@ -142,8 +145,11 @@ def write_store(
     status[list(failed), 0] = 2
     digests = np.zeros((len(people.image_id), 32), np.uint8)
     path = sample.folder / "teacher.zarr"
+    folder = LocalFolder(path)
+    lease = acquire_lease(folder)
     writer = TeacherStoreWriter.create(
-        path,
+        folder,
+        lease.run_id,
         people,
         digests,
         ViewPlan(views.image_to_crop, views.is_mirrored, SIZE_HW, 0, {"padding": 1.1}),
@@ -155,8 +161,10 @@ def write_store(
         0.01,
     )
     if finish:
-        writer.write_shard(0, np.zeros((n, v, k, 64, 48), np.uint8), outputs, status)
+        images = digest_of_images(digests, people.image_index)
+        writer.write_shard(0, np.zeros((n, v, k, 64, 48), np.uint8), outputs, status, images)
         writer.finish()
+    lease.release()
     return path
 
 

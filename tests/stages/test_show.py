@@ -26,6 +26,9 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
@@ -103,10 +106,14 @@ def write_store(
     heatmaps, scale = encode_heatmaps(heat, 0.01)
     peaks = np.full_like(scale, confidence)
     outputs = np.concatenate([scale[..., None], peaks[..., None], points], axis=-1)
+    image_sha256 = np.stack([np.frombuffer(digest, np.uint8) for digest in digests])
+    root = LocalFolder(folder / "store.zarr")
+    lease = acquire_lease(root)
     writer = TeacherStoreWriter.create(
-        folder / "store.zarr",
+        root,
+        lease.run_id,
         people,
-        np.stack([np.frombuffer(digest, np.uint8) for digest in digests]),
+        image_sha256,
         views,
         "drawn",
         {"teacher": {"heatmap_frame": FRAME}},
@@ -118,8 +125,10 @@ def write_store(
     if status is None:
         status = np.full((NUM_PEOPLE, NUM_VIEWS), Status.OK, np.uint8)
     if finish:
-        writer.write_shard(0, heatmaps, outputs.astype(np.float32), status)
+        images = digest_of_images(image_sha256, people.image_index)
+        writer.write_shard(0, heatmaps, outputs.astype(np.float32), status, images)
         writer.finish()
+    lease.release()
     return folder / "store.zarr"
 
 

@@ -1,4 +1,5 @@
-"""Every refusal of a student's training, with its message, and that nothing is written before."""
+"""Every refusal of a student's training: it names the field, what it must be, what it is, and a way
+out; and nothing is written before."""
 
 import json
 import shutil
@@ -15,7 +16,7 @@ from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError
 from pipeline.training.run_folder import RunFolder
 from stages import preset_file
 from stages.train_student import TrainStudentConfig, train_student
-from store_schemas.errors import IncompleteError, StoreError
+from store_schemas.errors import IncompleteError, SchemaError, StoreError
 
 SETTINGS = {
     "architecture": "distilpose-xs",
@@ -60,7 +61,9 @@ def test_settings_that_contradict_each_other_are_refused(
 
 def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> None:
     config = configure(drawn, store=store, architecture="tokenpose-xs")
-    with pytest.raises(ConfigError, match="tokenpose-xs is a teacher; choose a student"):
+    with pytest.raises(
+        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose distilpose-s"
+    ):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -69,7 +72,7 @@ def test_more_views_than_the_store_holds_are_refused(
     drawn: Any, store: Path, tmp_path: Path
 ) -> None:
     config = configure(drawn, store=store, data={"num_views": 3})
-    with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 augmented views"):
+    with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 .*; ask for fewer"):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -78,16 +81,34 @@ def test_a_store_of_another_aspect_is_refused(
     drawn: Any, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = configure(drawn, store=make_store(input_size_hw=(256, 256)))
-    with pytest.raises(ConfigError, match=r"crops of 256 x 256 .* the student takes 128 x 96"):
+    expected = r"aspect .* 128 x 96 .* holds crops of 256 x 256; choose another architecture, or wr"
+    with pytest.raises(ConfigError, match=expected):
         train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_incomplete_store_is_refused(
     drawn: Any, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:
     config = configure(drawn, store=make_store(is_complete=False))
-    with pytest.raises(IncompleteError, match="must be complete, but has 1 of"):
+    expected = r"must be complete, but has 1 of \d+ shards; .* cache-teacher with --resume"
+    with pytest.raises(IncompleteError, match=expected):
         train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_of_a_newer_schema_is_refused(
+    drawn: Any, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = make_store()
+    document = json.loads((store / "zarr.json").read_bytes())
+    written = document["attributes"]["schema"]
+    document["attributes"]["schema"] = "2"
+    (store / "zarr.json").write_text(json.dumps(document))
+    expected = rf"must have schema '{written}', got '2'; .* or write it again"
+    with pytest.raises(SchemaError, match=expected):
+        train_student(configure(drawn, store=store), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_altered_store_is_refused(
@@ -131,8 +152,19 @@ def test_a_missing_image_is_named_before_the_first_step(
 ) -> None:
     images = copy_images(drawn, tmp_path / "images")
     (images / "000002.jpg").unlink()
-    with pytest.raises(PeopleError, match=r"000002\.jpg' of .* is missing"):
+    expected = r"the 6 images of .* 1 of them are missing, the first one '000002\.jpg'; give the fo"
+    with pytest.raises(PeopleError, match=expected):
         train_student(configure(drawn, store=store, images=images), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_folder_that_is_not_there_is_named_before_the_first_step(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    config = configure(drawn, store=store, images=tmp_path / "nowhere")
+    expected = r"images must be the folder of the 6 .* no folder .*nowhere; give the folder"
+    with pytest.raises(PeopleError, match=expected):
+        train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -143,19 +175,52 @@ def test_an_image_that_changed_since_the_store_was_written_is_named(
     with Image.open(images / "000002.jpg") as image:
         pixels = np.asarray(image)
     Image.fromarray(pixels // 2).save(images / "000002.jpg")
-    with pytest.raises(ImageError, match=r"000002\.jpg' has changed since the teacher store"):
+    expected = (
+        r"000002\.jpg' has changed since the teacher store was written \(sha256 [0-9a-f]{12}, then "
+        r"[0-9a-f]{12}\); give the original image, or write another store"
+    )
+    with pytest.raises(ImageError, match=expected):
         train_student(configure(drawn, store=store, images=images), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda names: ["beak", *names[1:]], "number 1 of them 'nose', got 'beak'"),
+        (lambda names: [names[0], names[2], names[1], *names[3:]],
+         "number 2 of them 'left_eye', got 'right_eye'"),
+    ],
+    ids=["other", "another order"],
+)  # fmt: skip
 def test_validation_people_with_other_keypoints_are_refused(
-    drawn: Any, store: Path, tmp_path: Path
+    drawn: Any, store: Path, tmp_path: Path, change: Callable[..., list[str]], difference: str
 ) -> None:
     document = json.loads(drawn.annotations.read_bytes())
-    document["categories"][0]["keypoints"][0] = "beak"
+    names = document["categories"][0]["keypoints"]
+    document["categories"][0]["keypoints"] = change(names)
     other = tmp_path / "other.json"
     other.write_text(json.dumps(document))
     config = configure(drawn, store=store, val_annotations=other)
-    with pytest.raises(PeopleError, match=r"beak.*validate on people of the same keypoints"):
+    expected = rf"keypoint_names of .*other\.json must be .*, {difference}; validate on people"
+    with pytest.raises(PeopleError, match=expected):
+        train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_people_with_fewer_keypoints_are_refused(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    document = json.loads(drawn.annotations.read_bytes())
+    category = document["categories"][0]
+    category["keypoints"], category["skeleton"] = category["keypoints"][:5], []
+    for annotation in document["annotations"]:
+        annotation["keypoints"] = annotation["keypoints"][:15]
+        visible = annotation["keypoints"][2::3]
+        annotation["num_keypoints"] = sum(flag > 0 for flag in visible)
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document))
+    config = configure(drawn, store=store, val_annotations=other)
+    with pytest.raises(PeopleError, match=r"17 \(nose, .*, got 5 \(nose, .*; validate on people"):
         train_student(config, tmp_path / "run")
 
 
@@ -197,7 +262,7 @@ def test_a_changed_setting_is_refused_by_name_on_resume(
 ) -> None:
     train_student(configure(drawn, store=store), tmp_path / "run")
     changed = configure(drawn, store=store, loss={"confidence": 0.5})
-    with pytest.raises(RunFolderError, match=r"with loss.confidence = 0.01, now it is 0.5"):
+    with pytest.raises(RunFolderError, match=r"loss.confidence = 0.01, now it is 0.5; resume with"):
         train_student(changed, tmp_path / "run", resume=True)
 
 
@@ -206,7 +271,9 @@ def test_another_store_is_refused_on_resume(
 ) -> None:
     train_student(configure(drawn, store=store), tmp_path / "run")
     other = configure(drawn, store=make_store(failed_row=0), epochs=2)
-    with pytest.raises(RunFolderError, match="resume with the store it began with"):
+    with pytest.raises(
+        RunFolderError, match=r"with store_\w+ = \w+, now it is \w+; resume with the store"
+    ):
         train_student(other, tmp_path / "run", resume=True)
 
 

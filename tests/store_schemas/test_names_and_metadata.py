@@ -49,6 +49,7 @@ def test_a_stored_name_is_checked_like_a_given_one(row: bytes) -> None:
         (b"[]", "x must be a JSON object, got list"),
         (b'{"a": 1, "a": 2}', "a key is repeated"),
         (b'{"a": NaN}', "NaN is no JSON number"),
+        (b'{"a": -1e999}', "-1e999 is no finite number"),
         (b'{"a": ' + b"9" * 5000 + b"}", "x must be JSON"),
         (b'{"a": ' + b"[" * 30 + b"]" * 30 + b"}", "nest at most 24"),
         (b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "x must be JSON"),
@@ -67,6 +68,8 @@ def test_metadata_is_compared_field_by_field() -> None:
         check_metadata({"shape": [2], "grid": {"chunk": [3]}}, expected, "n")
     with pytest.raises(SchemaError, match="n: field 'shape' is missing"):
         check_metadata({"grid": {"chunk": [2]}}, expected, "n")
+    with pytest.raises(SchemaError, match="n: the fields must nest as in the schema"):
+        check_metadata({"shape": [2], "grid.chunk": [2]}, expected, "n")
     with pytest.raises(SchemaError, match="n: field 'more' is not part of the schema"):
         check_metadata(expected | {"more": 1}, expected, "n")
 

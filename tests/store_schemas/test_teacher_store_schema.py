@@ -10,16 +10,15 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.errors import SchemaError
+from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import (
-    ArraySpec,
     Status,
     StoreDimensions,
     array_specs,
-    check_array,
     check_teacher_name,
     default_rows_per_shard,
-    group_metadata,
     teacher_attributes,
 )
 
@@ -52,7 +51,7 @@ def test_metadata_is_the_one_checked_in() -> None:
 
 def written_by_zarr(spec: ArraySpec) -> dict[str, Any]:
     one_byte = spec.numpy_dtype.itemsize == 1
-    blosc = BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle", typesize=1, blocksize=0)
+    blosc = BloscCodec(**(spec.blosc or {"typesize": 1}))
     sharded: dict[str, Any] = {"shards": spec.chunk_shape, "chunks": (1, 1, *spec.shape[2:])}
     grid = sharded if spec.is_sharded else {"chunks": spec.chunk_shape}
     array = zarr.create_array(
@@ -72,7 +71,16 @@ def written_by_zarr(spec: ArraySpec) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", sorted(array_specs(dimensions(num_ignored=5), "hrnet")))
 def test_zarr_writes_the_same_metadata(path: str) -> None:
-    spec = array_specs(dimensions(num_ignored=5), "hrnet")[path]
+    require_zarrs_own(array_specs(dimensions(num_ignored=5), "hrnet")[path])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_zarr_writes_the_same_metadata_of_heatmaps_in_every_profile(profile: str) -> None:
+    sizes = dimensions(profile=PROFILES[profile], rows_per_shard=56)
+    require_zarrs_own(array_specs(sizes, "hrnet")["teachers/hrnet/heatmaps"])
+
+
+def require_zarrs_own(spec: ArraySpec) -> None:
     theirs, ours = written_by_zarr(spec), spec.metadata()
     assert theirs.pop("storage_transformers", []) in ([], ())
     theirs["fill_value"] = "NaN" if ours["fill_value"] == "NaN" else theirs["fill_value"]
@@ -80,10 +88,11 @@ def test_zarr_writes_the_same_metadata(path: str) -> None:
 
 
 def test_a_shard_holds_about_a_thousand_views_and_at_most_64_mib() -> None:
-    assert default_rows_per_shard(9, 17, (64, 48)) == 113
-    assert default_rows_per_shard(1, 17, (64, 48)) == 1024
-    assert default_rows_per_shard(1, 17, (256, 192)) == 80
-    assert default_rows_per_shard(5000, 17, (64, 48)) == 1
+    assert default_rows_per_shard(9, 17 * 64 * 48) == 113
+    assert default_rows_per_shard(1, 17 * 64 * 48) == 1024
+    assert default_rows_per_shard(1, 17 * 256 * 192) == 80
+    assert default_rows_per_shard(1, 2 * 17 * 256 * 192) == 40
+    assert default_rows_per_shard(5000, 17 * 64 * 48) == 1
 
 
 def test_shards_cover_every_row_once_and_the_last_may_be_short() -> None:

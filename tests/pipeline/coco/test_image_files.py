@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.coco.image_files import decode_image, image_size_hw, resolve_image, sha256_file
+from pipeline.coco import image_files
+from pipeline.coco.image_files import (
+    FileStamp,
+    decode_image,
+    decode_image_bytes,
+    decode_image_with_sha256,
+    image_size_hw,
+    read_image_bytes,
+    resolve_image,
+    sha256_file,
+)
 from pipeline.errors import ImageError, PeopleError
 
 
@@ -86,6 +96,65 @@ def test_a_file_cut_anywhere_is_refused_or_whole(
     assert num_refused > 90
 
 
+@pytest.mark.parametrize(
+    ("file_format", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"progressive": True}),
+        *(("BMP", mode, {}) for mode in ("RGB", "L", "P")),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("PPM", "RGB", {}),
+        ("GIF", "P", {}),
+    ],
+)
+def test_bytes_in_memory_decode_as_a_file_does(
+    tmp_path: Path, file_format: str, mode: str, options: dict[str, object]
+) -> None:
+    """Pillow maps some files into memory and hands others to a library by their descriptor."""
+    buffer = io.BytesIO()
+    photo(mode).crop((0, 0, 47, 32)).save(buffer, file_format, **options)
+    content, path = buffer.getvalue(), tmp_path / "cut"
+    num_whole = 0
+    for length in [len(content), *range(0, len(content), max(1, len(content) // 60))]:
+        path.write_bytes(content[:length])
+        outcomes = []
+        for source in (path, io.BytesIO(content[:length])):
+            try:
+                outcomes.append(image_files._read(path, source, image_files._pixels).tobytes())
+            except ImageError:
+                outcomes.append(b"refused")
+        assert outcomes[0] == outcomes[1], length
+        num_whole += outcomes[0] != b"refused"
+    assert 1 <= num_whole < 10
+
+
+def test_a_digest_is_that_of_the_bytes_that_were_decoded(tmp_path: Path) -> None:
+    photo().save(tmp_path / "a.png")
+    pixels, sha256 = decode_image_with_sha256(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels, as_rgb(photo()))
+    assert sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
+
+
+def test_a_file_bears_the_stamp_of_inode_length_and_time(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"whole")
+    stat = (tmp_path / "a").stat()
+    assert read_image_bytes(tmp_path / "a").stamp == (stat.st_ino, 5, stat.st_mtime_ns)
+
+
+def test_a_file_that_changes_while_it_is_read_bears_no_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"whole")
+    stamps = iter([FileStamp(1, 5, 7), FileStamp(1, 5, 8)])
+    monkeypatch.setattr(image_files, "_stamp", lambda _: next(stamps))
+    assert read_image_bytes(tmp_path / "a").stamp is None
+
+
+def test_a_refusal_of_bytes_names_their_file() -> None:
+    with pytest.raises(ImageError, match=r"a\.jpg' cannot be read: cannot identify .*JPEG"):
+        decode_image_bytes(b"<html>", Path("a.jpg"))
+
+
 def test_a_truncated_image_is_refused_by_name(tmp_path: Path) -> None:
     photo().save(tmp_path / "cut.jpg")
     content = (tmp_path / "cut.jpg").read_bytes()
@@ -110,7 +179,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_image_is_refused(tmp_path: Path) -> None:
-    for read in (decode_image, image_size_hw, sha256_file):
+    for read in (decode_image, decode_image_with_sha256, image_size_hw, sha256_file):
         with pytest.raises(ImageError, match=r"a\.jpg' cannot be read: No such file"):
             read(tmp_path / "a.jpg")
 

@@ -25,7 +25,9 @@ from pipeline.teachers.checks import (
 )
 from pipeline.teachers.probe import Probe, measure_bytes_per_view, take_probe
 from pipeline.teachers.teacher import Teacher, TeacherSettings
+from store_schemas.profiles import PROFILES
 
+DEFAULT = PROFILES["default"]
 SIZE_HW, CELLS_HW = (128, 96), (32, 24)
 NUM_PEOPLE = 24
 COLOURS = ((255, 0, 0), (255, 255, 0), (255, 128, 0), (255, 0, 128))
@@ -69,6 +71,9 @@ class DotNetwork:
         to_heatmap = crop_to_heatmap(self.heatmap_frame, SIZE_HW, CELLS_HW)
         points = apply(to_heatmap, np.stack([x, y], axis=-1)) + np.array([self._shift, 0])
         return self._change(encode_keypoints(points, CELLS_HW))
+
+    def execution(self) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def test_too_few_maps_measure_nothing_and_refuse_nothing(dotted: Dotted) -> None
 
 
 def test_gaussians_of_height_one_pass() -> None:
-    units = measure_units(probe_of(gaussians()))
+    units = measure_units(probe_of(gaussians()), DEFAULT)
     check_units(units)
     assert units.typical_peak == pytest.approx(1, abs=0.05)
     assert units.threshold == pytest.approx(0.01, rel=0.05)
@@ -224,7 +229,7 @@ def test_peaks_far_from_one_are_refused(peak: float, shown: str) -> None:
         TeacherError,
         match=rf"peaks lie below {shown}.*, expected 0\.3 to 1\.5: .* set --heatmap-gain, or",
     ):
-        check_units(measure_units(probe_of(gaussians(peak))))
+        check_units(measure_units(probe_of(gaussians(peak)), DEFAULT))
 
 
 @pytest.mark.parametrize("highest", [0.9, 4.0])
@@ -232,7 +237,7 @@ def test_logits_are_refused_by_the_setting_that_helps(highest: float) -> None:
     """Whether their peaks look like heat or not: most of their values are far below 0."""
     logits = 6 * gaussians() - np.float32(6 - highest)
     with pytest.raises(TeacherError, match=r"--heatmap-activation sigmoid if the model gives logi"):
-        check_units(measure_units(probe_of(logits)))
+        check_units(measure_units(probe_of(logits), DEFAULT))
 
 
 def test_negative_heat_that_the_store_would_hide_is_refused() -> None:
@@ -240,17 +245,24 @@ def test_negative_heat_that_the_store_would_hide_is_refused() -> None:
     with pytest.raises(
         TeacherError, match=r"negative heat \(rms 0\.0\d+\), .* exceeds the codec's"
     ):
-        check_units(measure_units(probe_of(heat)))
+        check_units(measure_units(probe_of(heat), DEFAULT))
 
 
 def test_a_little_negative_heat_passes() -> None:
     noise = np.random.default_rng(0).normal(0, 5e-4, gaussians().shape).astype(np.float32)
-    check_units(measure_units(probe_of(gaussians() + noise)))
+    check_units(measure_units(probe_of(gaussians() + noise), DEFAULT))
+
+
+def test_float16_hides_no_negative_heat_and_has_no_threshold() -> None:
+    heat = gaussians() - np.float32(0.05)
+    units = measure_units(probe_of(heat), PROFILES["lossless-float16"])
+    check_units(units)
+    assert (units.threshold, units.clamped_rms) == (0, 0)
 
 
 def test_maps_without_any_heat_are_refused() -> None:
     with pytest.raises(TeacherError, match=r"peaks lie below 0, expected 0\.3 to 1\.5"):
-        check_units(measure_units(probe_of(0 * gaussians())))
+        check_units(measure_units(probe_of(0 * gaussians()), DEFAULT))
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -258,12 +270,12 @@ def test_maps_that_are_not_finite_are_refused(poison: float) -> None:
     heat = gaussians()
     heat[3, 1, 2, 2] = poison
     with pytest.raises(TeacherError, match=r"not finite; check its preprocessing \(--mean, --std"):
-        measure_units(probe_of(heat))
+        measure_units(probe_of(heat), DEFAULT)
 
 
 def test_more_heat_takes_more_bytes() -> None:
-    empty = measure_bytes_per_view(probe_of(0 * gaussians()), 0.01)
-    drawn = measure_bytes_per_view(probe_of(gaussians()), 0.01)
+    empty = measure_bytes_per_view(probe_of(0 * gaussians()), 0.01, DEFAULT)
+    drawn = measure_bytes_per_view(probe_of(gaussians()), 0.01, DEFAULT)
     uncompressed = 4 * CELLS_HW[0] * CELLS_HW[1]
     assert 16 * 4 < empty < drawn < uncompressed
 
@@ -319,8 +331,8 @@ def test_all_checks_say_what_they_measured_and_weakness_can_be_accepted(dotted: 
     weak = teacher_of(DotNetwork(change=lambda maps: maps[:, :, ::-1]))
     said: list[str] = []
     with pytest.raises(TeacherError, match="--accept-weak-teacher"):
-        check_teacher(weak, dotted.people, dotted.probe(weak), say=said.append)
-    check_teacher(weak, dotted.people, dotted.probe(weak), accept_weak=True)
+        check_teacher(weak, dotted.people, dotted.probe(weak), DEFAULT, say=said.append)
+    check_teacher(weak, dotted.people, dotted.probe(weak), DEFAULT, accept_weak=True)
     assert [sentence.split(";")[0] for sentence in said] == [
         "probe: 24 people",
         "probe: mirror gap 0.00 cell on 96 maps, 0.00 expected of frame half-pixel",

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 
@@ -266,3 +267,17 @@ def test_without_the_extra_the_message_says_what_to_install(
         TeacherError, match=rf"needs {package}, which is not installed; install distil-pose\[onnx\]"
     ):
         opened(path)
+
+
+def test_the_recipe_says_how_the_session_computes(tmp_path: Path) -> None:
+    recipe = opened(write_model(tmp_path / "t.onnx")).execution_recipe()
+    assert recipe["library"] == "onnxruntime"
+    assert recipe["providers"] == ["CPUExecutionProvider"]
+    assert recipe["num_threads"] == 1
+    assert (recipe["tf32"], recipe["deterministic"]) == (False, True)
+
+
+def test_threads_left_open_are_recorded_as_the_number_they_come_to(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "t.onnx")
+    recipe = open_teacher(path, TeacherSettings()).execution_recipe()
+    assert recipe["num_threads"] == available_cores()

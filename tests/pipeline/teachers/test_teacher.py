@@ -45,6 +45,9 @@ class FormulaNetwork:
         cells = images.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5))
         return cells.astype(np.float32)
 
+    def execution(self) -> dict[str, Any]:
+        return {"provider": "formula"}
+
 
 class FixedMaps(FormulaNetwork):
     """Gives the same maps whatever it sees."""
@@ -230,6 +233,12 @@ def test_what_moves_the_last_bits_is_the_recipe_not_the_identity(change: dict[st
     before, after = teacher_of(FormulaNetwork()), teacher_of(FormulaNetwork(), **change)
     assert before.identity() == after.identity()
     assert before.execution_recipe() != after.execution_recipe()
+
+
+def test_the_recipe_holds_what_the_network_says_of_its_execution() -> None:
+    recipe = teacher_of(FormulaNetwork()).execution_recipe()
+    assert recipe["provider"] == "formula"
+    assert "provider" not in teacher_of(FormulaNetwork()).identity()
 
 
 def test_every_setting_is_in_the_identity_or_in_the_recipe() -> None:

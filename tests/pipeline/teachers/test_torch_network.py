@@ -148,3 +148,14 @@ def test_an_option_that_contradicts_the_checkpoint_is_refused(
 def test_an_option_that_repeats_the_checkpoint_is_taken(weights: Path) -> None:
     repeated = opened(weights, heatmap_frame="half-pixel", input_size_hw=(128, 96), mean=MEAN)
     assert repeated.identity() == opened(weights).identity()
+
+
+def test_the_recipe_resolves_threads_and_says_what_arithmetic_is_allowed(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = open_teacher(weights, TeacherSettings()).execution_recipe()
+    assert recipe["num_threads"] == torch.get_num_threads()
+    assert (recipe["library"], recipe["device"]) == ("torch", "cpu")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32)
+    other = open_teacher(weights, TeacherSettings()).execution_recipe()
+    assert {name for name in recipe if recipe[name] != other[name]} == {"tf32"}

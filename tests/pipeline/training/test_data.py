@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import Dataset
 
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
-from pipeline.errors import ImageError
+from pipeline.errors import DistilError, ImageError
 from pipeline.frames.geometry import compose, mirror_affine
 from pipeline.frames.views import ViewRecipe
-from pipeline.training.data import FreshViewDataset, move_keypoints
+from pipeline.training.data import BatchLoader, FreshViewDataset, TrainingBatch, move_keypoints
 from pipeline.training.images import TrainingImages
-from pipeline.training.view_order import ViewBatch
+from pipeline.training.view_order import ViewBatch, ViewOrder
+from store_schemas.errors import CorruptError, StoreError
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),
@@ -113,20 +116,22 @@ def test_a_dataset_survives_pickling_for_worker_processes(folder: Path) -> None:
     assert (twin[batch].images == dataset[batch].images).all()
 
 
-def test_a_cached_image_is_decoded_once_and_the_cache_is_bounded(folder: Path) -> None:
-    cached = TrainingImages(one_person(), folder, cache_bytes=200 * 160 * 3)
-    assert cached.read(0) is cached.read(0)
-    bounded = TrainingImages(one_person(), folder, cache_bytes=200 * 160 * 3 - 1)
-    assert bounded.read(0) is not bounded.read(0)
+class Refusing(Dataset[TrainingBatch]):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        raise self._error
 
 
-def test_an_image_of_another_size_than_annotated_is_refused(folder: Path) -> None:
-    Image.new("RGB", (160, 201)).save(folder / "a.png")
-    with pytest.raises(ImageError, match=r"a\.png' is 201 x 160 .* its annotation says 200 x 160"):
-        TrainingImages(one_person(), folder).read(0)
-
-
-def test_an_image_is_compared_with_the_digest_of_the_store(folder: Path) -> None:
-    wrong = np.zeros((1, 32), np.uint8)
-    with pytest.raises(ImageError, match="has changed since the teacher store was written"):
-        TrainingImages(one_person(), folder, wrong).read(0)
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("error", [ImageError("a.jpg is torn"), CorruptError("row 1 is torn")])
+def test_an_error_written_for_people_leaves_a_worker_as_it_is(
+    error: Exception, num_workers: int
+) -> None:
+    """Torch alone would put it into a traceback of many lines."""
+    order = ViewOrder(np.array([0]), np.array([5]), 1, 1, 0)
+    loader = BatchLoader(Refusing(error), order, num_workers, torch.device("cpu"))
+    with pytest.raises((DistilError, StoreError)) as refusal:
+        next(loader.batches_of_epoch(0))
+    assert (type(refusal.value), str(refusal.value)) == (type(error), str(error))

@@ -1,6 +1,6 @@
 """Laws of the loop itself, on a tiny network: checkpoints at whole epochs only, faults by name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -142,3 +142,24 @@ def test_the_best_weights_are_those_of_the_highest_ap_the_later_of_equals(
     assert read_info(folder.best_weights).epoch == 3
     assert place.best_ap == 0.5
     assert place.scored_keypoints == (0,)
+
+
+class Counting:
+    """An account of the epochs."""
+
+    def __init__(self) -> None:
+        self.num_epochs = 0
+
+    def epoch_facts(self) -> Mapping[str, object]:
+        self.num_epochs += 1
+        return {"epochs_counted": self.num_epochs}
+
+    def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
+        self.num_epochs = max([int(str(line["epochs_counted"])) for line in lines], default=0)
+
+
+def test_an_account_is_in_each_epochs_line_and_goes_on_after_a_resume(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "run")
+    fit(training(ledger=Counting(), epochs=2), folder, NoProgress())
+    fit(training(ledger=Counting(), epochs=3), folder, NoProgress(), resume=True)
+    assert [line["epochs_counted"] for line in folder.read_metrics()] == [1, 2, 3]

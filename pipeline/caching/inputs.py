@@ -1,0 +1,74 @@
+"""What stage one, its plan and its benchmark take: people, images, a teacher, and how to ask it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.coco.people import People
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.config import StageConfig
+from pipeline.evaluation.evaluated_networks import require_same_names
+from pipeline.frames.views import ViewRecipe, describe_missing_halves
+from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers.probe import PROBE_PEOPLE
+from pipeline.teachers.teacher import require_keypoints
+
+Say = Callable[[str], None]
+ProfileName = Literal["default", "small", "fast", "lossless-float16"]
+
+
+class TeacherInputs(StageConfig):
+    """People, a teacher, and the views in which it sees them."""
+
+    annotations: Path
+    images: Path
+    teacher: Path
+    profile: ProfileName = "default"
+    """How heatmaps are stored."""
+    views: int = Field(8, ge=0)
+    """Augmented views of every person, beside the evaluation crop."""
+    seed: int = Field(0, ge=0)
+    recipe: ViewRecipe = ViewRecipe()
+    teacher_settings: TeacherSettings = TeacherSettings()
+    people: PeopleSettings = PeopleSettings()
+
+
+class CacheSettings(TeacherInputs):
+    """All that a plan of a store depends on."""
+
+    store: str
+    """Where it lies: the path of a folder."""
+    probe_people: int = Field(PROBE_PEOPLE, ge=1)
+    accept_weak_teacher: bool = False
+
+
+def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[People, Teacher]:
+    """Read the people and open the teacher, and refuse a pair that does not fit.
+
+    Raises:
+        PeopleError: annotations or images contradict themselves.
+        TeacherError: the teacher cannot be loaded, or does not fit the people.
+    """
+    people = read_people(config.annotations, config.images, config.people)
+    say(
+        f"people: {people.num_instances} with {people.skeleton.num_keypoints} keypoints in "
+        f"{len(np.unique(people.image_index))} of {len(people.image_id)} images, "
+        f"{len(people.ignored.annotation_id)} annotations kept as ignore regions"
+    )
+    if note := describe_missing_halves(people.skeleton, config.recipe):
+        say(note)
+    teacher = open_teacher(config.teacher, config.teacher_settings)
+    require_keypoints(teacher, people.skeleton.keypoint_names)
+    if teacher.network.keypoint_names is not None:
+        require_same_names(str(config.teacher), teacher.network.keypoint_names, people)
+    height, width = teacher.input_size_hw
+    rows, columns = teacher.heatmap_size_hw
+    say(
+        f"teacher: {teacher.network.architecture} (sha256 {teacher.network.sha256[:12]}), crops of "
+        f"{height}x{width}, heatmaps of {rows}x{columns}, frame {teacher.frame}, "
+        f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
+    )
+    return people, teacher

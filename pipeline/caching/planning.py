@@ -1,0 +1,101 @@
+"""What a store will take: bytes of every file, and seconds, from a trial or from stores before."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.caching.inputs import CacheSettings
+from pipeline.caching.trial import Trial, count_slots
+from pipeline.coco.people import People
+from pipeline.teachers import Teacher
+from store_schemas.array_spec import ArraySpec
+from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
+from store_schemas.identity import canonical_json
+from store_schemas.names import pack_names
+from store_schemas.profiles import profile_named
+from store_schemas.teacher_store import StoreDimensions, array_specs, default_rows_per_shard
+
+GUESSED_BITS_PER_CELL = {"default": 0.7, "small": 0.49, "fast": 0.86, "lossless-float16": 11.2}
+"""By profile, of heatmaps as they lie on disk: what stores of real people took, rounded up."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What stage one will leave and take."""
+
+    dimensions: StoreDimensions
+    num_bytes: float
+    """Of every file of the finished store."""
+    seconds: float | None
+    """Of wall time on this machine; None: not measured."""
+
+    @property
+    def num_views(self) -> int:
+        return self.dimensions.num_instances * self.dimensions.num_views
+
+
+def planned_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
+    """Return the sizes that the store will have."""
+    num_views, profile = config.views + 1, profile_named(config.profile)
+    cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
+    return StoreDimensions(
+        num_instances=people.num_instances,
+        num_images=len(people.image_id),
+        num_ignored=len(people.ignored.annotation_id),
+        name_length=pack_names(people.image_name).shape[1],
+        num_views=num_views,
+        num_keypoints=teacher.num_keypoints,
+        heatmap_size_hw=teacher.heatmap_size_hw,
+        rows_per_shard=default_rows_per_shard(num_views, cells * profile.bytes_per_cell),
+        profile=profile,
+    )
+
+
+def guess_cost(config: CacheSettings, people: People, teacher: Teacher) -> Cost:
+    """Return the cost by what other stores took; its time is unknown."""
+    dimensions = planned_dimensions(config, people, teacher)
+    cells = math.prod(dimensions.view_shape)
+    per_view = GUESSED_BITS_PER_CELL[config.profile] * cells / 8
+    specs = array_specs(dimensions, "teacher")
+    documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
+    return Cost(dimensions, _num_bytes(dimensions, specs, per_view) + documents, None)
+
+
+def predict_cost(
+    config: CacheSettings, people: People, teacher: Teacher, trial: Trial, fixed_seconds: float
+) -> Cost:
+    """Return the cost by a trial.
+
+    fixed_seconds: of reading the people, opening the teacher and checking it.
+    """
+    dimensions = planned_dimensions(config, people, teacher)
+    per_view = trial.heatmap_bytes / trial.num_views
+    size = _num_bytes(dimensions, array_specs(dimensions, "teacher"), per_view)
+    slots = count_slots(
+        dimensions.num_instances,
+        dimensions.num_views,
+        dimensions.rows_per_shard,
+        teacher.settings.batch_size,
+    )
+    seconds = (
+        fixed_seconds
+        + len(np.unique(people.image_index)) * trial.seconds_per_image_digest
+        + dimensions.num_instances * trial.seconds_per_person_drawn
+        + slots * trial.seconds / trial.num_slots
+    )
+    return Cost(dimensions, size + trial.document_bytes, seconds)
+
+
+def _num_bytes(
+    dimensions: StoreDimensions, specs: dict[str, ArraySpec], heatmap_bytes_per_view: float
+) -> float:
+    """Return the bytes of all chunks and shards."""
+    num_views = dimensions.num_instances * dimensions.num_views
+    total = num_views * heatmap_bytes_per_view
+    for spec in specs.values():
+        if spec.is_sharded:
+            total += spec.num_chunks * shard_index_bytes(spec.rows_per_chunk * spec.shape[1])
+        else:
+            total += spec.num_chunks * plain_chunk_bytes(spec)
+    return total

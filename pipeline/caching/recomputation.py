@@ -1,0 +1,166 @@
+"""Show the teacher some views again, and compare what it says with what a store holds of them.
+
+The disagreement has two parts. The codec's: |dec(enc(live)) - live|, at most ``error_bound``. And
+that of the arithmetic: |stored - dec(enc(live))|, 0 on the machine and libraries that wrote the
+store. One level of the codec may flip for the smallest difference of arithmetic, so the limit is
+put on the sum of both: |stored - live| <= ``error_bound`` + ``ARITHMETIC_TOLERANCE``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.teachers.teacher import Teacher
+from store_schemas.errors import StoreError
+from store_schemas.heatmap_codec import decode_heatmaps, encode_heatmaps, error_bound
+from store_schemas.teacher_store import Status
+
+ARITHMETIC_TOLERANCE = 1e-3
+"""Heat by which machines and libraries may differ in float32, where peaks are near 1."""
+
+
+@dataclass
+class Disagreement:
+    """How far a teacher and a store are apart, over the views that were shown again."""
+
+    num_views: int = 0
+    codec: float = 0.0
+    """Largest |dec(enc(live)) - live| of a heat, negative heat of ``uint8`` counting as 0."""
+    arithmetic: float = 0.0
+    """Largest |stored - dec(enc(live))| of a heat."""
+    total: float = 0.0
+    """Largest |stored - live| of a heat."""
+    excess: float = -np.inf
+    """Largest |stored - live| over its bound, tolerance included; above 0: too far apart."""
+    bound: float = 0.0
+    """Bound, tolerance included, of the heat that is nearest to it or furthest beyond."""
+    confidence: float = 0.0
+    """Largest difference of a keypoint's confidence."""
+    keypoint: float = 0.0
+    """Largest distance of a keypoint, crop pixels; a flat map's peak may lie anywhere."""
+    failures: list[str] = field(default_factory=list)
+    """Views that are too far apart or could not be shown, a line each."""
+
+
+def spread_views(
+    status: NDArray[np.uint8], num_wanted: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pick views that are OK, one at random out of each of ``num_wanted`` equal stretches.
+
+    Args:
+        status: (N, V) uint8.
+
+    Returns:
+        rows, views: (n,) int64 each, by row; all of them where there are fewer.
+    """
+    candidates = np.flatnonzero(status == Status.OK)
+    if len(candidates) > num_wanted:
+        random = np.random.default_rng(seed)
+        parts = np.array_split(candidates, num_wanted) if num_wanted else []
+        candidates = np.array([random.choice(part) for part in parts], np.int64)
+    rows, views = np.divmod(candidates, status.shape[1])
+    return rows, views
+
+
+def recompute_views(
+    store: TeacherStore,
+    teacher: Teacher,
+    image_folder: Path,
+    rows: NDArray[np.int64],
+    views: NDArray[np.int64],
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Disagreement:
+    """Show a teacher views of a store again and compare the answers.
+
+    Args:
+        rows: (n,), instances.
+        views: (n,).
+        on_progress: Told how many more views were compared.
+    """
+    found = Disagreement()
+    requests = requests_by_image(
+        store.people,
+        image_folder,
+        store.people.image_index[rows],
+        store.views.image_to_crop[rows, views],
+        image_sha256=store.image_sha256,
+    )
+    places: list[int] = []
+    crops: list[NDArray[np.uint8]] = []
+    batch_size = teacher.settings.batch_size
+    for image in stream_crops(requests, store.input_size_hw):
+        if image.crops is None:
+            found.failures.append(str(image.error))
+            on_progress(len(image.request.rows))
+            continue
+        places += image.request.rows.tolist()
+        crops += list(image.crops)
+        while len(places) >= batch_size:
+            now = places[:batch_size]
+            _compare(found, store, teacher, rows[now], views[now], np.stack(crops[:batch_size]))
+            on_progress(batch_size)
+            del places[:batch_size], crops[:batch_size]
+    if places:
+        _compare(found, store, teacher, rows[places], views[places], np.stack(crops))
+        on_progress(len(places))
+    return found
+
+
+def _compare(
+    found: Disagreement,
+    store: TeacherStore,
+    teacher: Teacher,
+    rows: NDArray[np.int64],
+    views: NDArray[np.int64],
+    crops: NDArray[np.uint8],
+) -> None:
+    """Add what a teacher says of crops (B, H, W, 3) to what was found."""
+    live = teacher.observe(crops, store.people.skeleton.flip_indices)
+    for i, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
+        found.num_views += 1
+        where = f"shard {row // store.identity['codec']['rows_per_shard']}, row {row}, view {view}"
+        if not np.isfinite(live.heatmaps[i]).all():
+            found.failures.append(f"{where}: the teacher's output is not finite, the store's is")
+            continue
+        try:
+            stored = store.read([row], [view])
+        except StoreError as error:
+            found.failures.append(str(error))
+            continue
+        excess = _compare_heat(found, store, live.heatmaps[i], stored)
+        confidence = float(np.abs(stored.confidence[0] - live.confidences[i]).max())
+        distance = np.linalg.norm(stored.keypoints[0] - live.keypoints[i], axis=-1).max()
+        found.confidence = max(found.confidence, confidence)
+        found.keypoint = max(found.keypoint, float(distance))
+        if excess > 0:
+            found.failures.append(f"{where}: heat is {excess:.3g} beyond its bound")
+        elif confidence > ARITHMETIC_TOLERANCE:
+            found.failures.append(
+                f"{where}: a confidence differs by {confidence:.3g}, at most "
+                f"{ARITHMETIC_TOLERANCE:g} is tolerated"
+            )
+
+
+def _compare_heat(
+    found: Disagreement, store: TeacherStore, live: NDArray[np.float32], stored: StoredViews
+) -> float:
+    """Add one view's heat (K, Hh, Wh) to what was found; return by how much it is out of bounds."""
+    stored_heat = decode_heatmaps(stored.heatmaps[0], stored.scale[0])
+    again = decode_heatmaps(*encode_heatmaps(live, store.threshold, store.profile))
+    given = live if store.heatmap_dtype == np.float16 else np.maximum(live, np.float32(0))
+    total = np.abs(stored_heat - given)
+    bound = error_bound(stored.heatmaps[0], stored.scale[0], store.threshold)
+    limits = np.broadcast_to(bound + np.float32(ARITHMETIC_TOLERANCE), total.shape)
+    over = total - limits
+    worst = np.unravel_index(int(over.argmax()), over.shape)
+    if over[worst] > found.excess:
+        found.excess, found.bound = float(over[worst]), float(limits[worst])
+    found.codec = max(found.codec, float(np.abs(again - given).max()))
+    found.arithmetic = max(found.arithmetic, float(np.abs(stored_heat - again).max()))
+    found.total = max(found.total, float(total.max()))
+    return float(over[worst])

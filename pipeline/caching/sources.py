@@ -1,0 +1,70 @@
+"""What a store was made from, found again: its teacher asked as it was, its paths."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, TeacherError
+from pipeline.teachers.teacher import Teacher, TeacherSettings, open_teacher
+from store_schemas.errors import IdentityError
+from store_schemas.identity import compare_identity
+
+WAY_OUT = "give the teacher that the store was made with, or write another store"
+
+
+def stored_settings(
+    identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+) -> TeacherSettings:
+    """Return the settings under which a store's teacher was asked.
+
+    Raises:
+        IdentityError: the store does not say them all.
+    """
+    known = {**execution_recipe, **identity.get("teacher", {})}
+    try:
+        return TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
+    except (KeyError, ValueError) as error:
+        fault = " ".join(str(error).split())
+        raise IdentityError(
+            f"identity.teacher must hold every setting of a teacher, but does not: {fault}; use "
+            "the program that wrote the store"
+        ) from error
+
+
+def open_stored_teacher(
+    path: Path, identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+) -> Teacher:
+    """Open a teacher under a store's settings, and refuse another one.
+
+    Raises:
+        IdentityError: it is not the store's teacher; names the first field that differs.
+        TeacherError: it cannot be loaded, or cannot be asked as the store's teacher was.
+    """
+    settings = stored_settings(identity, execution_recipe)
+    try:
+        teacher = open_teacher(path, settings)
+    except TeacherError as error:
+        raise TeacherError(f"{error} (asked as the store's teacher was)") from error
+    compare_identity(
+        {"teacher": identity["teacher"]}, {"teacher": teacher.identity()}, way_out=WAY_OUT
+    )
+    return teacher
+
+
+def source_path(provenance: Mapping[str, Any], name: str, given: Path | None) -> Path | None:
+    """Return where a store's teacher, images or annotations are.
+
+    Args:
+        name: Of the path in the provenance, and of the option that may name another one.
+        given: Taken as it is; None: what the provenance recorded, if it is still there.
+
+    Raises:
+        ConfigError: nothing is at the given path.
+    """
+    if given is not None and not given.exists():
+        raise ConfigError(f"--{name} {given} does not exist; give the path of the store's {name}")
+    recorded = provenance.get(name)
+    if given is not None or not isinstance(recorded, str):
+        return given
+    path = Path(recorded)
+    return path if path.exists() else None

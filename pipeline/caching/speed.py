@@ -1,0 +1,148 @@
+"""How near stage one comes to the limit that its teacher and its cores set.
+
+A run cannot be faster than the teacher alone, nor than all CPU work spread evenly over the cores.
+The null teacher takes no time and gives maps of the real one, so that what remains is all the rest.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.caching.breakdown import Breakdown
+from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.trial import Trial, run_trial
+from pipeline.coco.people import People
+from pipeline.cores import available_cores
+from pipeline.teachers import HeatmapNetwork, Teacher
+from pipeline.teachers.probe import Probe
+
+_SECONDS_ALONE = 2.0
+
+
+class NullNetwork:
+    """Gives the same raw maps whatever it sees, in no time; else like another network."""
+
+    def __init__(self, network: HeatmapNetwork, maps: NDArray[np.float32]) -> None:
+        """Take ``maps`` (B, K, Hh, Wh) of one batch."""
+        self._maps = maps
+        self.kind = "null"
+        self.architecture = "null"
+        self.sha256 = "0" * 64
+        self.input_size_hw = network.input_size_hw
+        self.heatmap_size_hw = network.heatmap_size_hw
+        self.num_keypoints = network.num_keypoints
+        self.keypoint_names = network.keypoint_names
+        self.heatmap_frame = network.heatmap_frame
+        self.fixed_batch_size = network.fixed_batch_size
+
+    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (B, K, Hh, Wh) raw heatmaps, those given."""
+        return self._maps[: len(images)].copy()
+
+    def execution(self) -> dict[str, Any]:
+        """Return nothing: no arithmetic is done."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Stage one with one teacher, per view."""
+
+    name: str
+    num_views: int
+    num_cores: int
+    seconds: float
+    """Wall time of a run."""
+    teacher_seconds: float
+    """Wall time of the teacher alone, on crops that lie ready."""
+    cpu_seconds: float
+    """Of all threads, the teacher's included."""
+    breakdown: Breakdown
+
+    @property
+    def views_per_second_and_core(self) -> float:
+        """Views that a second of one core's time pays for, whoever else used the machine."""
+        return 1 / self.cpu_seconds
+
+    @property
+    def limit_seconds(self) -> float:
+        """What no run can be faster than."""
+        return max(self.teacher_seconds, self.cpu_seconds / self.num_cores)
+
+    @property
+    def ratio(self) -> float:
+        """Wall time over the limit."""
+        return self.seconds / self.limit_seconds
+
+
+def null_teacher(teacher: Teacher, probe: Probe) -> Teacher:
+    """Return a teacher that takes no time, with maps as the given one makes them."""
+    batch_size = teacher.settings.batch_size
+    crops = np.resize(probe.crops, (batch_size, *probe.crops.shape[1:]))
+    raw = teacher.network.forward(teacher.preprocess(crops))
+    return Teacher(NullNetwork(teacher.network, raw), teacher.settings)
+
+
+def measure_speed(
+    name: str,
+    config: TeacherInputs,
+    people: People,
+    teacher: Teacher,
+    probe: Probe,
+    threshold: float,
+    num_people: int,
+    *,
+    scratch: Path | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Speed:
+    """Write a store of some people and compare its time with the limit.
+
+    The teacher alone is measured before and after, as a busy machine changes its mind.
+
+    Raises:
+        PeopleError: an image cannot be read.
+    """
+    flips = people.skeleton.flip_indices
+    before = _alone(teacher, probe.crops, flips)
+    trial = run_trial(
+        config,
+        people,
+        teacher,
+        threshold,
+        num_people,
+        scratch=scratch,
+        in_whole_shards=True,
+        on_progress=on_progress,
+    )
+    alone = (before + _alone(teacher, probe.crops, flips)) / 2
+    return _speed(name, trial, alone)
+
+
+def _alone(teacher: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> float:
+    """Return the seconds of a view, in full batches."""
+    batch = np.resize(crops, (teacher.settings.batch_size, *crops.shape[1:]))
+    teacher.look(batch, flips)
+    count, started = 0, time.perf_counter()
+    while count < 2 or time.perf_counter() - started < _SECONDS_ALONE:
+        teacher.look(batch, flips)
+        count += 1
+    return (time.perf_counter() - started) / (count * len(batch))
+
+
+def _speed(name: str, trial: Trial, alone: float) -> Speed:
+    spent = trial.breakdown
+    views = trial.num_views
+    return Speed(
+        name=name,
+        num_views=views,
+        num_cores=available_cores(),
+        seconds=trial.seconds / views,
+        teacher_seconds=alone * trial.num_slots / views,
+        cpu_seconds=sum(spent.cpu_seconds.values()) / views,
+        breakdown=spent,
+    )

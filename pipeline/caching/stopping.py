@@ -1,0 +1,179 @@
+"""How stage one ends early: on SIGTERM, on Ctrl-C, or because the disk takes no more.
+
+Whole shards are kept whatever happens; what is decided here is whether the running one is worth
+waiting for, and what is said at the end.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from pipeline.errors import Stopped
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from store_schemas.errors import StorageError, StoreError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether a run was asked to stop, and when it does.
+
+    Before the first shard and after the last it stops at once. In between the running shard is
+    finished if that fits into the grace by the rate so far, and else given up at its next batch. A
+    second request is obeyed at once. All of it belongs to the thread that runs the shards.
+    """
+
+    def __init__(
+        self,
+        grace_seconds: float,
+        say: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._grace = grace_seconds
+        self._say = say
+        self._clock = clock
+        self._requested_at: float | None = None
+        self._why = "stopped"
+        self._writer: TeacherStoreWriter | None = None
+        self._ends: list[int] = []
+        self._started_at = 0.0
+        self._views = 0
+        self._can_wait = False
+        self._has_said = False
+
+    def request(self, why: str = "stopped") -> None:
+        """Ask to stop; raises ``Stopped`` itself where there is nothing to wait for."""
+        is_first = self._requested_at is None
+        self._why = why
+        self._requested_at = self._clock() if is_first else self._requested_at
+        if not (is_first and self._can_wait):
+            raise Stopped(why)
+
+    def is_requested(self) -> bool:
+        """Say whether to begin no further shard."""
+        return self._requested_at is not None
+
+    def add_views(self, count: int) -> None:
+        """Count views that were added to the running shard, and give it up if it is too long.
+
+        Raises:
+            Stopped: the shard would not be finished within the grace.
+        """
+        self._views += count
+        if self._requested_at is None:
+            return
+        left = self._requested_at + self._grace - self._clock()
+        needed = self._seconds_left()
+        if needed > left:
+            raise Stopped(self._why)
+        if not self._has_said:
+            self._has_said = True
+            self._say(
+                f"stopping when this shard is finished, in about {needed:.0f} s; once more stops "
+                f"at once"
+            )
+
+    def check(self) -> None:
+        """Stop here if asked to: between two shards, where nothing is lost.
+
+        Raises:
+            Stopped: a stop was requested.
+        """
+        if self._requested_at is not None:
+            raise Stopped(self._why)
+
+    def check_grace(self) -> None:
+        """Stop here if the grace is over, though other processes still write shards.
+
+        Raises:
+            Stopped: a stop was requested, and the grace has passed since.
+        """
+        if self._requested_at is not None and self._clock() > self._requested_at + self._grace:
+            raise Stopped(self._why)
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Listen to SIGTERM and Ctrl-C, and let what ends the run say how far it came.
+
+        Only the main thread can listen; elsewhere nothing is installed.
+
+        Raises:
+            Stopped: says how many shards are there.
+            StorageError: the same, behind what the disk said.
+        """
+        with _signals_to(self._on_signal):
+            try:
+                yield
+            except (Stopped, StorageError) as error:
+                self._can_wait = False
+                raise type(error)(
+                    f"{error}; {self._how_far()}: go on with the same command and --resume"
+                ) from error
+
+    def begin(self, writer: TeacherStoreWriter) -> None:
+        """Name the store that is being written, for what is said at the end."""
+        self._writer = writer
+
+    @contextmanager
+    def running_shards(self, views_of_shards: Sequence[int]) -> Iterator[None]:
+        """Within, a first request waits for the end of a shard.
+
+        views_of_shards: of the shards to come, in order.
+        """
+        ends, total = [], 0
+        for views in views_of_shards:
+            total += views
+            ends.append(total)
+        self._ends, self._views, self._started_at = ends, 0, self._clock()
+        self._can_wait = True
+        try:
+            yield
+        finally:
+            self._can_wait = False
+
+    def _on_signal(self, number: int) -> None:
+        self.request("stopped by SIGTERM" if number == signal.SIGTERM else "stopped")
+
+    def _seconds_left(self) -> float:
+        """Estimate what the running shard still takes, from all views so far."""
+        end = next((end for end in self._ends if end >= self._views), self._views)
+        rate = self._views / max(self._clock() - self._started_at, 1e-9)
+        return (end - self._views) / max(rate, 1e-9)
+
+    def _how_far(self) -> str:
+        writer = self._writer
+        if writer is None:
+            return "the plan is not written yet"
+        try:
+            there = writer.num_shards - len(writer.pending_shards())
+        except (OSError, StoreError):
+            return f"{writer.layout.folder} cannot be read now"
+        return f"{there} of {writer.num_shards} shards of {writer.layout.folder} are there"
+
+
+@contextmanager
+def _signals_to(react: Callable[[int], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if os.getpid() == owner:
+            react(number)
+        else:  # a forked worker inherits this, and must still die when it is told to
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

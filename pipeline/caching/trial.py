@@ -1,0 +1,166 @@
+"""A small store of a few people, written for real and thrown away: what stage one will cost.
+
+It goes through the very code of stage one, all views, digests and waiting for the disk included,
+into a folder for temporary files.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.caching.breakdown import Breakdown, sum_breakdowns
+from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.coco.people import People
+from pipeline.codec_study.fidelity import people_of_rows
+from pipeline.codec_study.teacher_maps import spread_rows
+from pipeline.frames.views import draw_views
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teachers import Teacher
+from pipeline.teachers.teacher_pass import digest_images
+from store_schemas.chunks import shard_index_bytes
+from store_schemas.profiles import profile_named
+from store_schemas.teacher_store import default_rows_per_shard
+
+_NAME = "trial"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a small store took."""
+
+    num_views: int
+    heatmap_bytes: int
+    """Of all views, checksums included, indexes of shards not."""
+    document_bytes: int
+    """Of every ``zarr.json``: those of a large store are as long."""
+    num_slots: int
+    """Places in batches of the teacher, padding included."""
+    seconds: float
+    """Of writing all shards, after a warm-up."""
+    seconds_per_image_digest: float
+    seconds_per_person_drawn: float
+    breakdown: Breakdown
+
+
+def run_trial(
+    config: TeacherInputs,
+    people: People,
+    teacher: Teacher,
+    threshold: float,
+    num_people: int,
+    *,
+    scratch: Path | None = None,
+    in_whole_shards: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Trial:
+    """Write a store of people spread evenly over all, and measure it.
+
+    threshold: largest error of heat far from a map's peak.
+    scratch: where the store lies meanwhile; None: the folder for temporary files.
+    in_whole_shards: shards as large as those of a real store; else of one batch of people, so that
+        no batch is padded that would not be padded there.
+    on_progress: told how many views were added, those of the warm-up too.
+
+    Raises:
+        PeopleError: an image cannot be read.
+    """
+    chosen = people_of_rows(people, spread_rows(people.num_instances, num_people))
+    began = time.perf_counter()
+    digests = digest_images(chosen, config.images)
+    digested = time.perf_counter()
+    drawn = draw_views(chosen, config.recipe, config.seed, config.views, teacher.input_size_hw)
+    seconds_drawing = time.perf_counter() - digested
+    views = ViewPlan(
+        drawn.image_to_crop,
+        drawn.is_mirrored,
+        teacher.input_size_hw,
+        config.seed,
+        config.recipe.model_dump(mode="json"),
+    )
+    rows = None if in_whole_shards else _rows_per_shard(config, teacher, chosen.num_instances)
+    with tempfile.TemporaryDirectory(prefix="distil-", dir=scratch) as root:
+        folder = LocalFolder(Path(root) / "trial.zarr")
+        with acquire_lease(folder) as lease:
+            writer = _create(
+                folder, lease.run_id, config, chosen, digests, views, teacher, threshold, rows
+            )
+            task = ShardTask(
+                writer, config.teacher, config.teacher_settings, config.images, skip_bad=True
+            )
+            worker = ShardWorker(task, teacher, read_writers_plan(writer))
+            worker.write_shard(0, on_progress)  # libraries load on first use, caches fill
+            started = time.perf_counter()
+            outcomes = list(worker.write_shards(range(writer.num_shards), on_progress))
+            seconds = time.perf_counter() - started
+            writer.finish()
+        sizes = {name: folder.size(name) or 0 for name in folder.names()}
+    shards = [writer.layout.shard_specs["heatmaps"].chunk_name(o.shard) for o in outcomes]
+    dimensions = writer.layout.dimensions
+    index = shard_index_bytes(dimensions.rows_per_shard * dimensions.num_views)
+    return Trial(
+        num_views=chosen.num_instances * dimensions.num_views,
+        heatmap_bytes=sum(sizes[name] - index for name in shards),
+        document_bytes=sum(size for name, size in sizes.items() if name.endswith("zarr.json")),
+        num_slots=count_slots(
+            chosen.num_instances,
+            dimensions.num_views,
+            dimensions.rows_per_shard,
+            teacher.settings.batch_size,
+        ),
+        seconds=seconds,
+        seconds_per_image_digest=(digested - began) / len(chosen.image_id),
+        seconds_per_person_drawn=seconds_drawing / chosen.num_instances,
+        breakdown=sum_breakdowns(outcome.breakdown for outcome in outcomes),
+    )
+
+
+def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size: int) -> int:
+    """Return the places in all batches, which never leave a shard and are padded at its end."""
+    whole, rest = divmod(num_people, rows_per_shard)
+    batches = whole * -(-rows_per_shard * num_views // batch_size)
+    batches += -(-rest * num_views // batch_size)
+    return batches * batch_size
+
+
+def _rows_per_shard(config: TeacherInputs, teacher: Teacher, num_people: int) -> int:
+    cells = teacher.num_keypoints * int(np.prod(teacher.heatmap_size_hw))
+    view_bytes = cells * profile_named(config.profile).bytes_per_cell
+    most = default_rows_per_shard(config.views + 1, view_bytes)
+    return min(teacher.settings.batch_size, most, num_people)
+
+
+def _create(
+    folder: LocalFolder,
+    run_id: str,
+    config: TeacherInputs,
+    people: People,
+    digests: NDArray[np.uint8],
+    views: ViewPlan,
+    teacher: Teacher,
+    threshold: float,
+    rows_per_shard: int | None,
+) -> TeacherStoreWriter:
+    return TeacherStoreWriter.create(
+        folder,
+        run_id,
+        people,
+        digests,
+        views,
+        _NAME,
+        identity={"teacher": teacher.identity()},
+        recipe=teacher.execution_recipe(),
+        provenance={},
+        heatmap_size_hw=teacher.heatmap_size_hw,
+        threshold=threshold,
+        profile=profile_named(config.profile),
+        rows_per_shard=rows_per_shard,
+    )

@@ -1,0 +1,154 @@
+"""The views of a stored plan: compared with the identity on opening, then read row by row.
+
+48 bytes of affine per view are more than a loader's worker may hold of a large store, so nobody
+keeps them but who asks for the whole array.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.teacher_store.layout import StoreLayout
+from pipeline.teacher_store.opening import check_digests, read_array, read_chunks
+from pipeline.teacher_store.plan import check_mirrored
+from store_schemas.chunks import RESTORE, plain_chunk_bytes
+from store_schemas.errors import CorruptError, SchemaError
+from store_schemas.identity import begin_array_sha256
+from store_schemas.metadata import take_object
+
+MAX_OPEN_CHUNKS = 64
+"""Files of 65,536 people each."""
+AFFINE_BYTES = 48
+
+
+def join_affines(affines: Iterable[bytes | memoryview]) -> NDArray[np.float64]:
+    """Return stored affines as (B, 2, 3)."""
+    stored = np.frombuffer(bytearray().join(affines), "<f8").reshape(-1, 2, 3)
+    return stored.astype(np.float64, copy=False)
+
+
+class StoredViewPlan:
+    """The views of every person: a ``ViewPlan`` whose arrays are read when they are asked for."""
+
+    def __init__(self, layout: StoreLayout, identity: dict[str, Any]) -> None:
+        """Compare the arrays with the identity, a chunk at a time.
+
+        Raises:
+            IdentityError: an array was altered; names the field.
+            SchemaError: metadata or arrays contradict schema or identity.
+            CorruptError: bytes are missing, torn or altered.
+        """
+        section = take_object(identity, "views", "identity")
+        height, width = section["input_size_hw"]
+        self.input_size_hw: tuple[int, int] = (height, width)
+        """Size of the crop that the affines lead to."""
+        self.seed: int = section["seed"]
+        self.recipe = take_object(section, "recipe", "identity.views")
+        """How the views were drawn."""
+        self._folder = layout.folder
+        self._affines = layout.specs["views/image_to_crop"]
+        self._mirrored = layout.specs["views/is_mirrored"]
+        self._process = os.getpid()
+        self._files: dict[int, int] = {}
+        """Descriptors by chunk, the first opened first."""
+        self._views_per_chunk = self._affines.rows_per_chunk * self._affines.shape[1]
+        self._check(identity)
+
+    @cached_property
+    def image_to_crop(self) -> NDArray[np.float64]:
+        """(N, V, 2, 3), mirroring included; view 0 is plain. Read whole and kept."""
+        return read_array(self._folder, self._affines)
+
+    @cached_property
+    def is_mirrored(self) -> NDArray[np.bool_]:
+        """(N, V), true where the determinant is negative. Read whole and kept."""
+        return read_array(self._folder, self._mirrored)
+
+    def read_image_to_crop(self, views: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the affines of B views that the store has: (B, 2, 3).
+
+        Args:
+            views: (B,), row * V + view.
+
+        Raises:
+            CorruptError: a file is missing or torn.
+        """
+        places = (divmod(view, self._views_per_chunk) for view in views.tolist())
+        return join_affines([self._pread(chunk, place, 1) for chunk, place in places])
+
+    def read_rows(self, rows: range) -> bytes:
+        """Return the affines of all views of some people, 48 bytes each.
+
+        Raises:
+            CorruptError: a file is missing or torn.
+        """
+        num_views, per_chunk = self._affines.shape[1], self._affines.rows_per_chunk
+        found = []
+        for chunk in range(rows.start // per_chunk, (rows.stop - 1) // per_chunk + 1):
+            there = self._affines.chunk_rows(chunk)
+            first, stop = max(rows.start, there.start), min(rows.stop, there.stop)
+            place = (first - there.start) * num_views
+            found.append(self._pread(chunk, place, (stop - first) * num_views))
+        return b"".join(found)
+
+    def close(self) -> None:
+        """Close the files of this process; reading opens them again."""
+        while self._files:
+            with suppress(OSError):
+                os.close(self._files.popitem()[1])
+
+    def _pread(self, chunk: int, place: int, count: int) -> bytes:
+        """Return the affines of views that follow each other in a chunk."""
+        if self._process != os.getpid():
+            self.close()  # the parent's, which this process inherited as copies
+            self._process = os.getpid()
+        if chunk not in self._files:
+            self._open(chunk)
+        offset, length = place * AFFINE_BYTES, count * AFFINE_BYTES
+        data = os.pread(self._files[chunk], length, offset)
+        if len(data) != length:
+            name = self._affines.chunk_name(chunk)
+            raise CorruptError(
+                f"{name} must have {length} bytes at {offset}, got {len(data)}{RESTORE}"
+            )
+        return data
+
+    def _open(self, chunk: int) -> None:
+        name, expected = self._affines.chunk_name(chunk), plain_chunk_bytes(self._affines)
+        try:
+            descriptor = self._folder.open_descriptor(name)
+        except FileNotFoundError:
+            raise CorruptError(f"{name} is missing{RESTORE}") from None
+        size = os.fstat(descriptor).st_size
+        if size != expected:
+            os.close(descriptor)
+            raise CorruptError(f"{name} must have {expected} bytes, got {size}{RESTORE}")
+        if len(self._files) >= MAX_OPEN_CHUNKS:
+            os.close(self._files.pop(next(iter(self._files))))
+        self._files[chunk] = descriptor
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        specs = (self._affines, self._mirrored)
+        digests = [begin_array_sha256(spec.dtype, spec.shape) for spec in specs]
+        contradiction: SchemaError | None = None
+        pairs = zip(*(read_chunks(self._folder, spec) for spec in specs), strict=True)
+        for chunk, (affines, mirrored) in enumerate(pairs):
+            for digest, values in zip(digests, (affines, mirrored), strict=True):
+                digest.update(values.data.cast("B"))
+            try:
+                check_mirrored(affines, mirrored, self._affines.chunk_rows(chunk).start)
+            except SchemaError as error:
+                contradiction = contradiction or error
+        found = {s.path: d.hexdigest() for s, d in zip(specs, digests, strict=True)}
+        check_digests(identity, found, "views")  # first: whoever altered an array is told that
+        if contradiction is not None:
+            raise contradiction
+
+    def __del__(self) -> None:
+        if getattr(self, "_files", None):
+            self.close()

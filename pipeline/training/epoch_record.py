@@ -1,0 +1,73 @@
+"""The losses of an epoch, step by step: kept on the device, read back now and then, checked."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from pipeline.training.losses import LossTerms
+
+
+class EpochRecord:
+    """The losses of an epoch, left on the device until somebody reads them back."""
+
+    def __init__(self, first_step: int) -> None:
+        self._step = first_step
+        self._names: tuple[str, ...] = ()
+        self._waiting: list[Tensor] = []
+        self._sums: list[float] = []
+        self._num_steps = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Steps that nobody has read back yet."""
+        return len(self._waiting)
+
+    def add(self, loss: LossTerms, gradient_norm: Tensor) -> None:
+        """Keep what a step had, without waiting for the device."""
+        self._names = ("loss", *loss.terms)
+        values = [loss.total, *loss.terms.values(), gradient_norm]
+        self._waiting.append(torch.stack([value.detach().float() for value in values]))
+
+    def read_back(self) -> dict[str, float]:
+        """Return the mean terms of the steps that waited.
+
+        Raises:
+            TrainingError: one of them, or a gradient, is not finite; names step and terms.
+        """
+        rows = torch.stack(self._waiting).double().tolist()
+        self._waiting.clear()
+        for row in rows:
+            self._step += 1
+            if not all(map(_is_finite, row)):
+                names = (*self._names, "gradient norm")
+                raise TrainingError(
+                    f"step {self._step} is not finite: "
+                    f"{said(dict(zip(names, row, strict=True)))}; nothing was saved since the "
+                    "last whole epoch; lower optimisation.learning_rate or set "
+                    "optimisation.gradient_clip"
+                )
+        sums = [sum(column) for column in zip(*rows, strict=True)]
+        self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(sums), sums, strict=True)]
+        self._num_steps += len(rows)
+        return {name: x / len(rows) for name, x in zip(self._names, sums, strict=False)}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Return the mean of the loss and of each term over the steps that were read back."""
+        return {
+            name: total / self._num_steps
+            for name, total in zip(self._names, self._sums, strict=False)
+        }
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+def said(figures: Mapping[str, float | None]) -> str:
+    """Return figures as a line for people."""
+    return ", ".join(
+        f"{name} {'none' if value is None else format(value, '.4g')}"
+        for name, value in figures.items()
+    )

@@ -1,0 +1,103 @@
+"""Views of a teacher store that are replaced because their stored chunk cannot be read.
+
+In place of a corrupt view v stands the same person's next readable augmented view: v + 1, v + 2,
+... and after the last one view 1. That is a function of the store alone, so neither the number of
+loader workers nor a resume changes it. A view is never filled up with zeros, and a person without
+any readable view is an error.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.training.view_order import ViewBatch
+from store_schemas.errors import CorruptError
+
+
+class CorruptView(NamedTuple):
+    """An augmented view whose stored chunk is missing, torn or altered."""
+
+    instance: int
+    """Row of the people's table."""
+    view: int
+    reason: str
+    """Names shard, row and view."""
+
+
+class Replacement(NamedTuple):
+    """A view that was asked for, and the one that took its place."""
+
+    instance: int
+    view: int
+    replaced_by: int
+    corrupt: tuple[CorruptView, ...]
+    """``view`` and whatever lies between the two; all of them are corrupt."""
+
+
+class ReadBatch(NamedTuple):
+    """What a store could say of a batch."""
+
+    views: NDArray[np.int64]  # (B,), those that were read
+    stored: StoredViews
+    replacements: tuple[Replacement, ...]
+
+
+class ReplacingReader:
+    """Reads a store, passing over corrupt views; each process learns which ones they are."""
+
+    def __init__(self, store: TeacherStore) -> None:
+        self._store = store
+        self._corrupt: dict[tuple[int, int], CorruptView] = {}
+
+    def read(self, batch: ViewBatch) -> ReadBatch:
+        """Read the views of a batch, or those that replace them.
+
+        Raises:
+            CorruptError: no augmented view of a person can be read; names the person.
+        """
+        while True:
+            views, replacements = self._pass_over(batch)
+            try:
+                return ReadBatch(views, self._store.read(batch.instances, views), replacements)
+            except CorruptError:
+                num_known = len(self._corrupt)
+                self._find_corrupt(batch.instances, views)
+                if len(self._corrupt) == num_known:  # one by one they could be read: not the store
+                    raise
+
+    def _pass_over(self, batch: ViewBatch) -> tuple[NDArray[np.int64], tuple[Replacement, ...]]:
+        views, replacements = batch.views.copy(), list[Replacement]()
+        for i, (instance, view) in enumerate(zip(*map(np.ndarray.tolist, batch), strict=True)):
+            if (instance, view) in self._corrupt:
+                replacement = self._replace(instance, view)
+                views[i] = replacement.replaced_by
+                replacements.append(replacement)
+        return views, tuple(replacements)
+
+    def _replace(self, instance: int, view: int) -> Replacement:
+        passed: list[CorruptView] = []
+        for candidate in views_in_turn(view, self._store.num_views):
+            corrupt = self._corrupt.get((instance, candidate))
+            if corrupt is None:
+                return Replacement(instance, view, candidate, tuple(passed))
+            passed.append(corrupt)
+        raise CorruptError(
+            f"{self._store.path}: of the {len(passed)} augmented views of person "
+            f"{self._store.people.instance_id[instance]} (row {instance}) at least one must be "
+            f"readable to replace the corrupt ones, got none; view {view}: {passed[0].reason}"
+        )
+
+    def _find_corrupt(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> None:
+        for instance, view in zip(instances.tolist(), views.tolist(), strict=True):
+            try:
+                self._store.read([instance], [view])
+            except CorruptError as error:
+                self._corrupt[instance, view] = CorruptView(instance, view, str(error))
+
+
+def views_in_turn(view: int, num_views: int) -> list[int]:
+    """Return all augmented views, 1 to num_views - 1, in the order in which they are tried."""
+    num_augmented = num_views - 1
+    return [1 + (view - 1 + turn) % num_augmented for turn in range(num_augmented)]

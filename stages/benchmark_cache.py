@@ -1,0 +1,107 @@
+"""People and a teacher -> how fast stage one is on this machine, and how fast it could be."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
+from pipeline.caching.speed import Speed, measure_speed, null_teacher
+from pipeline.file_layer import make_folder, publish
+from pipeline.frames.views import draw_views
+from pipeline.provenance import provenance
+from pipeline.teachers.checks import measure_units
+from pipeline.teachers.probe import take_probe
+from store_schemas.profiles import profile_named
+
+OnProgress = Callable[[int, int], None]
+"""Told how many views are done, and how many there will be."""
+
+
+class BenchmarkCacheConfig(TeacherInputs):
+    """All settings of ``distil benchmark cache``."""
+
+    people_count: int = Field(226, ge=1)
+    """Spread evenly over all people; so many make two shards of the default views."""
+    scratch: Path | None = None
+    """Where the stores lie while they are measured; None: the folder for temporary files."""
+    output: Path | None = None
+    """Folder for cache.json."""
+
+
+@dataclass(frozen=True)
+class CacheBenchmark:
+    """What was measured, and where it was written."""
+
+    speeds: tuple[Speed, ...]
+    """With the null teacher, and with the given one."""
+    written: Path | None
+
+
+def benchmark_cache(
+    config: BenchmarkCacheConfig,
+    on_progress: OnProgress = lambda *_: None,
+    say: Say = lambda _: None,
+) -> CacheBenchmark:
+    """Write stores of some people with a null teacher and with the given one, and time both.
+
+    Raises:
+        PeopleError: annotations or images contradict themselves.
+        TeacherError: the teacher cannot be loaded, or does not fit the people.
+    """
+    people, teacher = open_inputs(config, say)
+    plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
+    probe = take_probe(teacher, people, config.images, plain)
+    threshold = measure_units(probe, profile_named(config.profile)).threshold
+    num_people = min(config.people_count, people.num_instances)
+    done, total = 0, 2 * num_people * (config.views + 1)
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(min(done, total), total)
+
+    speeds = tuple(
+        measure_speed(
+            name,
+            config,
+            people,
+            asked,
+            probe,
+            threshold,
+            num_people,
+            scratch=config.scratch,
+            on_progress=add,
+        )
+        for name, asked in (
+            ("null", null_teacher(teacher, probe)),
+            ("given", teacher),
+        )
+    )
+    return CacheBenchmark(speeds, _write(config, speeds))
+
+
+def _write(config: BenchmarkCacheConfig, speeds: tuple[Speed, ...]) -> Path | None:
+    if config.output is None:
+        return None
+    make_folder(config.output)
+    path = config.output / "cache.json"
+    document = {
+        "config": json.loads(config.to_json()),
+        "provenance": provenance(),
+        "speeds": [_speed_json(speed) for speed in speeds],
+    }
+    publish(path, (json.dumps(document, indent=1) + "\n").encode())
+    return path
+
+
+def _speed_json(speed: Speed) -> dict[str, Any]:
+    return {
+        **asdict(speed),
+        "views_per_second_and_core": speed.views_per_second_and_core,
+        "limit_seconds": speed.limit_seconds,
+        "ratio": speed.ratio,
+    }

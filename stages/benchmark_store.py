@@ -1,0 +1,108 @@
+"""Teacher stores -> how fast they are read beside other readers and formats, and what they cost."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.benchmarks.figures import StoreFigures
+from pipeline.benchmarks.multiplied import multiply_store
+from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
+from pipeline.benchmarks.reading import ReadingPlan, measure_reading
+from pipeline.config import StageConfig
+from pipeline.file_layer import make_folder, publish
+from pipeline.provenance import provenance
+from pipeline.teacher_store.reader import TeacherStore
+
+OnProgress = Callable[[int, int], None]
+"""Told how many measurements are done, and how many there will be."""
+
+
+class BenchmarkStoreConfig(StageConfig):
+    """All settings of ``distil benchmark store``."""
+
+    store: tuple[Path, ...] = Field(min_length=1)
+    """Complete stores, for example one of each profile."""
+    views: int = Field(100_000, ge=1)
+    """A store is multiplied by hard links to about as many; a larger one is taken as it is."""
+    large_views: int = Field(3_000_000, ge=0)
+    """Opening and memory are measured at as many too; 0: not."""
+    images: Path | None = None
+    """Folder of the stores' images, to load training batches from."""
+    batches: int = Field(40, ge=2)
+    """Batches of 64 that every reader reads in turns."""
+    rounds: int = Field(5, ge=1)
+    worker_batches: int = Field(1000, ge=1)
+    """Batches that a worker reads before its memory is measured."""
+    output: Path = Path("benchmark-store")
+    """Folder for store.json; scratch files go there too, on the stores' file system."""
+
+
+@dataclass(frozen=True)
+class StoreBenchmark:
+    """What was measured, and where it was written."""
+
+    figures: list[StoreFigures]
+    written: Path
+
+
+def benchmark_store(
+    config: BenchmarkStoreConfig, on_progress: OnProgress = lambda *_: None
+) -> StoreBenchmark:
+    """Read stores in fresh processes beside raw float16, zarr and whatever peers are installed.
+
+    Raises:
+        StoreError: a store cannot be read, or is not complete.
+        DistilError: a store is too small, or lies on another file system than ``output``.
+    """
+    make_folder(config.output)
+    figures: list[StoreFigures] = []
+    for place, path in enumerate(config.store):
+        on_progress(place, len(config.store))
+        with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:
+            figures.append(_measure(config, path, Path(scratch)))
+    on_progress(len(config.store), len(config.store))
+    written = config.output / "store.json"
+    document: dict[str, Any] = {
+        "config": json.loads(config.to_json()),
+        "provenance": provenance(),
+        "stores": [_json(found) for found in figures],
+    }
+    publish(written, (json.dumps(document, indent=1) + "\n").encode())
+    return StoreBenchmark(figures, written)
+
+
+def _measure(config: BenchmarkStoreConfig, path: Path, scratch: Path) -> StoreFigures:
+    with_views = _at_least(path, config.views, scratch / "store.zarr")
+    reading = in_fresh_process(
+        measure_reading,
+        ReadingPlan(with_views, scratch, num_batches=config.batches, num_rounds=config.rounds),
+    )
+    found = StoreFigures(str(path), reading)
+    multiply_store(path, scratch / "tiny.zarr", 1)
+    stores = [scratch / "tiny.zarr", with_views]
+    if config.large_views:
+        stores.append(_at_least(path, config.large_views, scratch / "large.zarr"))
+    for store in stores:
+        cost = in_fresh_process(measure_store_cost, store, config.worker_batches)
+        found.costs.append(cost)
+    if config.images is not None:
+        found.loader = in_fresh_process(measure_loader, with_views, config.images)
+    return found
+
+
+def _at_least(path: Path, num_views: int, target: Path) -> Path:
+    store = TeacherStore.open(path)
+    if store.status.size >= num_views:
+        return path
+    multiply_store(path, target, num_views)
+    return target
+
+
+def _json(found: StoreFigures) -> dict[str, Any]:
+    ratio = {} if found.loader is None else {"loader_ratio": found.loader.ratio}
+    return {**asdict(found), **ratio}

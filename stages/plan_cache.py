@@ -1,0 +1,81 @@
+"""Stage one, not run: people and teacher -> what a teacher store of them would cost."""
+
+import shutil
+import time
+from pathlib import Path
+
+from pipeline.caching.inputs import CacheSettings, Say, open_inputs
+from pipeline.caching.planning import Cost, guess_cost, predict_cost
+from pipeline.caching.trial import run_trial
+from pipeline.coco.people import People
+from pipeline.frames.views import draw_views
+from pipeline.teacher_store.object_folder import is_object_location
+from pipeline.teachers import Teacher
+from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.probe import take_probe
+from store_schemas.profiles import profile_named
+
+
+def plan_cache(config: CacheSettings, *, with_probe: bool, say: Say = lambda _: None) -> Cost:
+    """Say what stage one would do and cost; at the store's place nothing is written.
+
+    with_probe: try the teacher as stage one does, and write a small store of a few people.
+
+    Raises:
+        PeopleError: annotations or images contradict themselves.
+        TeacherError: the teacher cannot be loaded or is set up wrongly.
+    """
+    began = time.perf_counter()
+    people, teacher = open_inputs(config, say)
+    cost = (
+        _measured_cost(config, people, teacher, began, say)
+        if with_probe
+        else guess_cost(config, people, teacher)
+    )
+    size = cost.dimensions
+    say(
+        f"plan: {size.num_instances} people x {size.num_views} views (the evaluation crop and "
+        f"{config.views} augmented) = {cost.num_views} views in {size.num_shards} shards of up to "
+        f"{size.rows_per_shard} people"
+    )
+    measured = "" if with_probe else " (guessed; --probe measures it)"
+    free, where = _free_space(config.store)
+    say(f"plan: about {_in_words(cost.num_bytes)}{measured}, {where}")
+    if cost.seconds is not None:
+        say(f"plan: about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on this machine")
+    if free is not None and cost.num_bytes > free:
+        say("plan: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
+    return cost
+
+
+def _measured_cost(
+    config: CacheSettings, people: People, teacher: Teacher, began: float, say: Say
+) -> Cost:
+    plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
+    probe = take_probe(teacher, people, config.images, plain, config.probe_people)
+    profile = profile_named(config.profile)
+    units = check_teacher(
+        teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
+    )
+    fixed_seconds = time.perf_counter() - began
+    trial = run_trial(config, people, teacher, units.threshold, config.probe_people)
+    say(
+        f"probe: {trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
+        f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on {trial.num_views} views"
+    )
+    say(f"probe: {trial.breakdown.describe()}")
+    return predict_cost(config, people, teacher, trial, fixed_seconds)
+
+
+def _free_space(store: str) -> tuple[int | None, str]:
+    """Return the bytes that a store's place has left, None where there is no end, and in words."""
+    if is_object_location(store):
+        return None, f"at {store}"
+    path = Path(store).absolute()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    return free, f"{_in_words(free)} free at {existing}"
+
+
+def _in_words(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,141 @@
+"""The commands below `distil store`: parse, call one stage, print its result.
+
+Part of the command line, as ``cli.py``: stages are imported inside their command.
+"""
+
+from typing import Any
+
+import click
+
+from stages.command_options import ANY, FILE, FOLDER, CommandMap, fail, stack
+
+NAMED_FAULTS = 10
+"""Faults of a kind that are named; the others are counted."""
+
+_sources = stack(
+    click.option("--teacher", type=ANY, help="[default: the one that the store was made with]"),
+    click.option("--images", type=FOLDER, help="[default: those that the store was made from]"),
+    click.option("--annotations", type=FILE, help="The people, as COCO keypoint JSON."),
+)
+
+
+@click.group("store", cls=CommandMap, subcommand_metavar="WHAT ...",
+             short_help="teacher store -> what it holds, whether it is whole, mended")  # fmt: skip
+def store() -> None:
+    """Look at a teacher store, check it, mend it, and take poses out of it.
+
+    Takes what a command below names; leaves the store as it was, but for repair.
+    """
+
+
+@store.command("info", short_help="teacher store -> what it says of itself")
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
+def info_command(store: str, as_json: bool) -> None:
+    """Say what a store was made from, what it holds and takes, and whether it is complete.
+
+    Takes a STORE, complete or not; leaves nothing. No view is read, so it takes a moment.
+    """
+    from stages.store_info import StoreInfoConfig, info_as_json, info_as_lines, store_info
+
+    summary = store_info(StoreInfoConfig(store=store))
+    click.echo(info_as_json(summary) if as_json else "\n".join(info_as_lines(summary)))
+
+
+@store.command("verify", short_help="teacher store, images, teacher -> whether they agree")
+@click.argument("store")
+@_sources
+@click.option("--sample", type=int, metavar="N",
+              help="Views that the teacher is shown again.  [default: 64]")  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Chooses them.  [default: 0]")
+@click.option("--digests-only", is_flag=True, default=None, help="Do not ask the teacher.")
+def verify_command(**options: Any) -> None:
+    """Compare every file and image with its sha256, and some views with the teacher.
+
+    Takes a STORE and, where they still are or are named, what it was made from; leaves nothing.
+    Exits with 1 if anything is not as it was written, or a view is further from what the teacher
+    says now than its codec allows.
+    """
+    from pipeline.config import load_config
+    from stages.store_verify import StoreVerifyConfig, disagreement_as_lines, store_verify
+    from stages.terminal import checking_progress
+
+    config = load_config(StoreVerifyConfig, fields=options)
+    with checking_progress() as on_progress:
+        result = store_verify(config, on_progress)
+    for line in result.checked:
+        click.echo(f"checked: {line}")
+    for line in result.unchecked:
+        click.echo(f"NOT CHECKED: {line}")
+    if result.disagreement is not None:
+        click.echo("\n".join(disagreement_as_lines(result.disagreement)))
+    for kind, lines in result.problems.items():
+        for line in lines[:NAMED_FAULTS]:
+            click.echo(f"FAULT of {kind}: {line}")
+        if len(lines) > NAMED_FAULTS:
+            click.echo(f"FAULT of {kind}: {len(lines) - NAMED_FAULTS} more, {len(lines)} in all")
+    if result.failed:
+        fail(result.failed)
+    click.echo(f"{result.store}: all that was checked is as it was written")
+
+
+@store.command("repair", short_help="teacher store, images, teacher -> its damaged shards redone")
+@click.argument("store")
+@_sources
+@click.option("--accept-mended-images", is_flag=True, default=None,
+              help="Take images that changed and that no shard that is kept was written of."
+)  # fmt: skip
+@click.option("--take-over", is_flag=True,
+              help="Replace another run that seems to be writing this store.")  # fmt: skip
+def repair_command(take_over: bool, **options: Any) -> None:
+    """Redo the shards of a store that are damaged or lack people whose images came back.
+
+    Takes a STORE, its teacher and its images; leaves the store complete, all other shards as they
+    were. It can be stopped at any time and run again; cache-teacher --resume goes on with it too.
+    """
+    from pipeline.config import load_config
+    from stages.store_repair import StoreRepairConfig, store_repair
+
+    config = load_config(StoreRepairConfig, fields=options)
+    result = store_repair(config, take_over=take_over, say=click.echo)
+    missing = f", {len(result.missing_people)} people left out" if result.missing_people else ""
+    click.echo(
+        f"{result.store} is complete: {len(result.redone)} shards redone, {len(result.mended)} "
+        f"other parts mended{missing}, content {result.content[:12]}"
+    )
+
+
+@store.command("show", short_help="teacher store -> a picture of what it holds; as distil show")
+@click.argument("store")
+@click.option("--output", type=FILE, required=True, help="The PNG to write.")
+@click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
+@click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
+@click.option("--views", "num_views", type=int, metavar="N",
+              help="Augmented views of each person.  [default: 3]")  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Chooses the people.  [default: 0]")
+def show_command(**options: Any) -> None:
+    """Draw people of a teacher store: truth, heatmaps and the teacher's keypoints, by view.
+
+    Takes a STORE and its images; leaves a PNG.
+    """
+    from pipeline.config import load_config
+    from stages.show import ShowConfig, show
+
+    click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")
+
+
+@store.command("export", short_help="teacher store -> COCO keypoint results of view 0")
+@click.argument("store")
+@click.option("--output", type=FILE, required=True, help="The JSON to write.")
+def export_command(**options: Any) -> None:
+    """Write what the teacher said of the plain crops as COCO keypoint results.
+
+    Takes a STORE; leaves a JSON file that evaluate --predictions and any other tool takes.
+    """
+    from pipeline.config import load_config
+    from stages.store_export import StoreExportConfig, store_export
+
+    result = store_export(load_config(StoreExportConfig, fields=options))
+    if result.missing:
+        click.echo(result.missing)
+    click.echo(f"wrote {result.num_poses} poses to {result.output}")

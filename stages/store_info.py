@@ -1,0 +1,103 @@
+"""Teacher store -> what it says of itself, without a look at any view."""
+
+import json
+from dataclasses import asdict
+
+from pipeline.config import StageConfig
+from pipeline.teacher_store.folder import StoreLocation, open_folder
+from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
+
+
+class StoreInfoConfig(StageConfig):
+    """All settings of ``distil store info``."""
+
+    store: StoreLocation
+
+
+def store_info(config: StoreInfoConfig) -> StoreSummary:
+    """Return what a store says of itself, complete or not.
+
+    Raises:
+        StoreError: there is no store, or its metadata are damaged.
+    """
+    return summarise_store(open_folder(config.store))
+
+
+def info_as_json(summary: StoreSummary) -> str:
+    """Return a summary as indented JSON; what follows from other fields is given too."""
+    document = asdict(summary) | {"bytes_per_view": summary.bytes_per_view}
+    for facts, teacher in zip(document["teachers"], summary.teachers, strict=True):
+        facts["is_complete"] = teacher.is_complete
+        facts["codec_error"]["rms"] = teacher.codec_error.rms
+    return json.dumps(document, indent=2)
+
+
+def info_as_lines(summary: StoreSummary) -> list[str]:
+    """Return a summary in lines of a name and what is to be said of it."""
+    size = f"{summary.num_bytes / 1e6:.1f} MB"
+    if summary.bytes_per_view is not None:
+        size += f", {summary.bytes_per_view:.0f} bytes a view, all files counted"
+    facts = [("store", summary.path), ("schema", summary.schema), ("size", size)]
+    for teacher in summary.teachers:
+        facts += _facts_of_teacher(teacher)
+    if summary.writer is not None:
+        facts.append(("being written by", str(summary.writer)))
+    return [f"{name:<17} {text}" for name, text in facts]
+
+
+def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{n} {words}" for words, n in found.status_counts.items() if n)
+    rms, largest = found.codec_error.rms, found.codec_error.largest
+    error = (
+        "not measured"
+        if rms is None
+        else f"rms {rms:.2g}, largest {largest:.2g} (over {found.codec_error.num_values} values)"
+    )
+    state = (
+        f"complete, {found.num_shards} shards"
+        if found.is_complete
+        else f"INCOMPLETE, {found.num_present} of {found.num_shards} shards; finish it with "
+        "cache-teacher --resume"
+    )
+    return [
+        ("teacher", f"{found.name}: {_teacher_in_words(found)}"),
+        ("state", state),
+        ("fingerprint", found.fingerprint),
+        ("content", found.content or "none yet"),
+        ("people", f"{found.num_people} in {found.num_images} images"),
+        ("views", f"{found.num_views} of each person, the plain crop included; seed {found.seed}"),
+        ("crops", _size(found.input_size_hw)),
+        ("heatmaps", f"{found.num_keypoints} keypoints, {_size(found.heatmap_size_hw)} cells"),
+        ("profile", f"{found.profile}: {found.dtype}, heat below {found.threshold:.4g} is 0"),
+        ("views by status", counts),
+        ("codec error", error),
+        *((f"written: {name}", str(value)) for name, value in _flat(found.provenance)),
+    ]
+
+
+def _teacher_in_words(found: TeacherSummary) -> str:
+    identity = found.teacher
+    words = [str(identity.get("architecture", "unknown"))]
+    if "sha256" in identity:
+        words.append(f"sha256 {str(identity['sha256'])[:12]}")
+    if "heatmap_frame" in identity:
+        words.append(f"frame {identity['heatmap_frame']}")
+    if identity.get("flip_test"):
+        words.append("flips averaged")
+    return ", ".join(words)
+
+
+def _flat(provenance: object) -> list[tuple[str, object]]:
+    if not isinstance(provenance, dict):
+        return []
+    return [
+        (
+            name,
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value,
+        )
+        for name, value in provenance.items()
+    ]
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}x{size_hw[1]}"

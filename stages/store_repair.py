@@ -1,0 +1,187 @@
+"""Teacher store, teacher, images -> the same store, its damaged shards done again.
+
+What follows from other bytes is mended first. Then a complete store is reopened without its damaged
+shards, and from there on this is what ``cache-teacher --resume`` does: a kill anywhere leaves a
+store that either of them finishes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.caching.redo import Redo, plan_redo
+from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.sources import open_stored_teacher, source_path
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.config import StageConfig
+from pipeline.errors import ConfigError, ImageError
+from pipeline.teacher_store.entries import TeacherEntry
+from pipeline.teacher_store.folder import StoreLocation, open_folder
+from pipeline.teacher_store.layout import StoreLayout, layout_of
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.manifest import Manifest
+from pipeline.teacher_store.mending import (
+    mend_documents,
+    mend_image_digests,
+    mend_manifest,
+    reopen_store,
+)
+from pipeline.teacher_store.opening import StoredPlan, read_entry, read_plan
+from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.verification import bad_shards, read_known_shards
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teachers import Teacher
+from pipeline.teachers.teacher_pass import BadImage, describe_bad_images
+from stages.terminal import caching_progress
+from store_schemas.identity import compare_identity
+from store_schemas.teacher_store import Status
+
+Say = Callable[[str], None]
+
+
+class StoreRepairConfig(StageConfig):
+    """All settings of ``distil store repair``."""
+
+    store: StoreLocation
+    teacher: Path | None = None
+    """None: the one that the store was made with, if it is still there; so for the others."""
+    images: Path | None = None
+    annotations: Path | None = None
+    accept_mended_images: bool = False
+    """Take images that changed, as long as no shard that is kept was written of them."""
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What a repair did."""
+
+    store: str
+    mended: tuple[str, ...]
+    """Groups and arrays that were written anew, by path."""
+    redone: tuple[int, ...]
+    """Shards that the teacher did again."""
+    content: str
+    missing_people: tuple[int, ...]
+    """Instance ids of people that are left out."""
+
+
+def store_repair(
+    config: StoreRepairConfig, *, take_over: bool = False, say: Say = lambda _: None
+) -> RepairResult:
+    """Redo exactly what is damaged or missing of a store, and finish it.
+
+    take_over: replace another run that seems to be writing this store.
+
+    Raises:
+        StoreError: there is no store; what is damaged follows from nothing; or teacher, people or
+            images are not those of the store.
+        ConfigError: teacher or images are needed, and are not where they were.
+        ImageError: an image that is needed cannot be read.
+    """
+    folder = open_folder(config.store)
+    read_entry(folder, None)  # before a lease makes a folder where there is none
+    with acquire_lease(folder, take_over=take_over) as lease:
+        folder.sweep()
+        entry = read_entry(folder, None)
+        layout = layout_of(folder, entry.teacher, entry.identity)
+        mended = mend_documents(layout, entry, lease.run_id)
+        if entry.content is not None:
+            mended += mend_manifest(layout, entry, lease.run_id)
+        images = source_path(entry.provenance, "images", config.images)
+        manifest, faults = read_known_shards(layout, entry)
+        accept = config.accept_mended_images
+        mended += mend_image_digests(layout, manifest, images, lease.run_id, accept=accept)
+        plan = read_plan(layout, entry.identity)
+        if config.annotations is not None:
+            _compare_annotations(config.annotations, plan, entry)
+        for name in mended:
+            say(f"mended: {name}")
+
+        faults |= bad_shards(layout, manifest, plan)
+        redo = plan_redo(layout, manifest, plan, faults, images, accept_mended_images=accept)
+        for note in redo.notes:
+            say(note)
+        for shard, reason in redo.reasons.items():
+            say(f"redoing shard {shard}: {reason}")
+        if redo.reasons:
+            path = source_path(entry.provenance, "teacher", config.teacher)
+            if path is None or images is None:
+                raise ConfigError(
+                    f"{folder}: {len(redo.reasons)} shards have to be done again, but the teacher "
+                    "is not where it was; name it with --teacher"
+                )
+            teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
+            writer = _reopen(config, layout, entry, manifest, redo, teacher, lease.run_id)
+            _write_shards(ShardTask(writer, path, teacher.settings, images, False), teacher, redo)
+        else:
+            writer = TeacherStoreWriter(layout, entry, lease.run_id)
+        content = writer.finish()
+    store = TeacherStore.open(folder, entry.teacher)
+    is_missing = (store.status == Status.IMAGE_UNREADABLE).any(axis=1)
+    return RepairResult(
+        str(folder),
+        tuple(mended),
+        tuple(redo.reasons),
+        content,
+        tuple(store.people.instance_id[is_missing].tolist()),
+    )
+
+
+def _compare_annotations(annotations: Path, plan: StoredPlan, entry: TeacherEntry) -> None:
+    settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
+    compare_people(plan.people, read_people(annotations, None, settings))
+
+
+def _reopen(
+    config: StoreRepairConfig,
+    layout: StoreLayout,
+    entry: TeacherEntry,
+    manifest: Manifest,
+    redo: Redo,
+    teacher: Teacher,
+    run_id: str,
+) -> TeacherStoreWriter:
+    """Return a writer whose pending shards are those to be redone."""
+    recipe = teacher.execution_recipe()
+    stored: Mapping[str, Any] = {"execution_recipe": entry.execution_recipe}
+    compare_identity(
+        stored,
+        {"execution_recipe": recipe},
+        way_out="repair on a machine of the store's kind, or write another store",
+    )
+    if entry.content is not None:
+        reopen_store(layout, entry, manifest, set(redo.reasons), run_id)
+    return TeacherStoreWriter.resume(
+        layout.folder,
+        run_id,
+        identity={"teacher": teacher.identity()},
+        recipe=recipe,
+        image_sha256=redo.image_sha256,
+        accept_mended_images=config.accept_mended_images,
+        teacher_name=entry.teacher,
+    )
+
+
+def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo) -> None:
+    """Do the pending shards; people are left out of those alone that lacked some before."""
+    pending = task.writer.pending_shards()
+    plan = read_writers_plan(task.writer)
+    held_back: list[BadImage] = []
+    num_views = task.writer.layout.dimensions.num_views
+    num_pending = num_views * sum(len(task.writer.shard_rows(shard)) for shard in pending)
+    with caching_progress(num_pending) as progress:
+        for skip_bad in (False, True):
+            worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
+            shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
+            for outcome in worker.write_shards(shards, progress.add_views):
+                if outcome.receipt is None:
+                    held_back += outcome.bad_images
+                else:
+                    progress.add_bytes(sum(outcome.receipt.lengths))
+    if held_back:
+        raise ImageError(
+            f"{describe_bad_images(held_back)}; all other shards are written: store repair tries "
+            "these images again, cache-teacher --resume --skip-bad leaves their people out"
+        )

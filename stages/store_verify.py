@@ -1,0 +1,229 @@
+"""Teacher store -> whether its bytes, images and people are as they were, and teacher agrees."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.caching.recomputation import (
+    ARITHMETIC_TOLERANCE,
+    Disagreement,
+    recompute_views,
+    spread_views,
+)
+from pipeline.caching.sources import open_stored_teacher, source_path
+from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.config import StageConfig
+from pipeline.errors import PeopleError
+from pipeline.teacher_store.entries import TeacherEntry
+from pipeline.teacher_store.folder import StoreLocation, open_folder
+from pipeline.teacher_store.layout import StoreLayout, layout_of
+from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.verification import (
+    VerifiedStore,
+    bad_images,
+    used_images,
+    verify_store,
+)
+from store_schemas.errors import StoreError
+from store_schemas.teacher_store import Status
+
+OnProgress = Callable[[int, int], None]
+
+
+def _quiet(*_: int) -> None: ...
+
+
+class StoreVerifyConfig(StageConfig):
+    """All settings of ``distil store verify``."""
+
+    store: StoreLocation
+    teacher: Path | None = None
+    """None: the one that the store was made with, if it is still there; so for the others."""
+    images: Path | None = None
+    annotations: Path | None = None
+    sample: int = Field(64, ge=0)
+    """Views that the teacher is shown again."""
+    seed: int = Field(0, ge=0)
+    """Chooses them."""
+    digests_only: bool = False
+    """Ask no teacher."""
+
+
+@dataclass
+class VerifyResult:
+    """What a verification found."""
+
+    store: str
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    """All that is wrong, a line each, by what it is wrong with."""
+    checked: list[str] = field(default_factory=list)
+    """What was looked at, in words."""
+    unchecked: list[str] = field(default_factory=list)
+    """What was not, and why."""
+    disagreement: Disagreement | None = None
+    """None: the teacher was not asked."""
+
+    @property
+    def failed(self) -> str | None:
+        """Say on one line what is wrong; None if nothing is."""
+        counts = [f"{len(lines)} of {kind}" for kind, lines in self.problems.items() if lines]
+        if not counts:
+            return None
+        return (
+            f"{self.store} must be as it was written, but has faults: {', '.join(counts)}; redo "
+            f"what can be redone with distil store repair"
+        )
+
+
+def store_verify(config: StoreVerifyConfig, on_progress: OnProgress = _quiet) -> VerifyResult:
+    """Compare a store with what its metadata promise and with what it was made from.
+
+    on_progress: told how many shards, images and views were looked at, and of how many.
+
+    Raises:
+        StoreError: the root's metadata cannot be read, or the teacher is another one.
+        ConfigError: a given path does not exist.
+        TeacherError: the teacher cannot be loaded.
+    """
+    folder = open_folder(config.store)
+    entry = read_entry(folder, None)
+    layout = layout_of(folder, entry.teacher, entry.identity)
+    images = source_path(entry.provenance, "images", config.images)
+    annotations = source_path(entry.provenance, "annotations", config.annotations)
+    path = None if config.digests_only else source_path(entry.provenance, "teacher", config.teacher)
+    teacher = None
+    if path is not None:
+        teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
+
+    total = layout.dimensions.num_shards + (config.sample if teacher and images else 0)
+    progress = _Progress(on_progress, total + (layout.dimensions.num_images if images else 0))
+    result = VerifyResult(str(folder))
+    found = verify_store(layout, entry, progress.add)
+    _report_files(result, found, entry)
+    wrong_images = _verify_images(result, found, images, progress)
+    _verify_people(result, found, annotations, entry)
+    if teacher is None:
+        why = "--digests-only" if config.digests_only else "name it with --teacher"
+        result.unchecked.append(f"what the teacher says: it was not asked ({why})")
+    else:
+        store = _open_for_teacher(result, found, layout, images)
+        if store is not None and images is not None:
+            # what is damaged is named already: the teacher is asked about the rest
+            status = _trusted_status(store, found.faults.shards, wrong_images)
+            rows, views = spread_views(status, config.sample, config.seed)
+            seen = recompute_views(store, teacher, images, rows, views, progress.add)
+            result.disagreement = seen
+            result.problems["views shown to the teacher again"] = seen.failures
+            result.checked.append(f"{seen.num_views} views shown to the teacher again")
+    return result
+
+
+def disagreement_as_lines(found: Disagreement) -> list[str]:
+    """Return how far teacher and store are apart, with the bound, in lines."""
+    if not found.num_views:
+        return []
+    return [
+        f"heat: at most {found.total:.3g} apart, of that the codec {found.codec:.3g}, the "
+        f"arithmetic {found.arithmetic:.3g}",
+        f"bound: {found.bound:.3g} where the heat is nearest to it (the codec's, and "
+        f"{ARITHMETIC_TOLERANCE:g} for arithmetic); "
+        f"{'exceeded by' if found.excess > 0 else 'kept with'} {abs(found.excess):.3g}"
+        f"{'' if found.excess > 0 else ' to spare'}",
+        f"keypoints: at most {found.keypoint:.3g} crop pixels apart, confidences "
+        f"{found.confidence:.3g}",
+    ]
+
+
+def _report_files(result: VerifyResult, found: VerifiedStore, entry: TeacherEntry) -> None:
+    """Put what is wrong with a store's own files into the result."""
+    faults = found.faults
+    result.problems["metadata"] = faults.metadata
+    result.problems["shards"] = faults.shard_lines()
+    if found.manifest is None:
+        result.checked.append("metadata")
+        result.unchecked.append("shards: the manifest, which holds their digests, is damaged")
+    else:
+        present = found.manifest.is_present
+        result.checked.append(f"metadata and {present.sum()} of {len(present)} shards")
+        if entry.content is None:
+            result.unchecked.append(f"{(~present).sum()} shards: they are not written yet")
+    if faults.foreign:
+        names = ", ".join(faults.foreign[:3])
+        result.unchecked.append(f"{len(faults.foreign)} files that no store has, such as {names}")
+
+
+def _verify_images(
+    result: VerifyResult, found: VerifiedStore, images: Path | None, progress: "_Progress"
+) -> list[int]:
+    """Digest the images that people stand in; return those that are not as they were."""
+    if images is None:
+        result.unchecked.append("images: they are not where they were; name them with --images")
+        return []
+    if found.plan is None:
+        result.unchecked.append("images: people are damaged")
+        return []
+    used = used_images(found.plan.people)
+    wrong = bad_images(found.plan.people, found.plan.image_sha256, images, used, progress.add)
+    result.problems["images"] = list(wrong.values())
+    result.checked.append(f"{len(used)} images in {images}")
+    return list(wrong)
+
+
+def _verify_people(
+    result: VerifyResult, found: VerifiedStore, annotations: Path | None, entry: TeacherEntry
+) -> None:
+    """Read the annotations again, as they were read then, and compare the people."""
+    if annotations is None:
+        result.unchecked.append("annotations: they are not where they were; use --annotations")
+        return
+    if found.plan is None:
+        result.unchecked.append("annotations: people are damaged")
+        return
+    result.checked.append(f"{found.plan.people.num_instances} people in {annotations}")
+    try:
+        settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
+        compare_people(found.plan.people, read_people(annotations, None, settings))
+    except (PeopleError, StoreError) as error:
+        result.problems["people"] = [f"{annotations}: {error}"]
+
+
+def _open_for_teacher(
+    result: VerifyResult, found: VerifiedStore, layout: StoreLayout, images: Path | None
+) -> TeacherStore | None:
+    """Open a store to compare its views; None, with the reason, where that cannot be."""
+    if found.plan is None or found.manifest is None or images is None:
+        result.unchecked.append("what the teacher says: people, manifest or images are missing")
+        return None
+    try:
+        return TeacherStore.open(layout.folder, layout.teacher, require_complete=False)
+    except StoreError as error:
+        result.unchecked.append(f"what the teacher says: {error}")
+        return None
+
+
+def _trusted_status(
+    store: TeacherStore, bad_shards: Iterable[int], bad_images: list[int]
+) -> NDArray[np.uint8]:
+    """Return (N, V) uint8: the views' status, those of damaged shards and images not written."""
+    status = store.status.copy()
+    rows = np.arange(len(status)) // store.identity["codec"]["rows_per_shard"]
+    is_bad = np.isin(rows, list(bad_shards)) | np.isin(store.people.image_index, bad_images)
+    status[is_bad] = Status.NOT_WRITTEN
+    return status
+
+
+class _Progress:
+    """Counts what was looked at."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._tell, self._total, self._done = on_progress, total, 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._tell(self._done, max(self._done, self._total))

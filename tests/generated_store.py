@@ -1,0 +1,92 @@
+"""Stores of any profile and number of views, written by the real writer in milliseconds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import TeacherStoreWriter
+from store_schemas.profiles import PROFILES
+from store_schemas.teacher_store import Status
+
+N, K, SIZE_HW, ROWS_PER_SHARD = 8, 3, (16, 12), 3
+"""Shards of 3, 3 and 2 people."""
+
+
+def people() -> People:
+    """Eight people in four images; nothing is ignored."""
+    random = np.random.default_rng(0)
+    keypoints = random.uniform(0, 200, (N, K, 3)).astype(np.float32)
+    keypoints[..., 2] = 2
+    empty = np.zeros(0, np.int64)
+    return People(
+        skeleton=Skeleton(("nose", "left", "right"), ((0, 1),), (0, 2, 1), (0.026, 0.1, 0.1)),
+        category_id=1,
+        image_id=np.arange(4),
+        image_name=("a.jpg", "b.jpg", "c.jpg", "d.jpg"),
+        image_size_hw=np.full((4, 2), 300),
+        instance_id=np.arange(N),
+        image_index=np.arange(N) // 2,
+        bbox_xywh=random.uniform(1, 60, (N, 4)),
+        area=random.uniform(1, 900, N),
+        keypoints=keypoints,
+        ignored=IgnoreRegions(
+            empty, empty, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.bool_), empty
+        ),
+    )
+
+
+def views(num_views: int) -> ViewPlan:
+    """Affines of which about half mirror."""
+    random = np.random.default_rng(num_views)
+    image_to_crop = random.uniform(-9, 9, (N, num_views, 2, 3))
+    a = image_to_crop
+    is_mirrored = a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0] < 0
+    return ViewPlan(image_to_crop, is_mirrored, (64, 48), 7, {"padding": 1.25})
+
+
+def blobs(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Maps as teachers make them: one hill, elsewhere nothing."""
+    y, x = np.mgrid[: shape[-2], : shape[-1]]
+    random = np.random.default_rng(shape[0])
+    centre = random.uniform(0, 12, (*shape[:-2], 2, 1, 1))
+    heat = np.exp(-((x - centre[..., 0, :, :]) ** 2 + (y - centre[..., 1, :, :]) ** 2) / 8)
+    return (heat * 255).round().astype(np.uint8) if dtype == "uint8" else heat.astype(np.float16)
+
+
+def write_store(path: Path, profile: str, num_views: int) -> None:
+    """Write a whole store; two people could not be read, or their teacher gave nothing."""
+    plan, folder, digests = people(), LocalFolder(path), np.zeros((4, 32), np.uint8)
+    with acquire_lease(folder) as lease:
+        writer = TeacherStoreWriter.create(
+            folder,
+            lease.run_id,
+            plan,
+            digests,
+            views(num_views),
+            "hrnet",
+            {"teacher": {"sha256": "ab"}},
+            {},
+            {},
+            SIZE_HW,
+            0.0 if profile == "lossless-float16" else 0.01,
+            PROFILES[profile],
+            ROWS_PER_SHARD,
+        )
+        for shard in range(writer.num_shards):
+            rows = writer.shard_rows(shard)
+            shape = (len(rows), num_views, K)
+            status = np.full(shape[:2], Status.OK, np.uint8)
+            status[[row == 2 for row in rows]] = Status.IMAGE_UNREADABLE
+            status[[row == 7 for row in rows], -1] = Status.OUTPUT_NOT_FINITE
+            outputs = np.random.default_rng(shard).uniform(0, 1, (*shape, 4)).astype(np.float32)
+            images = digest_of_images(digests, plan.image_index[rows.start : rows.stop])
+            heatmaps = blobs((*shape, *SIZE_HW), PROFILES[profile].dtype)
+            writer.write_shard(shard, heatmaps, outputs, status, images)
+        writer.finish()

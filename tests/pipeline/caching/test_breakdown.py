@@ -1,0 +1,53 @@
+"""Where the time went: parts add up to wall time x cores, over laps and over processes."""
+
+import threading
+import time
+
+import pytest
+
+from pipeline.caching.breakdown import Breakdown, WorkClock, sum_breakdowns
+
+
+def test_a_breakdown_says_seconds_and_shares_of_every_activity() -> None:
+    spent = {"decode": 1.0, "warp": 2.0, "encode": 3.0, "write": 0.5, "teacher": 10.0}
+    assert Breakdown(20.0, spent, 10.0, 9.0).describe() == (
+        "CPU time of 20.0 core-seconds: decode 1.0 s (5%), warp 2.0 s (10%), teacher 10.0 s (50%), "
+        "encode 3.0 s (15%), write 0.5 s (2%), idle 3.5 s (18%); the teacher was at work 90% of "
+        "the time"
+    )
+
+
+def test_breakdowns_add_up() -> None:
+    one, other = Breakdown(4.0, {"decode": 1.0}, 2.0, 1.0), Breakdown(6.0, {"warp": 2.0}, 3.0, 2.0)
+    total = sum_breakdowns([one, other])
+    assert total == Breakdown(10.0, {"decode": 1.0, "warp": 2.0}, 5.0, 3.0)
+    assert total.seconds("idle") == 7.0
+    assert sum_breakdowns([]).seconds("idle") == 0.0
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_cpu_time_counts_where_it_was_spent_and_waiting_costs_nothing() -> None:
+    clock = WorkClock()
+
+    def work() -> None:
+        with clock.measure("decode"):
+            burn(0.05)
+        with clock.measure("write"):
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    burn(0.04)
+    lap = clock.lap()
+    assert lap.seconds("decode") == pytest.approx(0.15, abs=0.03)
+    assert lap.seconds("write") < 0.02
+    assert lap.seconds("teacher") >= 0.03
+    assert clock.lap().seconds("decode") == 0.0

@@ -1,0 +1,87 @@
+"""Laws of choosing an engine, and of what a worker proves before it may write."""
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.caching import admission, cluster_access
+from pipeline.caching.engines import EngineChoice, PlainLoop, open_engine
+from pipeline.caching.shard_worker import ShardTask
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.lease import acquire_lease
+from pipeline.teachers import TeacherSettings
+
+
+def test_dask_is_loaded_only_where_a_cluster_is_chosen() -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.caching.engines import EngineChoice, open_engine\n"
+        "with open_engine(EngineChoice()): print({'dask', 'distributed'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
+
+
+def test_no_choice_is_the_plain_loop() -> None:
+    with open_engine(EngineChoice()) as engine:
+        assert isinstance(engine, PlainLoop)
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "scheduler", "reason"),
+    [
+        (2, "tcp://127.0.0.1:8786", r"--workers .* and --scheduler .*; give one of them"),
+        (0, None, r"--workers must be at least 1, got 0"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(
+    num_workers: int, scheduler: str | None, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        EngineChoice(num_workers, scheduler)
+
+
+def test_an_address_without_a_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_access, "CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    wanted = rf"{address} must be the address of a dask scheduler, such as tcp://"
+    with pytest.raises(ClusterError, match=wanted), open_engine(EngineChoice(scheduler=address)):
+        pass
+
+
+@pytest.mark.parametrize("name", ["distil", "Python", *admission.PACKAGES])
+def test_software_that_moves_bytes_must_be_the_coordinators(name: str) -> None:
+    here = admission.software()
+    assert admission.software_differences(here) == ()
+    (difference,) = admission.software_differences({**here, name: "0.0.0"})
+    assert difference == f"{name} must be 0.0.0, got {here[name]}"
+
+
+def task_of(root: Path, run_id: str) -> ShardTask:
+    writer: Any = SimpleNamespace(layout=SimpleNamespace(folder=LocalFolder(root)), run_id=run_id)
+    return ShardTask(writer, root / "teacher.onnx", TeacherSettings(), root, False)
+
+
+def test_a_store_must_be_seen_and_held_by_the_run(tmp_path: Path) -> None:
+    root = tmp_path / "teacher.zarr"
+    (unseen,) = admission.store_differences(task_of(root, "a" * 32))
+    assert unseen == f"the store must be seen at {root}, got nothing there"
+    with acquire_lease(LocalFolder(root)) as lease:
+        (root / "zarr.json").write_text("{}")
+        task = task_of(root, lease.run_id)
+        assert admission.store_differences(task) == ()
+        writer: Any = SimpleNamespace(**{**vars(task.writer), "run_id": "b" * 32})
+        (held,) = admission.store_differences(replace(task, writer=writer))
+        assert held == f"{root} must be held by run bbbbbbbb, got run {lease.run_id[:8]}"
+    (free,) = admission.store_differences(task)
+    assert free == f"{root} must be held by run {lease.run_id[:8]}, got nobody"
