@@ -19,7 +19,6 @@ from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
-from pipeline.teacher_store.cached_folder import is_read_in_blocks
 from pipeline.teacher_store.folder import StoreLocation
 from pipeline.training.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
 from pipeline.training.corrupt_ledger import CorruptLedger
@@ -89,10 +88,7 @@ class TrainStudentConfig(StageConfig):
     @classmethod
     def _choose_order(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
         # Part of the settings, so that a run goes on in the order that it began with.
-        if data.view_order is not None:
-            return data
-        in_blocks = is_read_in_blocks(info.data.get("store"), data.store_cache)
-        return data.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
+        return data.with_order(info.data.get("store"))
 
     @model_validator(mode="after")
     def _check(self) -> Self:

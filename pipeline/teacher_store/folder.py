@@ -11,7 +11,8 @@ from typing import Annotated, Protocol
 from pydantic import BeforeValidator
 
 from pipeline import file_layer
-from pipeline.teacher_store.object_folder import ObjectFolder, is_object_location
+from pipeline.teacher_store.object_client import is_object_location
+from pipeline.teacher_store.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError
 
 StoreLocation = Annotated[

@@ -4,37 +4,28 @@ One object is one file of the store. A PUT shows an object whole or not at all a
 it is answered, so publishing needs no temporary names, and there is nothing to sweep but what the
 lease leaves. Credentials, endpoint and region are read from the environment, as obstore does.
 
-obstore's threads do not survive a fork, and whoever calls it then waits for ever: a process that
-was forked after its parent had used one is refused. Processes that are started afresh get a client
-of their own.
+Every process has a client of its own; see ``object_client`` for those that are forked.
 """
 
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pipeline.errors import ObjectStoreError
+from pipeline.teacher_store.object_client import check_location, first_line, open_client
 from store_schemas.errors import CorruptError, StoreError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
-_LOCATION = re.compile(rf"({'|'.join(SCHEMES)})://[^/?#@:\s]+(/[^/?#\\]+)*/?")
 CLOCK_PREFIX = "writer.json.clock-"
 """Of objects whose only use is the time at which the object store took them."""
 
-REQUEST_SECONDS = 60
-"""Within which an answer is whole."""
-MAX_RETRIES = 8
-RETRY_SECONDS = 60
-"""After a request's first failure with 5xx or no answer, until the last one is tried."""
 ATTEMPTS = 2
 """Of what obstore has given up, or does not itself repeat: writing, and a body that breaks off."""
 
@@ -44,9 +35,6 @@ in the order of ``block_order`` and closes the one opened first then takes about
 _PIECE = 1 << 20
 
 _Result = TypeVar("_Result")
-
-_runtime_process: int | None = None
-"""The process that obstore's threads belong to."""
 
 
 class ObjectVersion(NamedTuple):
@@ -220,8 +208,7 @@ class ObjectFolder:
 
     def _client(self) -> "ObjectStore":
         if self._own is None or self._process != os.getpid():
-            _require_own_runtime(self)
-            self._own, self._process = _open_client(self._location), os.getpid()
+            self._own, self._process = open_client(self._location), os.getpid()
         return self._own
 
     @contextmanager
@@ -233,7 +220,7 @@ class ObjectFolder:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise ObjectStoreError(
-                f"{self} must let these credentials {what}, but refuses: {_first_line(error)}; "
+                f"{self} must let these credentials {what}, but refuses: {first_line(error)}; "
                 "check the credentials in the environment"
             ) from None
         except FileNotFoundError as error:
@@ -246,73 +233,8 @@ class ObjectFolder:
         except BaseError as error:
             raise ObjectStoreError(
                 f"{self} did not let this run {what}, however often it was asked: "
-                f"{_first_line(error)}; run again when it answers"
+                f"{first_line(error)}; run again when it answers"
             ) from None
-
-
-def is_object_location(location: object) -> bool:
-    """Say whether a location is one of an object store, whatever else may be wrong with it."""
-    return isinstance(location, str) and location.startswith(tuple(f"{s}://" for s in SCHEMES))
-
-
-def check_location(location: str) -> str:
-    """Return the location of a store in an object store, without a slash at its end.
-
-    Raises:
-        StoreError: obstore is not installed, or the location is not of the form.
-    """
-    parts = location.split("/")[3:]
-    if not _LOCATION.fullmatch(location) or {".", ".."} & set(parts):
-        raise StoreError(
-            f"{location} must be SCHEME://BUCKET/NAME with one of {', '.join(SCHEMES)}, such as "
-            "s3://bucket/teacher.zarr; credentials and endpoint are read from the environment"
-        )
-    try:
-        import obstore  # noqa: F401
-    except ImportError:
-        raise StoreError(
-            f"{location} lies in an object store, which needs an extra: pip install "
-            "distil-pose[objects]"
-        ) from None
-    return location.rstrip("/")
-
-
-def _require_own_runtime(folder: ObjectFolder) -> None:
-    global _runtime_process
-    if _runtime_process not in (None, os.getpid()):
-        raise StoreError(
-            f"{folder} cannot be read by a process that was forked after its parent had read an "
-            "object store; start processes by forkserver or spawn"
-        )
-    _runtime_process = os.getpid()
-
-
-def _open_client(location: str) -> "ObjectStore":
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
-
-    try:
-        return from_url(
-            location,
-            client_options={
-                "timeout": timedelta(seconds=REQUEST_SECONDS),
-                "connect_timeout": timedelta(seconds=5),
-                # with options of its own obstore does not look for this one any more
-                "allow_http": any(
-                    os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in {"1", "true"}
-                    for cloud in ("AWS", "GOOGLE", "AZURE")
-                ),
-            },
-            retry_config={
-                "max_retries": MAX_RETRIES,
-                "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-            },
-        )
-    except (BaseError, ValueError) as error:
-        raise ObjectStoreError(
-            f"{location} cannot be opened with the settings in the environment: "
-            f"{_first_line(error)}"
-        ) from None
 
 
 @contextmanager
@@ -342,8 +264,3 @@ def _open_memory() -> int:
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _first_line(error: Exception) -> str:
-    """Return what obstore says, without its dump of values."""
-    return " ".join(str(error).split("Debug source")[0].split())[:300]

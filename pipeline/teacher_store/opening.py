@@ -4,6 +4,7 @@ Writer (to resume) and reader open a store through here. No zarr object is made:
 be the very one that schema and identity imply, so plain reads at computed offsets are enough.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -96,10 +97,10 @@ def read_entry(folder: StoreFolder, teacher: str | None) -> TeacherEntry:
 def _entry(name: str, found: dict[str, Any]) -> TeacherEntry:
     where = f"zarr.json: teachers.{name}"
     if set(found) != set(ROOT_FIELDS):
-        raise SchemaError(f"{where} must have {', '.join(ROOT_FIELDS)}, got {', '.join(found)}")
+        raise SchemaError(f"{where} must have {', '.join(ROOT_FIELDS)}, got {sorted(found)}")
     content, digest = found["content"], found["fingerprint"]
-    if not isinstance(digest, str) or not isinstance(content, str | None):
-        raise SchemaError(f"{where}: fingerprint and content must be digests")
+    if not _is_digest(digest) or not (content is None or _is_digest(content)):
+        raise SchemaError(f"{where}: fingerprint and content must be sha256 digests")
     if found["complete"] is not (content is not None):
         raise SchemaError(f"{where}: 'complete' must be true exactly with a content")
     return TeacherEntry(
@@ -110,6 +111,10 @@ def _entry(name: str, found: dict[str, Any]) -> TeacherEntry:
         provenance=take_object(found, "provenance", where),
         content=content,
     )
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,13 @@ class DataConfig(ComponentConfig):
     view_order: Literal["shuffled", "blocks"] | None = None
     """blocks: whole shards one after the other, each read once while all its views are shown. None:
     blocks for a store in an object store that is not cached, else shuffled."""
+
+    def with_order(self, store: str | None) -> Self:
+        """Return these settings with the order that they imply for a store, None for no store."""
+        if self.view_order is not None:
+            return self
+        in_blocks = is_read_in_blocks(store, self.store_cache)
+        return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
 
 @dataclass(frozen=True)
@@ -179,9 +186,7 @@ def open_replayed_views(
         ConfigError: more views are asked for than there are.
         PeopleError: nobody can be trained on, or the image folder or an image is missing.
     """
-    if data.view_order is None:
-        kind = "blocks" if is_read_in_blocks(str(path), data.store_cache) else "shuffled"
-        data = data.model_copy(update={"view_order": kind})
+    data = data.with_order(str(path))
     store = TeacherStore.open(open_for_reading(path, data.store_cache))
     num_stored = store.num_views - 1
     num_views = num_stored if data.num_views is None else data.num_views

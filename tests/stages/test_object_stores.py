@@ -170,7 +170,7 @@ def test_a_run_goes_on_only_in_the_order_that_it_began_with(
     folder.begin(remote, {}, resume=False)
     folder.check(remote, resume=True)
     folder.check(configure(drawn, str(store), view_order="blocks"), resume=True)
-    with pytest.raises(RunFolderError, match='data.view_order = "blocks", now it is "shuffled"'):
+    with pytest.raises(RunFolderError, match=r'data\.view_order = "blocks", now it is "shuffled"'):
         folder.check(cached, resume=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ObjectStoreError
-from pipeline.teacher_store import object_folder
+from pipeline.teacher_store import object_client, object_folder
 from pipeline.teacher_store.folder import LocalFolder, open_folder
 from pipeline.teacher_store.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError
@@ -20,8 +20,8 @@ from tests.object_server import ObjectServer
 
 @pytest.fixture
 def folder(object_store: str, monkeypatch: pytest.MonkeyPatch) -> ObjectFolder:
-    monkeypatch.setattr(object_folder, "MAX_RETRIES", 3)
-    monkeypatch.setattr(object_folder, "RETRY_SECONDS", 5)
+    monkeypatch.setattr(object_client, "MAX_RETRIES", 3)
+    monkeypatch.setattr(object_client, "RETRY_SECONDS", 5)
     return ObjectFolder(object_store)
 
 
@@ -101,7 +101,7 @@ def test_an_object_store_that_only_fails_is_given_up_with_one_line(
     with pytest.raises(ObjectStoreError, match=r"did not let this run read a, .*503") as refusal:
         folder.read("a", 9)
     assert "\n" not in str(refusal.value)
-    assert object_server.asked["GET"] == object_folder.ATTEMPTS * (1 + object_folder.MAX_RETRIES)
+    assert object_server.asked["GET"] == object_folder.ATTEMPTS * (1 + object_client.MAX_RETRIES)
     with pytest.raises(ObjectStoreError, match="did not let this run write a"):
         folder.publish("a", b"1")
 
@@ -109,8 +109,8 @@ def test_an_object_store_that_only_fails_is_given_up_with_one_line(
 def test_a_slow_object_store_is_asked_no_longer_than_the_limit(
     object_store: str, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_folder, "MAX_RETRIES", 1)
-    monkeypatch.setattr(object_folder, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(object_client, "MAX_RETRIES", 1)
+    monkeypatch.setattr(object_client, "REQUEST_SECONDS", 0.2)
     object_server.seconds = 1.0
     with pytest.raises(ObjectStoreError, match=r"list objects, however often"):
         ObjectFolder(object_store).names()
@@ -119,7 +119,7 @@ def test_a_slow_object_store_is_asked_no_longer_than_the_limit(
 def test_a_bucket_that_is_not_there_and_a_server_that_is_gone_are_named(
     object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_folder, "MAX_RETRIES", 1)
+    monkeypatch.setattr(object_client, "MAX_RETRIES", 1)
     with pytest.raises(ObjectStoreError, match="must lie in a bucket that exists"):
         ObjectFolder("s3://no-such-bucket/a").publish("a", b"")
     with pytest.raises(ObjectStoreError, match="must lie in a bucket that exists"):

@@ -18,14 +18,23 @@ from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.verification import verify_store
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
-from tests.object_server import ObjectServer
+from tests.object_server import BUCKET, ObjectServer
 
 HEATMAPS = "teachers/hrnet/heatmaps/c.1.0.0.0.0"
 
 
 @pytest.fixture
-def remote(factory: Any, object_store: str) -> str:
-    """A complete store in an object store."""
+def remote(factory: Any, object_server: ObjectServer) -> str:
+    """A complete store in an object store, the same for all tests: nobody changes it."""
+    place = f"s3://{BUCKET}/shared/teacher.zarr"
+    if open_folder(place).size("zarr.json") is None:
+        factory.write_rest(factory.create(place, teacher_name="hrnet"))
+    return place
+
+
+@pytest.fixture
+def own(factory: Any, object_store: str) -> str:
+    """A complete store that a test may damage."""
     factory.write_rest(factory.create(object_store, teacher_name="hrnet"))
     return object_store
 
@@ -79,7 +88,7 @@ def test_a_writer_that_stopped_after_any_request_is_carried_on_to_the_same_bytes
             environ["REQUEST_METHOD"] == "PUT" and object_server.asked["PUT"] > last  # noqa: B023
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.teacher_store.object_folder.MAX_RETRIES", 0)
+            patch.setattr("pipeline.teacher_store.object_client.MAX_RETRIES", 0)
             patch.setattr("pipeline.teacher_store.object_folder.ATTEMPTS", 1)
             writer.layout.folder._own = None
             with pytest.raises(Exception, match="did not let this run write"):
@@ -192,14 +201,14 @@ def test_readers_that_begin_at_once_share_a_cache(
 
 
 def test_damage_of_the_store_itself_is_named_by_view_with_and_without_a_cache(
-    factory: Any, remote: str, tmp_path: Path
+    factory: Any, own: str, tmp_path: Path
 ) -> None:
-    folder = open_folder(remote)
+    folder = open_folder(own)
     data = bytearray(folder.read(HEATMAPS, 1 << 20))
     data[3] ^= 1
     folder.publish(HEATMAPS, bytes(data))
     for cache in (None, tmp_path / "cache"):
-        store = TeacherStore.open(open_for_reading(remote, cache))
+        store = TeacherStore.open(open_for_reading(own, cache))
         instances, views = np.array([3, 3, 4, 5, 5]), np.array([0, 1, 0, 0, 1])
         found = []
         for one in zip(instances, views, strict=True):
@@ -227,8 +236,8 @@ def test_only_a_complete_store_is_cached_and_a_cache_is_not_written_through(
         open_for_reading(object_store, tmp_path / "file")
 
 
-def test_a_store_is_verified_in_place(factory: Any, remote: str) -> None:
-    folder = open_folder(remote)
+def test_a_store_is_verified_in_place(factory: Any, own: str) -> None:
+    folder = open_folder(own)
     assert isinstance(folder, ObjectFolder)
     entry = read_entry(folder, None)
     layout = layout_of(folder, entry.teacher, entry.identity)

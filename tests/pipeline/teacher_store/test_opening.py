@@ -84,6 +84,16 @@ def test_an_identity_altered_after_the_fact_is_refused(copy: Path) -> None:
         TeacherStore.open(copy)
 
 
+@pytest.mark.parametrize("field", ["content", "fingerprint"])
+@pytest.mark.parametrize("value", ["zz\n", "0" * 64 + "\n", "A" * 64, 7, ""])
+def test_a_digest_that_is_none_is_refused_in_one_line(copy: Path, field: str, value: Any) -> None:
+    edit(copy / "zarr.json", lambda d: d["attributes"]["teachers"]["hrnet"].update({field: value}))
+    with pytest.raises(
+        SchemaError, match=r"^[^\n]*fingerprint and content must be sha256 digests$"
+    ):
+        TeacherStore.open(copy)
+
+
 def test_metadata_that_schema_and_identity_do_not_imply_is_refused(copy: Path) -> None:
     path = copy / "teachers/hrnet/heatmaps/zarr.json"
     edit(path, lambda d: d.update(shape=[1 << 50, 2, 3, 8, 6]))

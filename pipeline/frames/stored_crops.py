@@ -1,0 +1,76 @@
+"""Crops as JPEG files: what a store keeps of them, and what its readers see again.
+
+One library writes and reads them; its version moves the last bits of a pixel, so a teacher looks
+at the decoded file and never at what was encoded.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from store_schemas.errors import CorruptError, SchemaError
+from store_schemas.optional_arrays import CropFormat
+
+_SUBSAMPLINGS = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+
+
+def encode_crop(crop: NDArray[np.uint8], crops: CropFormat) -> NDArray[np.uint8]:
+    """Return a crop's JPEG file.
+
+    Args:
+        crop: (H, W, 3) uint8, RGB.
+
+    Returns:
+        (n,) uint8, n at most ``crops.length``.
+
+    Raises:
+        SchemaError: the file is longer.
+    """
+    settings = (
+        *(cv2.IMWRITE_JPEG_QUALITY, crops.quality),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SUBSAMPLINGS[crops.subsampling]),
+    )
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), settings)
+    if len(encoded) > crops.length:
+        raise SchemaError(
+            f"a crop's JPEG must have at most {crops.length} bytes, got {len(encoded)}; write the "
+            f"store with a lower --crop-quality than {crops.quality}"
+        )
+    return np.asarray(encoded, np.uint8).reshape(-1)
+
+
+def decode_crop(encoded: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the crop of a JPEG file: (H, W, 3) uint8, RGB.
+
+    Args:
+        encoded: (n,) uint8.
+        size_hw: What it must be.
+
+    Raises:
+        CorruptError: it is no JPEG, or of another size.
+    """
+    crop = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+    if crop is None or crop.shape != (*size_hw, 3):
+        found = "no JPEG" if crop is None else f"one of {crop.shape[0]}x{crop.shape[1]}"
+        raise CorruptError(f"a crop must be a JPEG of {size_hw[0]}x{size_hw[1]}, got {found}")
+    return np.asarray(crop, np.uint8)
+
+
+def store_and_see(
+    crop: NDArray[np.uint8], crops: CropFormat
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the pixels that are left of a crop once it was stored, and its JPEG file.
+
+    Args:
+        crop: (H, W, 3) uint8, RGB.
+
+    Returns:
+        pixels: (H, W, 3) uint8, RGB.
+        encoded: (n,) uint8.
+    """
+    encoded = encode_crop(crop, crops)
+    height, width = crop.shape[:2]
+    return decode_crop(encoded, (height, width)), encoded

@@ -1,0 +1,104 @@
+"""Clients for object stores: which locations they have, how long they wait, whose they are.
+
+obstore's threads do not survive a fork, and whoever calls it then waits for ever: a process that
+was forked after its parent had used one is refused.
+"""
+
+import os
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ObjectStoreError
+from store_schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "gs", "az")
+_LOCATION = re.compile(rf"({'|'.join(SCHEMES)})://[^/?#@:\s]+(/[^/?#\\]+)*/?")
+
+REQUEST_SECONDS = 60
+"""Within which an answer is whole."""
+MAX_RETRIES = 8
+RETRY_SECONDS = 60
+"""After a request's first failure with 5xx or no answer, until the last one is tried."""
+
+_runtime_process: int | None = None
+"""The process that obstore's threads belong to."""
+
+
+def is_object_location(location: object) -> bool:
+    """Say whether a location is one of an object store, whatever else may be wrong with it."""
+    return isinstance(location, str) and location.startswith(tuple(f"{s}://" for s in SCHEMES))
+
+
+def check_location(location: str) -> str:
+    """Return the location of a store in an object store, without a slash at its end.
+
+    Raises:
+        StoreError: obstore is not installed, or the location is not of the form.
+    """
+    parts = location.split("/")[3:]
+    if not _LOCATION.fullmatch(location) or {".", ".."} & set(parts):
+        raise StoreError(
+            f"{location} must be SCHEME://BUCKET/NAME with one of {', '.join(SCHEMES)}, such as "
+            "s3://bucket/teacher.zarr; credentials and endpoint are read from the environment"
+        )
+    try:
+        import obstore  # noqa: F401
+    except ImportError:
+        raise StoreError(
+            f"{location} lies in an object store, which needs an extra: pip install "
+            "distil-pose[objects]"
+        ) from None
+    return location.rstrip("/")
+
+
+def _require_own_runtime(location: str) -> None:
+    global _runtime_process
+    if _runtime_process not in (None, os.getpid()):
+        raise StoreError(
+            f"{location} cannot be read by a process that was forked after its parent had read an "
+            "object store; start processes by forkserver or spawn"
+        )
+    _runtime_process = os.getpid()
+
+
+def open_client(location: str) -> "ObjectStore":
+    """Return obstore's client for a location, with the settings in the environment.
+
+    Raises:
+        ObjectStoreError: there is none for these settings.
+        StoreError: this process was forked after its parent had used one.
+    """
+    _require_own_runtime(location)
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    try:
+        return from_url(
+            location,
+            client_options={
+                "timeout": timedelta(seconds=REQUEST_SECONDS),
+                "connect_timeout": timedelta(seconds=5),
+                # with options of its own obstore does not look for this one any more
+                "allow_http": any(
+                    os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in {"1", "true"}
+                    for cloud in ("AWS", "GOOGLE", "AZURE")
+                ),
+            },
+            retry_config={
+                "max_retries": MAX_RETRIES,
+                "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            },
+        )
+    except (BaseError, ValueError) as error:
+        raise ObjectStoreError(
+            f"{location} cannot be opened with the settings in the environment: {first_line(error)}"
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return what obstore says, without its dump of values."""
+    return " ".join(str(error).split("Debug source")[0].split())[:300]
