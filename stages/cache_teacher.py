@@ -4,7 +4,6 @@ The teacher looks at every person once, in all views; afterwards nobody needs it
 """
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +21,11 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.frames.views import draw_views
 from pipeline.provenance import provenance
+from pipeline.teacher_store.adding import add_teacher, compare_views, read_shared_plan
 from pipeline.teacher_store.folder import StoreFolder, absolute_location, open_folder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.lease import acquire_lease
-from pipeline.teacher_store.opening import read_entry, read_plan
+from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
@@ -43,8 +43,6 @@ from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import Status
-
-TEACHER_NAME = "teacher"
 
 
 class CacheTeacherConfig(CacheSettings):
@@ -108,16 +106,21 @@ def cache_teacher(
         acquire_lease(folder, take_over=take_over) as lease,
         ExitStack() as cluster,
     ):
-        is_begun = folder.size("zarr.json") is not None
+        is_store = folder.size("zarr.json") is not None
+        is_begun = is_store and config.teacher_name in read_entries(folder)
         if is_begun and not resume:
-            raise StoreError(f"{folder} holds a store; use --resume, or choose another path")
+            raise StoreError(
+                f"{folder} holds a store; use --resume, or choose another path or --teacher-name"
+            )
         engine = cluster.enter_context(open_engine(engine_choice, say))
         people, teacher = open_inputs(config, say)
         digests = digest_images(people, config.images)
         writer = (
             _resume_store(config, folder, lease.run_id, people, teacher, digests)
             if is_begun
-            else _create_store(config, folder, lease.run_id, people, teacher, digests, say)
+            else _begin_teacher(
+                config, folder, lease.run_id, people, teacher, digests, is_store, say
+            )
         )
         stop.begin(writer)
         pending = writer.pending_shards()
@@ -152,7 +155,7 @@ def cache_teacher(
             )
         content = writer.finish()
 
-    missing, not_finite = _missing_people(folder, say)
+    missing, not_finite = _missing_people(folder, config.teacher_name, say)
     if not_finite:
         raise TeacherError(
             f"the teacher's output was not finite for {not_finite} views; they are marked in "
@@ -187,35 +190,35 @@ def _same_everywhere(config: CacheTeacherConfig, say: Say) -> CacheTeacherConfig
     )
 
 
-def _create_store(
+def _begin_teacher(
     config: CacheTeacherConfig,
     folder: StoreFolder,
     run_id: str,
     people: People,
     teacher: Teacher,
     digests: NDArray[np.uint8],
+    is_store: bool,
     say: Say,
 ) -> TeacherStoreWriter:
-    """Draw the views, probe the teacher and write the plan of a new store."""
-    drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
-    probe = take_probe(teacher, people, config.images, drawn.image_to_crop, config.probe_people)
+    """Probe the teacher and write its plan: of a new store, or beside a store's other teachers."""
+    views = (
+        _stored_views(config, folder, people, teacher, say)
+        if is_store
+        else _draw_views(config, people, teacher)
+    )
+    probe = take_probe(teacher, people, config.images, views.image_to_crop, config.probe_people)
     profile = profile_named(config.profile)
     units = check_teacher(
         teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )
-    return TeacherStoreWriter.create(
+    write_plan = add_teacher if is_store else TeacherStoreWriter.create
+    return write_plan(
         folder,
         run_id,
         people,
         digests,
-        ViewPlan(
-            drawn.image_to_crop,
-            drawn.is_mirrored,
-            teacher.input_size_hw,
-            config.seed,
-            config.recipe.model_dump(mode="json"),
-        ),
-        TEACHER_NAME,
+        views,
+        config.teacher_name,
         identity={"teacher": teacher.identity()},
         recipe=teacher.execution_recipe(),
         provenance=provenance(
@@ -230,6 +233,37 @@ def _create_store(
     )
 
 
+def _draw_views(config: CacheTeacherConfig, people: People, teacher: Teacher) -> ViewPlan:
+    drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
+    recipe = config.recipe.model_dump(mode="json")
+    return ViewPlan(
+        drawn.image_to_crop, drawn.is_mirrored, teacher.input_size_hw, config.seed, recipe
+    )
+
+
+def _stored_views(
+    config: CacheTeacherConfig, folder: StoreFolder, people: People, teacher: Teacher, say: Say
+) -> ViewPlan:
+    """Return the views that a store's teachers share, refusing other people or views.
+
+    Redrawing them would need the same library's random stream.
+    """
+    shared, plan = read_shared_plan(folder)
+    compare_people(plan.people, people)
+    compare_views(shared["views"], _given_views(config, teacher))
+    say(f"{folder} has the teachers {', '.join(read_entries(folder))}; {config.teacher_name} joins")
+    return plan.views
+
+
+def _given_views(config: CacheTeacherConfig, teacher: Teacher) -> dict[str, Any]:
+    return {
+        "num_views": config.views + 1,
+        "input_size_hw": list(teacher.input_size_hw),
+        "seed": config.seed,
+        "recipe": config.recipe.model_dump(mode="json"),
+    }
+
+
 def _resume_store(
     config: CacheTeacherConfig,
     folder: StoreFolder,
@@ -242,35 +276,31 @@ def _resume_store(
 
     The views are the stored ones: redrawing them would need the same library's random stream.
     """
-    stored = read_entry(folder, TEACHER_NAME).identity
-    compare_people(read_plan(layout_of(folder, TEACHER_NAME, stored), stored).people, people)
+    name = config.teacher_name
+    stored = read_entry(folder, name).identity
+    compare_people(read_plan(layout_of(folder, name, stored), stored).people, people)
     profile = {"codec": {"profile": config.profile}}  # first: what else differs follows from it
     compare_identity(stored, profile, ["codec.profile"], "resume with it, or write to another path")
-    views: Mapping[str, Any] = {
-        **stored["views"],
-        "num_views": config.views + 1,
-        "input_size_hw": list(teacher.input_size_hw),
-        "seed": config.seed,
-        "recipe": config.recipe.model_dump(mode="json"),
-    }
+    views = _given_views(config, teacher)
+    compare_views(stored["views"], {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,
         run_id,
         identity={
             "teacher": teacher.identity(),
-            "views": views,
+            "views": {**stored["views"], **views},
             "codec": {**stored["codec"], **profile_named(config.profile).to_json()},
         },
         image_sha256=digests,
         accept_mended_images=config.accept_mended_images,
         recipe=teacher.execution_recipe(),
-        teacher_name=TEACHER_NAME,
+        teacher_name=name,
     )
 
 
-def _missing_people(store: StoreFolder, say: Say) -> tuple[tuple[int, ...], int]:
+def _missing_people(store: StoreFolder, teacher: str, say: Say) -> tuple[tuple[int, ...], int]:
     """Name the people whose images could not be read; count the views without finite output."""
-    opened = TeacherStore.open(store, TEACHER_NAME)
+    opened = TeacherStore.open(store, teacher)
     is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)
     missing = tuple(opened.people.instance_id[is_missing].tolist())
     for row in np.flatnonzero(is_missing).tolist():

@@ -48,11 +48,14 @@ def encode_chunk(spec: ArraySpec, chunk: int, values: NDArray[Any], run: Run = m
     """Return the file of one chunk or shard, as zarr writes it.
 
     Args:
-        values: The rows of the chunk without padding, of the array's dtype.
+        values: The rows of the chunk without padding, of the array's dtype; of a shard also (n, V)
+            objects, one array of that dtype a view, which zeros follow up to the array's length.
         run: Encodes the views of a shard; that of a pool does it in threads.
     """
     if spec.is_sharded:
-        return _encode_shard(spec, np.ascontiguousarray(values, spec.numpy_dtype), run)
+        is_padded = values.dtype != object  # else views of their own lengths, padded one by one
+        values = np.ascontiguousarray(values, spec.numpy_dtype) if is_padded else values
+        return _encode_shard(spec, values, run)
     metadata = cpu.Buffer.from_bytes(canonical_json(spec.metadata()))
     objects: dict[str, Buffer] = {"zarr.json": metadata}
     array = zarr.open_array(MemoryStore(objects), mode="r+", zarr_format=3)
@@ -67,6 +70,8 @@ def _encode_shard(spec: ArraySpec, values: NDArray[Any], run: Run) -> bytes:
     settings = spec.blosc or {}
 
     def encode_view(view: NDArray[Any]) -> bytes:
+        if values.dtype == object:
+            view = np.pad(view, (0, spec.shape[2] - len(view)))
         data: bytes = blosc.compress(
             view,
             settings["cname"].encode(),

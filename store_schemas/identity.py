@@ -61,6 +61,12 @@ def begin_array_sha256(dtype: str, shape: tuple[int, ...]) -> "hashlib._Hash":
     return hashlib.sha256(canonical_json({"dtype": dtype, "shape": list(shape)}))
 
 
+def content_sha256(manifest: Mapping[str, NDArray[Any]]) -> str:
+    """Return the sha256 of a manifest's arrays, by name, and so of every byte a teacher wrote."""
+    digests = {name: array_sha256(values) for name, values in manifest.items()}
+    return hashlib.sha256(canonical_json(digests)).hexdigest()
+
+
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves by dotted name; lists and empty objects are leaves."""
     leaves: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from store_schemas.array_spec import group_metadata
 from store_schemas.errors import SchemaError
 from store_schemas.metadata import take_int, take_object, take_size_hw
 from store_schemas.names import MAX_NAME_BYTES
+from store_schemas.optional_arrays import optional_of
 from store_schemas.profiles import profile_of
 from store_schemas.teacher_store import SCHEMA, StoreDimensions, teacher_attributes
 
@@ -40,6 +41,7 @@ def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
         heatmap_size_hw=take_size_hw(codec, "heatmap_size_hw", "identity.codec"),
         rows_per_shard=take_int(codec, "rows_per_shard", "identity.codec"),
         profile=profile_of(codec),
+        optional=optional_of(identity),
     )
     take_size_hw(views, "input_size_hw", "identity.views")
     if type(views.get("seed")) is not int:

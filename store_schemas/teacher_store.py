@@ -15,6 +15,7 @@ from typing import Any
 
 from store_schemas.array_spec import ArraySpec
 from store_schemas.errors import SchemaError
+from store_schemas.optional_arrays import CHECKSUMS, CROP_BLOSC, NONE, OptionalArrays, token_blosc
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 
 SCHEMA = "1-draft"
@@ -35,7 +36,20 @@ SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
 CODEC_ERROR_COLUMNS = ("largest", "sum_of_squares", "num_values")
 """Heat that storing changed, over every sixteenth person, see ``heatmap_codec.CodecError``."""
 
-TEACHER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+ENTRY_FIELDS = (
+    "identity",
+    "fingerprint",
+    "execution_recipe",
+    "provenance",
+    "complete",
+    "content",
+)
+"""What the root's attributes say of each teacher."""
+SHARED_SECTIONS = ("schema", "people", "views")
+"""Of the identities of all teachers of a store."""
+
+DEFAULT_TEACHER_NAME = "teacher"
+TEACHER_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 
 class Status(IntEnum):
@@ -66,6 +80,8 @@ class StoreDimensions:
     heatmap_size_hw: tuple[int, int]
     rows_per_shard: int
     profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE]
+    optional: OptionalArrays = NONE
+    """What the teacher keeps beside its heatmaps."""
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -202,7 +218,8 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
     maps = ("instance", "view", "keypoint", "row", "column")
     shape = (n, v, *size.view_shape)
     outputs = ("instance", "view", "keypoint", "output")
-    shards, arrays = size.num_shards, len(SHARD_ARRAYS)
+    shards = size.num_shards
+    arrays = len(SHARD_ARRAYS) + len(size.optional.names())
     manifest = f"{below}/manifest"
     return [
         ArraySpec(
@@ -217,6 +234,7 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
         ArraySpec(f"{below}/outputs", "float32", (n, v, k, 4), rows, outputs, "NaN"),
         ArraySpec(f"{below}/heatmap_crc32c", "uint32", (n, v), rows, maps[:2]),
         ArraySpec(f"{below}/status", "uint8", (n, v), rows, maps[:2]),
+        *_optional(size, below),
         _small(f"{manifest}/rows", "int64", (shards, 2), "shard start_stop"),
         _small(f"{manifest}/lengths", "int64", (shards, arrays), "shard array"),
         _small(f"{manifest}/sha256", "uint8", (shards, arrays, 32), "shard array digest_byte"),
@@ -224,3 +242,23 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
         _small(f"{manifest}/images_sha256", "uint8", (shards, 32), "shard digest_byte"),
         _small(f"{manifest}/codec_error", "float64", (shards, 3), "shard error", "NaN"),
     ]
+
+
+def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
+    """Return the arrays that this teacher keeps beside its heatmaps, in the order of their names."""
+    n, v, rows = size.num_instances, size.num_views, size.rows_per_shard
+    pair = ("instance", "view")
+    found: dict[str, ArraySpec] = {}
+    if size.optional.crops is not None:
+        shape, names = (n, v, size.optional.crops.length), (*pair, "byte")
+        found["crops"] = ArraySpec(f"{below}/crops", "uint8", shape, rows, names, 0, CROP_BLOSC)
+        found["crop_bytes"] = ArraySpec(f"{below}/crop_bytes", "uint32", (n, v), rows, pair)
+    blosc = token_blosc(size.profile)
+    for name, of_view in size.optional.token_shapes(size.num_keypoints).items():
+        names = (*pair, name.removesuffix("_tokens").replace("visual", "patch"), "channel")
+        shape = (n, v, *of_view)
+        found[name] = ArraySpec(f"{below}/{name}", "float16", shape, rows, names, "NaN", blosc)
+    for name in CHECKSUMS.keys() & found.keys():
+        checksum = CHECKSUMS[name]
+        found[checksum] = ArraySpec(f"{below}/{checksum}", "uint32", (n, v), rows, pair)
+    return [found[name] for name in size.optional.names()]

@@ -54,7 +54,7 @@ def measure_crop_loading(
     """
     cv2.setNumThreads(0)
     store = TeacherStore.open(path)
-    if store.crop_format is None:
+    if store.optional.crops is None:
         raise ConfigError(f"{path} must hold crops; write a store with cache-teacher --crops")
     drawn = draw_batches(store, num_batches, batch_size)
     ways: list[tuple[Source, bool]] = list(product(("images", "crops"), (False, True)))

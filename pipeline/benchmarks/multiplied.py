@@ -28,7 +28,7 @@ from pipeline.teacher_store.plan import (
     views_identity,
 )
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
-from pipeline.teacher_store.reader import read_manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:

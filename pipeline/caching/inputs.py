@@ -15,6 +15,7 @@ from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 from pipeline.teachers.probe import PROBE_PEOPLE
 from pipeline.teachers.teacher import require_keypoints
+from store_schemas.teacher_store import DEFAULT_TEACHER_NAME, TEACHER_NAME
 
 Say = Callable[[str], None]
 ProfileName = Literal["default", "small", "fast", "lossless-float16"]
@@ -41,6 +42,8 @@ class CacheSettings(TeacherInputs):
 
     store: str
     """Where it lies: the path of a folder."""
+    teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
+    """Of the teacher's group in the store, which may hold several."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
     accept_weak_teacher: bool = False
 

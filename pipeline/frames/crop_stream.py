@@ -21,6 +21,8 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
+from pipeline.frames.stored_crops import store_and_see
+from store_schemas.optional_arrays import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]
 """Measures what is done within its context, under the name of an activity."""
@@ -44,6 +46,7 @@ class ImageCrops:
     request: ImageRequest
     crops: NDArray[np.uint8] | None  # (J, ..., H, W, 3)
     error: ImageError | None = None
+    stored: NDArray[np.object_] | None = None  # (J, ...), the JPEG of each crop, (n,) uint8
 
 
 def requests_by_image(
@@ -81,13 +84,15 @@ def stream_crops(
     decode: Callable[[Path], NDArray[np.uint8]] = decode_image,
     num_threads: int = 2,
     measure: Measure = lambda _: nullcontext(),
+    crop_format: CropFormat | None = None,
 ) -> Iterator[ImageCrops]:
     """Yield the crops of each request, in order, decoding at most a few images ahead.
 
     requests: taken a few ahead too, by the thread that consumes the crops.
     decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError; not asked where the
         request has a digest.
-    measure: of the activities ``decode`` and ``warp``.
+    measure: of the activities ``decode``, ``warp`` and, with a ``crop_format``, ``encode``.
+    crop_format: how crops are stored; they are then what is left of them.
     """
 
     def cut(request: ImageRequest) -> ImageCrops:
@@ -105,7 +110,13 @@ def stream_crops(
         with measure("warp"):
             for view in np.ndindex(leading):
                 crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
-        return ImageCrops(request, crops)
+        if crop_format is None:
+            return ImageCrops(request, crops)
+        stored = np.empty(leading, np.object_)
+        with measure("encode"):
+            for view in np.ndindex(leading):
+                crops[view], stored[view] = store_and_see(crops[view], crop_format)
+        return ImageCrops(request, crops, stored=stored)
 
     with ThreadPoolExecutor(num_threads, "decode") as pool:
         yield from _ahead(pool, cut, requests, lookahead=4 * num_threads)

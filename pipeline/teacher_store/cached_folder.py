@@ -15,7 +15,7 @@ from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.object_client import is_object_location
 from pipeline.teacher_store.opening import read_entry
-from pipeline.teacher_store.reader import read_manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 
 _SHARD_NUMBER = re.compile(r"\d+")

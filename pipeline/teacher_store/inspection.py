@@ -9,7 +9,7 @@ from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.lease_file import LEASE_NAME, LeaseHolder
 from pipeline.teacher_store.opening import read_entries
-from pipeline.teacher_store.reader import read_manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.metadata import MAX_METADATA_BYTES, parse_json

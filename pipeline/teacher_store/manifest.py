@@ -16,7 +16,7 @@ from pipeline.teacher_store.layout import StoreLayout
 from store_schemas.chunks import plain_chunk_bytes
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.heatmap_codec import CodecError
-from store_schemas.identity import array_sha256, canonical_json
+from store_schemas.identity import canonical_json, content_sha256
 from store_schemas.metadata import MAX_METADATA_BYTES, parse_json
 from store_schemas.teacher_store import Status
 
@@ -135,8 +135,7 @@ class Manifest:
     @property
     def content(self) -> str:
         """sha256 of the manifest, and so of every byte a teacher wrote; hexadecimal."""
-        digests = {name: array_sha256(values) for name, values in self.arrays().items()}
-        return hashlib.sha256(canonical_json(digests)).hexdigest()
+        return content_sha256(self.arrays())
 
     def receipt(self, shard: int) -> ShardReceipt | None:
         """Return a shard's receipt, None where it is absent."""

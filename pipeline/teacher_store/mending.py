@@ -28,7 +28,7 @@ from pipeline.teacher_store.opening import (
 )
 from pipeline.teacher_store.plan import IMAGE_SHA256
 from pipeline.teacher_store.publishing import publish_array, publish_document, publish_root
-from pipeline.teacher_store.reader import read_manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.verification import documents_of
 from store_schemas.chunks import RESTORE, decode_plain_chunk
 from store_schemas.errors import CorruptError, StoreError

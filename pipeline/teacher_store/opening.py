@@ -20,7 +20,6 @@ from pipeline.teacher_store.plan import (
     IMAGE_SHA256,
     ViewPlan,
     check_mirrored,
-    group_documents,
     people_of,
 )
 from store_schemas.array_spec import ArraySpec
@@ -28,18 +27,10 @@ from store_schemas.chunks import RESTORE, decode_plain_chunk, plain_chunk_bytes
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError
 from store_schemas.identity import array_sha256, canonical_json, compare_identity, fingerprint
 from store_schemas.metadata import MAX_METADATA_BYTES, check_metadata, parse_json, take_object
-from store_schemas.teacher_store import SCHEMA, check_teacher_name
+from store_schemas.stored_identity import group_documents
+from store_schemas.teacher_store import ENTRY_FIELDS, SCHEMA, SHARED_SECTIONS, check_teacher_name
 
 MAX_TEACHERS = 64
-
-ROOT_FIELDS = (
-    "identity",
-    "fingerprint",
-    "execution_recipe",
-    "provenance",
-    "complete",
-    "content",
-)
 
 
 def read_entries(folder: StoreFolder) -> dict[str, TeacherEntry]:
@@ -75,7 +66,21 @@ def read_entries(folder: StoreFolder) -> dict[str, TeacherEntry]:
     for entry in entries.values():
         if fingerprint(entry.identity) != entry.fingerprint:
             raise CorruptError(f"{folder}: the identity was altered after its fingerprint{RESTORE}")
+    _require_shared(entries)
     return entries
+
+
+def _require_shared(entries: dict[str, TeacherEntry]) -> None:
+    """Refuse teachers of one store that saw other people or views."""
+    (first, identity), *others = ((name, entry.identity) for name, entry in entries.items())
+    for name, other in others:
+        for section in SHARED_SECTIONS:
+            compare_identity(
+                {section: identity.get(section)},
+                {section: other.get(section)},
+                way_out=f"the teachers {first} and {name} of a store share it: restore the root's "
+                "zarr.json from a copy",
+            )
 
 
 def read_entry(folder: StoreFolder, teacher: str | None) -> TeacherEntry:
@@ -88,16 +93,16 @@ def read_entry(folder: StoreFolder, teacher: str | None) -> TeacherEntry:
     name = next(iter(entries)) if teacher is None and len(entries) == 1 else teacher
     if name is None or name not in entries:
         raise SchemaError(
-            f"{folder} holds the teachers {', '.join(sorted(entries))}; name one of them, got "
-            f"{teacher!r}"
+            f"{folder} holds the teachers {', '.join(sorted(entries))}; name one of them with "
+            f"--teacher-name, got {teacher!r}"
         )
     return entries[name]
 
 
 def _entry(name: str, found: dict[str, Any]) -> TeacherEntry:
     where = f"zarr.json: teachers.{name}"
-    if set(found) != set(ROOT_FIELDS):
-        raise SchemaError(f"{where} must have {', '.join(ROOT_FIELDS)}, got {sorted(found)}")
+    if set(found) != set(ENTRY_FIELDS):
+        raise SchemaError(f"{where} must have {', '.join(ENTRY_FIELDS)}, got {sorted(found)}")
     content, digest = found["content"], found["fingerprint"]
     if not _is_digest(digest) or not (content is None or _is_digest(content)):
         raise SchemaError(f"{where}: fingerprint and content must be sha256 digests")

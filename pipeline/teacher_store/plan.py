@@ -22,7 +22,7 @@ from store_schemas.names import pack_names, unpack_names
 from store_schemas.profiles import HeatmapProfile
 from store_schemas.teacher_store import StoreDimensions
 
-PLANNED_SECTIONS = ("schema", "people", "views", "codec")
+PLANNED_SECTIONS = ("schema", "people", "views", "codec", "crops", "tokens")
 """Sections of an identity that the store adds to what its caller says of the teacher."""
 
 

@@ -12,11 +12,12 @@ from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.lease import LEASE_NAME
 from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.plan import group_documents
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
 from store_schemas.identity import canonical_json
+from store_schemas.optional_arrays import CHECKSUMS
+from store_schemas.stored_identity import group_documents
 from store_schemas.teacher_store import HEATMAP_FILL, Status
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
@@ -48,6 +49,36 @@ def publish_plan(
     publish_root(layout.folder, {layout.teacher: entry})
 
 
+def publish_added_plan(
+    layout: StoreLayout, entry: TeacherEntry, others: dict[str, TeacherEntry]
+) -> None:
+    """Write the metadata of one more teacher's arrays; the root's ``zarr.json`` last.
+
+    Args:
+        others: The teachers that the store has.
+
+    Raises:
+        StoreError: something else is at the teacher's path already.
+    """
+    documents = {
+        path: document
+        for path, document in group_documents(entry.identity, layout.teacher).items()
+        if path == layout.teacher_path
+    }
+    documents |= {spec.path: spec.metadata() for spec in layout.shard_specs.values()}
+    planned = {f"{path}/zarr.json" for path in documents}
+    for name in layout.folder.names():
+        if name.startswith(f"{layout.teacher_path}/") and name not in planned:
+            raise StoreError(
+                f"{layout.folder}/{layout.teacher_path} must be new or empty, but holds {name}; "
+                f"choose another --teacher-name, or remove it"
+            )
+    layout.folder.sweep()
+    for path, document in documents.items():
+        publish_document(layout.folder, path, document)
+    publish_root(layout.folder, {**others, layout.teacher: entry})
+
+
 def publish_manifest(layout: StoreLayout, manifest: Manifest) -> None:
     """Write the manifest's arrays and their group."""
     arrays = manifest.arrays()
@@ -74,6 +105,7 @@ def encode_shard(
     outputs: NDArray[np.float32],
     status: NDArray[np.uint8],
     run: Run = map,
+    optional: Mapping[str, NDArray[Any]] | None = None,
 ) -> list[tuple[str, bytes]]:
     """Return name and file of each of the teacher's arrays, in the order of ``TEACHER_ARRAYS``.
 
@@ -83,9 +115,12 @@ def encode_shard(
         status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
             that the same bytes come out whatever a failed view left there.
         run: Encodes the views, as ``map`` does or in threads.
+        optional: What the store keeps beside these, by array: ``crops`` (n, V) objects, each a
+            JPEG's bytes (l,) uint8; ``keypoint_tokens`` (n, V, K, D) and ``visual_tokens``
+            (n, V, P, D) float16.
 
     Raises:
-        SchemaError: another shape or dtype, or an output that contradicts its status.
+        SchemaError: other arrays, shape or dtype, or an output that contradicts its status.
     """
     rows = layout.dimensions.shard_rows(shard)
     specs = layout.shard_specs
@@ -100,7 +135,8 @@ def encode_shard(
     )
     values["outputs"] = _filled(values["outputs"], failed, np.nan)
     _check_outputs(values["outputs"], failed, rows)
-    return list(_encode_files(specs, shard, values, run))
+    files = list(_encode_files(specs, shard, values, run))
+    return files + list(_encode_optional(specs, shard, optional or {}, failed, run))
 
 
 def _encode_files(
@@ -108,13 +144,77 @@ def _encode_files(
 ) -> Iterator[tuple[str, bytes]]:
     num_rows, num_views = values["status"].shape
     heatmaps = encode_chunk(specs["heatmaps"], shard, values["heatmaps"], run)
-    places = specs["heatmaps"].rows_per_chunk * num_views
-    checksums = inner_chunk_crc32c(heatmaps, places, f"shard {shard}")
-    checksums = checksums.reshape(-1, num_views)[:num_rows]
+    checksums = _checksums(specs["heatmaps"], shard, heatmaps, num_rows, num_views)
     yield "heatmaps", heatmaps
     yield "outputs", encode_chunk(specs["outputs"], shard, values["outputs"])
     yield "heatmap_crc32c", encode_chunk(specs["heatmap_crc32c"], shard, checksums)
     yield "status", encode_chunk(specs["status"], shard, values["status"])
+
+
+def _encode_optional(
+    specs: Mapping[str, ArraySpec],
+    shard: int,
+    optional: Mapping[str, NDArray[Any]],
+    failed: NDArray[np.bool_],
+    run: Run,
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the arrays of crops and tokens; of views that failed, no crop and tokens of NaN."""
+    expected = [name for name in CHECKSUMS if name in specs]
+    if set(optional) != set(expected):
+        raise SchemaError(
+            f"shard {shard} must have {', '.join(expected) or 'no more'} beside its heatmaps, got "
+            f"{', '.join(optional) or 'none'}"
+        )
+    for name in expected:
+        spec = replace(specs[name], shape=(len(failed), *specs[name].shape[1:]))
+        if name == "crops":
+            values = _check_crops(spec, optional[name], failed)
+            lengths = np.frompyfunc(len, 1, 1)(values).astype(np.uint32)
+        else:
+            values = _filled(check_array(spec, optional[name]), failed, np.nan)
+            _check_tokens(name, values, failed)
+        data = encode_chunk(specs[name], shard, values, run)
+        yield name, data
+        if name == "crops":
+            yield "crop_bytes", encode_chunk(specs["crop_bytes"], shard, lengths)
+        checksums = _checksums(spec, shard, data, *failed.shape)
+        yield CHECKSUMS[name], encode_chunk(specs[CHECKSUMS[name]], shard, checksums)
+
+
+def _checksums(
+    spec: ArraySpec, shard: int, data: bytes, num_rows: int, num_views: int
+) -> NDArray[np.uint32]:
+    """Return the crc32c of every view's chunk in a shard's file: (n, V)."""
+    found = inner_chunk_crc32c(data, spec.rows_per_chunk * num_views, f"shard {shard}")
+    return found.reshape(-1, num_views)[:num_rows]
+
+
+def _check_crops(
+    spec: ArraySpec, crops: NDArray[np.object_], failed: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Return crops with none where a view failed, and refuse a view without one."""
+    if crops.shape != failed.shape or crops.dtype != object:
+        raise SchemaError(
+            f"{spec.path} must be objects {failed.shape}, got {crops.dtype} {crops.shape}"
+        )
+    checked = np.empty_like(crops)
+    for place in np.ndindex(crops.shape):
+        crop = np.zeros(0, np.uint8) if failed[place] else crops[place]
+        if crop is None or not (failed[place] or 0 < len(crop) <= spec.shape[2]):
+            raise SchemaError(
+                f"{spec.path} must have 1 to {spec.shape[2]} bytes of every view with status OK, "
+                f"got {'none' if crop is None else len(crop)} of row {place[0]}, view {place[1]}"
+            )
+        checked[place] = crop
+    return checked
+
+
+def _check_tokens(name: str, tokens: NDArray[np.float16], failed: NDArray[np.bool_]) -> None:
+    if not (np.isfinite(tokens).all(axis=(-2, -1)) | failed).all():
+        raise SchemaError(
+            f"{name} of views with status OK must be finite in float16, whose largest number is "
+            f"65504; this teacher's are larger: write the store without them"
+        )
 
 
 def _failed_views(status: NDArray[np.uint8]) -> NDArray[np.bool_]:

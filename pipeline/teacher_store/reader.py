@@ -4,7 +4,7 @@ Opening runs no code of the store and trusts nothing in it; reading checks every
 A missing, torn or altered chunk is an error that names shard and row, never zeros.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,23 +16,13 @@ from pipeline.coco.people import People
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.folder import StoreFolder, open_folder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import (
-    Manifest,
-    check_images,
-    check_manifest,
-    manifest_of_receipts,
-    read_receipt,
-)
-from pipeline.teacher_store.opening import (
-    check_document,
-    read_array,
-    read_entry,
-    read_people_of_plan,
-)
+from pipeline.teacher_store.manifest import Manifest, check_images
+from pipeline.teacher_store.manifest_reading import read_manifest
+from pipeline.teacher_store.opening import read_entry, read_people_of_plan
+from pipeline.teacher_store.optional_reading import OptionalReader
 from pipeline.teacher_store.plan import determinant_of
 from pipeline.teacher_store.shards import ShardFiles
 from pipeline.teacher_store.stored_views import StoredViewPlan
-from store_schemas.array_spec import group_metadata
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError
 from store_schemas.teacher_store import Status
@@ -82,12 +72,15 @@ class TeacherStore:
         self.num_shards = layout.dimensions.num_shards
         self.profile = layout.dimensions.profile
         """How heatmaps are stored."""
+        self.optional = layout.dimensions.optional
+        """What it holds beside heatmaps."""
         self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
         self.input_size_hw = views.input_size_hw
         self.threshold = float(entry.identity["codec"]["threshold"])
         self._layout = layout
         self._files = ShardFiles(layout, views, manifest)
+        self._more = OptionalReader(layout, manifest, self._files.read_small)
         self.status = self._read_status(manifest)
         """(N, V) uint8, see ``Status``."""
 
@@ -168,6 +161,34 @@ class TeacherStore:
             status=np.full(len(indices), Status.OK, np.uint8),
         )
 
+    def read_crops(
+        self,
+        instances: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+    ) -> NDArray[np.uint8]:
+        """Return the crops that the teacher saw in B views: (B, H, W, 3) uint8, RGB.
+
+        Raises:
+            SchemaError: the store was written without crops; and as ``read``.
+        """
+        indices = self._check_indices(instances, views)
+        self._check_status(indices)
+        return self._more.read_crops(indices, self.input_size_hw)
+
+    def read_tokens(
+        self,
+        instances: Sequence[int] | NDArray[np.int64],
+        views: Sequence[int] | NDArray[np.int64],
+    ) -> Mapping[str, NDArray[np.float16]]:
+        """Return the tokens of B unflipped views: ``keypoint`` (B, K, D), ``visual`` (B, P, D).
+
+        Raises:
+            SchemaError: the store was written without tokens; and as ``read``.
+        """
+        indices = self._check_indices(instances, views)
+        self._check_status(indices)
+        return self._more.read_tokens(indices)
+
     def read_image_to_crop(
         self,
         instances: Sequence[int] | NDArray[np.int64],
@@ -184,6 +205,7 @@ class TeacherStore:
     def close(self) -> None:
         """Close the files that this process has open; reading opens them again."""
         self._files.close()
+        self._more.close()
         self.views.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -273,26 +295,3 @@ def _open_again(
             f"{store.content}; start again"
         )
     return store
-
-
-def read_manifest(layout: StoreLayout, entry: TeacherEntry) -> Manifest:
-    """Return which shards there are: of a complete store its arrays, else its receipts.
-
-    Raises:
-        SchemaError: a receipt or metadata that this program never writes.
-        CorruptError: the manifest is not the one that the root speaks of.
-    """
-    if entry.content is None:
-        shards = range(layout.dimensions.num_shards)
-        receipts = (read_receipt(layout, shard, entry.fingerprint) for shard in shards)
-        return manifest_of_receipts(receipts, len(layout.shard_specs))
-    check_document(layout.folder, f"{layout.teacher_path}/manifest", group_metadata())
-    arrays = {name: read_array(layout.folder, s) for name, s in layout.manifest_specs.items()}
-    manifest = Manifest(np.ones(layout.dimensions.num_shards, np.bool_), **arrays)
-    check_manifest(manifest, layout)
-    if manifest.content != entry.content:
-        raise CorruptError(
-            f"{layout.folder}: content must be {entry.content}, the manifest's sha256 is "
-            f"{manifest.content}{RESTORE}"
-        )
-    return manifest

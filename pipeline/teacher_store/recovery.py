@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.layout import StoreLayout
+from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import bad_shard_files, digest_of_images, read_receipt
-from pipeline.teacher_store.opening import StoredPlan
+from pipeline.teacher_store.opening import StoredPlan, read_entries
 from pipeline.teacher_store.plan import IMAGE_SHA256
 from pipeline.teacher_store.publishing import publish_array
 from store_schemas.errors import IdentityError, StoreError
@@ -69,6 +69,7 @@ def require_same_images(
         rows = layout.dimensions.shard_rows(shard)
         images = people.image_index[rows.start : rows.stop]
         (may_change if shard in changing else is_needed)[images] = True
+    is_needed |= _is_needed_by_others(layout, plan)
     differs = (stored != image_sha256).any(axis=1)
     refused = np.flatnonzero(differs & (is_needed | ~may_change))
     if len(refused):
@@ -80,3 +81,18 @@ def require_same_images(
             f"was, write another store, or take images that no shard was written of with "
             f"--accept-mended-images"
         )
+
+
+def _is_needed_by_others(layout: StoreLayout, plan: StoredPlan) -> NDArray[np.bool_]:
+    """Return (M,), true for the images that a shard of another teacher was written of."""
+    is_needed = np.zeros(len(plan.people.image_id), np.bool_)
+    for name, entry in read_entries(layout.folder).items():
+        if name == layout.teacher:
+            continue
+        other = layout_of(layout.folder, name, entry.identity)
+        for shard in range(other.dimensions.num_shards):
+            # a receipt that cannot be read may speak of a good shard
+            if entry.content is not None or layout.folder.size(other.receipt_name(shard)):
+                rows = other.dimensions.shard_rows(shard)
+                is_needed[plan.people.image_index[rows.start : rows.stop]] = True
+    return is_needed

@@ -33,11 +33,12 @@ from pipeline.teacher_store.opening import (
     read_entries,
     read_plan,
 )
-from pipeline.teacher_store.plan import IMAGE_SHA256, group_documents
-from pipeline.teacher_store.reader import read_manifest
+from pipeline.teacher_store.plan import IMAGE_SHA256
+from pipeline.teacher_store.manifest_reading import read_manifest
 from store_schemas.array_spec import group_metadata
 from store_schemas.errors import StoreError
 from store_schemas.identity import array_sha256, compare_identity
+from store_schemas.stored_identity import group_documents
 
 ALTERED = "the array was altered after the store was written: restore it from a copy"
 

@@ -49,6 +49,7 @@ from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
 from store_schemas.identity import compare_identity
+from store_schemas.optional_arrays import NONE, OptionalArrays
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 from store_schemas.teacher_store import SCHEMA, Status, default_rows_per_shard
 
@@ -78,6 +79,7 @@ class TeacherStoreWriter:
         threshold: float,
         profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE],
         rows_per_shard: int | None = None,
+        optional: OptionalArrays = NONE,
     ) -> Self:
         """Write the plan of a new store.
 
@@ -90,6 +92,7 @@ class TeacherStoreWriter:
             provenance: Versions, hardware, paths: recorded, never compared.
             threshold: Largest error of heat far from a map's peak.
             rows_per_shard: People per shard; None: about a thousand views.
+            optional: What is kept beside heatmaps.
 
         Raises:
             StoreError: something else is at the path already.
@@ -98,12 +101,13 @@ class TeacherStoreWriter:
         """
         k, v = people.skeleton.num_keypoints, views.image_to_crop.shape[1]
         view_bytes = k * heatmap_size_hw[0] * heatmap_size_hw[1] * profile.bytes_per_cell
-        rows = rows_per_shard or default_rows_per_shard(v, view_bytes)
+        rows = rows_per_shard or default_rows_per_shard(v, max(view_bytes, optional.view_bytes(k)))
         planned = {
             "schema": SCHEMA,
             "people": people_identity(people),
             "views": views_identity(views),
             "codec": codec_identity(profile, heatmap_size_hw, threshold, rows),
+            **optional.to_json(),
         }
         whole = {**identity, **planned}
         compare_given(
@@ -169,8 +173,7 @@ class TeacherStoreWriter:
         for shard in bad_receipts(layout, entry.fingerprint, plan):
             folder.remove(layout.receipt_name(shard))
         if image_sha256 is not None:
-            is_pending = set(writer.pending_shards())
-            mended = is_pending if accept_mended_images else set()
+            mended = set(writer.pending_shards()) if accept_mended_images else set()
             replace_images(layout, plan, image_sha256, mended)
         return writer
 
@@ -210,6 +213,7 @@ class TeacherStoreWriter:
         images_sha256: str,
         codec_error: CodecError = NOT_MEASURED,
         run: Run = map,
+        optional: Mapping[str, NDArray[Any]] | None = None,
     ) -> ShardReceipt:
         """Publish a whole shard, then its receipt; a shard that is there already is replaced.
 
@@ -219,7 +223,7 @@ class TeacherStoreWriter:
             status: (n, V) uint8; fill values replace what a view that is not OK left there.
             images_sha256: ``digest_of_images`` of the shard's people.
             codec_error: Measured over the shard's people that ``is_measured`` picks.
-            run: Encodes the views, as ``map`` does or in threads.
+            run, optional: As for ``encode_shard``.
 
         Raises:
             SchemaError: another shape or dtype, or an output that contradicts its status.
@@ -229,11 +233,10 @@ class TeacherStoreWriter:
         layout = self.layout
         if self.is_complete:
             raise StoreError(
-                f"{layout.folder} is complete and shard {shard} cannot be written; write "
-                f"another store"
+                f"{layout.folder} is complete and shard {shard} cannot be written; begin another"
             )
         rows = self.shard_rows(shard)
-        files = encode_shard(layout, shard, heatmaps, outputs, status, run)
+        files = encode_shard(layout, shard, heatmaps, outputs, status, run, optional)
         require_lease(layout.folder, self.run_id)
         # A receipt must never speak of files that are just being replaced.
         layout.folder.remove(layout.receipt_name(shard))
@@ -280,8 +283,7 @@ class TeacherStoreWriter:
         return read_receipt(self.layout, shard, self.entry.fingerprint)
 
     def _remove_receipts(self) -> None:
-        names = map(self.layout.receipt_name, range(self.num_shards))
-        self.layout.folder.remove(*names)
+        self.layout.folder.remove(*map(self.layout.receipt_name, range(self.num_shards)))
 
     def _whole_manifest(self) -> Manifest:
         receipts = [self._receipt(shard) for shard in range(self.num_shards)]

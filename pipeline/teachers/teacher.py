@@ -1,10 +1,10 @@
 """A teacher: a heatmap network, and everything that must be known to ask it and read its answer."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
 
+Tokens = Mapping[str, NDArray[np.float32]]
+"""By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -76,6 +78,18 @@ class HeatmapNetwork(Protocol):
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, resolved, as JSON values."""
+        ...
+
+
+@runtime_checkable
+class TokenHeatmapNetwork(HeatmapNetwork, Protocol):
+    """One that draws its heatmaps from tokens."""
+
+    token_dim: int
+    token_grid_hw: SizeHW
+
+    def forward_with_tokens(self, images: NDArray[np.float32]) -> "tuple[NDArray[Any], Tokens]":
+        """Return what ``forward`` does and the tokens by kind, (B, K, D) and (B, P, D)."""
         ...
 
 
@@ -150,7 +164,39 @@ class Teacher:
         crops: (B, H, W, 3) uint8, RGB.
         flip_indices: used by the flip test alone.
         """
-        heatmaps = self.heatmaps(crops)
+        return self._average(self.heatmaps(crops), crops, flip_indices)
+
+    def look_with_tokens(
+        self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
+    ) -> tuple[NDArray[np.float32], Tokens]:
+        """Return what ``look`` does, and the tokens of the unflipped pass.
+
+        Raises:
+            TeacherError: the network has none.
+        """
+        heatmaps, tokens = self._pass(crops, self.token_network.forward_with_tokens)
+        return self._average(heatmaps, crops, flip_indices), tokens
+
+    @property
+    def token_network(self) -> TokenHeatmapNetwork:
+        """The network, if it has tokens.
+
+        Raises:
+            TeacherError: it has none.
+        """
+        if not isinstance(self.network, TokenHeatmapNetwork):
+            raise TeacherError(
+                f"tokens must come from a teacher of `distil train-teacher`, but "
+                f"{self.network.architecture} is of kind {self.network.kind}; leave --tokens out"
+            )
+        return self.network
+
+    def _average(
+        self,
+        heatmaps: NDArray[np.float32],
+        crops: NDArray[np.uint8],
+        flip_indices: tuple[int, ...],
+    ) -> NDArray[np.float32]:
         if self.settings.flip_test:
             twins = self.heatmaps(crops[:, :, ::-1])
             shift = self.settings.flip_shift or 0
@@ -177,13 +223,22 @@ class Teacher:
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) heatmaps of one unflipped pass, in batches of one fixed size."""
+        return self._pass(crops, lambda images: (self.network.forward(images), {}))[0]
+
+    def _pass(
+        self,
+        crops: NDArray[np.uint8],
+        forward: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], Tokens]],
+    ) -> tuple[NDArray[np.float32], Tokens]:
         batch_size = self.settings.batch_size
-        batches = []
+        batches, tokens = [], []
         for start in range(0, len(crops), batch_size):
             batch = crops[start : start + batch_size]
             missing = batch_size - len(batch)
             padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-            batches.append(self.network.forward(self.preprocess(padded))[: len(batch)])
+            raw, of_batch = forward(self.preprocess(padded))
+            batches.append(raw[: len(batch)])
+            tokens.append({kind: values[: len(batch)] for kind, values in of_batch.items()})
         heatmaps = np.concatenate(batches)
         if self.settings.heatmap_activation == "sigmoid":
             # A logit below -88 would overflow exp; at 80 a sigmoid is 0 or 1 in float32 anyway.
@@ -191,7 +246,7 @@ class Teacher:
             heatmaps = np.float32(1) / (np.float32(1) + np.exp(-logits))
         if self.settings.heatmap_gain != 1:
             heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
-        return heatmaps
+        return heatmaps, {kind: np.concatenate([t[kind] for t in tokens]) for kind in tokens[0]}
 
     def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.teachers.teacher import TeacherSettings, require_settings
+from pipeline.teachers.teacher import TeacherSettings, Tokens, require_settings
 from pipeline.training.checkpoints import CheckpointInfo, load_network
 from pipeline.training.run_folder import RunFolder
 
@@ -50,6 +50,18 @@ class TorchNetwork:
         torch.set_num_threads(self._num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return np.asarray(self.module(batch).numpy(), np.float32)
+
+    @torch.inference_mode()
+    def forward_with_tokens(
+        self, images: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Tokens]:
+        """Return what ``forward`` does, and the tokens that the maps are drawn from."""
+        torch.set_num_threads(self._num_threads)
+        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        seen = self.module.tokens(batch)
+        heatmaps = self.module.head(seen.keypoint_tokens)
+        tokens = {"keypoint": seen.keypoint_tokens.numpy(), "visual": seen.visual_tokens.numpy()}
+        return np.asarray(heatmaps.numpy(), np.float32), tokens
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, as JSON values."""

@@ -125,7 +125,7 @@ def begin_again(store: Path) -> None:
     from pipeline.teacher_store.layout import layout_of
     from pipeline.teacher_store.lease import acquire_lease
     from pipeline.teacher_store.mending import reopen_store
-    from pipeline.teacher_store.reader import read_manifest
+    from pipeline.teacher_store.manifest_reading import read_manifest
 
     folder = LocalFolder(store)
     entry = read_entry(folder, None)

@@ -13,10 +13,10 @@ import zarr
 
 from pipeline.teacher_store.folder import LocalFolder, open_folder
 from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.plan import group_documents
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, SchemaError, StoreError
 from store_schemas.identity import canonical_json, fingerprint
+from store_schemas.stored_identity import group_documents
 
 MOST_BYTES = 16 * 2**20
 """What a refusal may take of memory; the bombs below speak of gigabytes and more."""
