@@ -19,7 +19,10 @@ from stages.command_options import (
     config_options,
     fail,
     named_paths,
+    optional_array_options,
     teacher_fields,
+    teacher_name_option,
+    teacher_names_option,
     teacher_options,
     training_fields,
     training_options,
@@ -64,8 +67,12 @@ def main() -> None:
 @click.option("--store", metavar="PATH|URL",
               help="The teacher store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr."
 )  # fmt: skip
+@click.option("--teacher-name", metavar="NAME",
+              help="Under which the store keeps it; a new one joins the store's others.  "
+              "[default: teacher]")  # fmt: skip
 @click.option("--profile", type=click.Choice(["default", "small", "fast", "lossless-float16"]),
               help="How heatmaps are stored.  [default: default]")  # fmt: skip
+@optional_array_options
 @click.option("--views", type=int, metavar="N",
               help="Augmented views of each person, beside the plain crop.  [default: 8]"
 )  # fmt: skip
@@ -133,9 +140,10 @@ def cache_teacher_command(
         engine_choice=EngineChoice(workers, scheduler),
         say=click.echo,
     )
-    views = result.num_people * result.num_views
+    views = result.num_people * result.num_views * result.num_teachers
+    of = f" of {result.num_teachers} teachers" if result.num_teachers > 1 else ""
     click.echo(
-        f"{result.store} is complete: {result.num_people} people x {result.num_views} views, "
+        f"{result.store} is complete: {result.num_people} people x {result.num_views} views{of}, "
         f"{result.num_bytes / 1e6:.1f} MB ({result.num_bytes / views:.0f} bytes a view), "
         f"{result.seconds:.0f} s, content {result.content[:12]}"
     )
@@ -145,6 +153,7 @@ def cache_teacher_command(
 
 @main.command("train-student", short_help="teacher store, images -> run folder with a student")
 @click.option("--store", metavar="PATH|URL", help="A teacher store; its views are replayed.")
+@teacher_names_option
 @cache_option
 @click.option("--images", type=FOLDER, help="The images that the store was made from.")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
@@ -162,6 +171,8 @@ def cache_teacher_command(
 @click.option("--init-weights", type=FILE,
               help="Start backbone and encoder from these weights of a teacher or student."
 )  # fmt: skip
+@click.option("--from-crops", is_flag=True, default=None,
+              help="Learn from the crops that the store holds; needs no --images.")  # fmt: skip
 @trust_options
 @training_options
 @config_options
@@ -188,6 +199,8 @@ def train_student_command(
             **training_fields(options),
             **trust_fields(options),
             "data.store_cache": options.pop("store_cache"),
+            "data.from_crops": options.pop("from_crops"),
+            "data.teachers": options.pop("teacher_names"),
             **options,
             "distillation": False if no_distillation else None,
             "initial.weights": init_weights,
@@ -217,6 +230,7 @@ def train_student_command(
 @click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
 @click.option("--store", metavar="PATH|URL",
               help="A store's own outputs of view 0; needs no other input.")  # fmt: skip
+@teacher_name_option
 @cache_option
 @click.option("--predictions", type=FILE, help="COCO keypoint results of any tool, as they are.")
 @click.option("--annotations", type=FILE, help="The truth, as COCO keypoint JSON.")
@@ -306,6 +320,7 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
 
 @main.command("show", short_help="teacher store -> a picture of what it holds")
 @click.argument("store")
+@teacher_name_option
 @click.option("--output", type=FILE, required=True, help="The PNG to write.")
 @click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
 @click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
@@ -438,6 +453,45 @@ def benchmark_codec_command(
     with benchmark_progress("views") as on_progress:
         result = benchmark_codec(config, on_progress)
     print_codec_study(Console(), result.study)
+    if result.written is not None:
+        click.echo(f"wrote {result.written}")
+
+
+@benchmark.command("crops", short_help="people, teacher -> what crops as JPEG cost and change")
+@click.option("--annotations", type=FILE, help="COCO keypoint JSON.")
+@click.option("--images", type=FOLDER, help="Folder that its file names are relative to.")
+@click.option("--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.")
+@click.option("--people", "people_count", type=int, metavar="N",
+              help="Spread evenly over all people.  [default: 500]")  # fmt: skip
+@click.option("--store", type=FOLDER, metavar="PATH",
+              help="A store of these images, with crops: measure its loading too.")  # fmt: skip
+@click.option("--output", type=FOLDER, help="Folder for crops.json.")
+@teacher_options
+@config_options
+def benchmark_crops_command(
+    config_file: Path | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Show a teacher its crops as they are and as JPEG, and compare AP, keypoints and bytes.
+
+    Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
+    crops.json in --output.
+    """
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
+    from stages.crops_table import print_crop_study
+    from stages.terminal import benchmark_progress
+
+    config = load_config(
+        BenchmarkCropsConfig,
+        config_file=config_file,
+        overrides=overrides,
+        fields={**teacher_fields(options), **options},
+    )
+    with benchmark_progress("people") as on_progress:
+        result = benchmark_crops(config, on_progress)
+    print_crop_study(Console(), result.figures, result.num_people, result.loading)
     if result.written is not None:
         click.echo(f"wrote {result.written}")
 

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from pipeline.benchmarks.crop_loading import CropLoading, measure_crop_loading
 from pipeline.benchmarks.processes import in_fresh_process
+from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.codec_study.crop_study import CropFigures, study_crops
 from pipeline.codec_study.fidelity import StudiedPeople, people_of_rows
 from pipeline.codec_study.teacher_maps import spread_rows
-from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.evaluation.coco_evaluation import oks_sigmas
 from pipeline.evaluation.evaluated_networks import require_same_names
@@ -73,9 +73,7 @@ def benchmark_crops(
     chosen = people_of_rows(people, spread_rows(people.num_instances, config.people_count))
     size_hw = teacher.input_size_hw
     plain = draw_views(chosen, config.recipe, 0, 0, size_hw).image_to_crop
-    studied = StudiedPeople(
-        chosen, plain, teacher.crop_to_heatmap, size_hw, config.recipe.padding
-    )
+    studied = StudiedPeople(chosen, plain, teacher.crop_to_heatmap, size_hw, config.recipe.padding)
     done = 0
 
     def add(count: int) -> None:

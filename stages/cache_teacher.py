@@ -6,7 +6,6 @@ The teacher looks at every person once, in all views; afterwards nobody needs it
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +13,19 @@ from pydantic import Field
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs
+from pipeline.caching.inputs import CacheSettings, Say, open_inputs, optional_arrays
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
+from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
-from pipeline.frames.views import draw_views
 from pipeline.provenance import provenance
-from pipeline.teacher_store.adding import add_teacher, compare_views, read_shared_plan
+from pipeline.teacher_store.adding import add_teacher, compare_views
 from pipeline.teacher_store.folder import StoreFolder, absolute_location, open_folder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.lease import acquire_lease
 from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
-from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
@@ -64,6 +62,9 @@ class CacheResult:
     num_people: int
     num_views: int
     num_bytes: int
+    """Of all files, those of the store's other teachers too."""
+    num_teachers: int
+    """Of the store."""
     seconds: float
     content: str
     missing_people: tuple[int, ...]
@@ -114,6 +115,7 @@ def cache_teacher(
             )
         engine = cluster.enter_context(open_engine(engine_choice, say))
         people, teacher = open_inputs(config, say)
+        optional_arrays(config, teacher)  # refused before anything is read or written
         digests = digest_images(people, config.images)
         writer = (
             _resume_store(config, folder, lease.run_id, people, teacher, digests)
@@ -166,6 +168,7 @@ def cache_teacher(
         people.num_instances,
         num_views,
         folder.num_bytes(),
+        len(read_entries(folder)),
         time.monotonic() - started,
         content,
         missing,
@@ -202,9 +205,9 @@ def _begin_teacher(
 ) -> TeacherStoreWriter:
     """Probe the teacher and write its plan: of a new store, or beside a store's other teachers."""
     views = (
-        _stored_views(config, folder, people, teacher, say)
+        stored_view_plan(config, folder, people, teacher, say)
         if is_store
-        else _draw_views(config, people, teacher)
+        else draw_view_plan(config, people, teacher)
     )
     probe = take_probe(teacher, people, config.images, views.image_to_crop, config.probe_people)
     profile = profile_named(config.profile)
@@ -230,38 +233,8 @@ def _begin_teacher(
         heatmap_size_hw=teacher.heatmap_size_hw,
         threshold=units.threshold,
         profile=profile,
+        optional=optional_arrays(config, teacher),
     )
-
-
-def _draw_views(config: CacheTeacherConfig, people: People, teacher: Teacher) -> ViewPlan:
-    drawn = draw_views(people, config.recipe, config.seed, config.views, teacher.input_size_hw)
-    recipe = config.recipe.model_dump(mode="json")
-    return ViewPlan(
-        drawn.image_to_crop, drawn.is_mirrored, teacher.input_size_hw, config.seed, recipe
-    )
-
-
-def _stored_views(
-    config: CacheTeacherConfig, folder: StoreFolder, people: People, teacher: Teacher, say: Say
-) -> ViewPlan:
-    """Return the views that a store's teachers share, refusing other people or views.
-
-    Redrawing them would need the same library's random stream.
-    """
-    shared, plan = read_shared_plan(folder)
-    compare_people(plan.people, people)
-    compare_views(shared["views"], _given_views(config, teacher))
-    say(f"{folder} has the teachers {', '.join(read_entries(folder))}; {config.teacher_name} joins")
-    return plan.views
-
-
-def _given_views(config: CacheTeacherConfig, teacher: Teacher) -> dict[str, Any]:
-    return {
-        "num_views": config.views + 1,
-        "input_size_hw": list(teacher.input_size_hw),
-        "seed": config.seed,
-        "recipe": config.recipe.model_dump(mode="json"),
-    }
 
 
 def _resume_store(
@@ -279,9 +252,10 @@ def _resume_store(
     name = config.teacher_name
     stored = read_entry(folder, name).identity
     compare_people(read_plan(layout_of(folder, name, stored), stored).people, people)
-    profile = {"codec": {"profile": config.profile}}  # first: what else differs follows from it
-    compare_identity(stored, profile, ["codec.profile"], "resume with it, or write to another path")
-    views = _given_views(config, teacher)
+    asked = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
+    fields = ("codec.profile", "crops", "tokens")  # first: what else differs follows from them
+    compare_identity(stored, asked, fields, "resume with it, or write to another path")
+    views = given_views(config, teacher)
     compare_views(stored["views"], {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,

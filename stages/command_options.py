@@ -180,6 +180,16 @@ training_options = stack(
     _of_training("--resume", is_flag=True, help="Go on after the last finished epoch, exactly."),
 )  # fmt: skip
 
+_of_store = functools.partial(click.option, cls=HeadedOption, heading="What else is stored")
+optional_array_options = stack(
+    _of_store("--crops", is_flag=True, default=None,
+              help="The crops too, as JPEG: a student then needs no images."),
+    _of_store("--crop-quality", type=int, metavar="Q",
+              help="Of that JPEG, 1 to 95.  [default: 90]"),
+    _of_store("--tokens", type=click.Choice(["keypoint", "visual", "both"]),
+              help="The tokens of a teacher of train-teacher."),
+)  # fmt: skip
+
 _of_trust = functools.partial(click.option, cls=HeadedOption, heading="Trust in store and images")
 trust_options = stack(
     _of_trust("--on-corrupt", type=click.Choice(["raise", "skip"]),
@@ -189,6 +199,18 @@ trust_options = stack(
               help="Digest an image at every decode, not only when it is new or has changed."),
 )  # fmt: skip
 
+
+def _names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
+    return None if text is None else text.split(",")
+
+
+teacher_name_option = click.option(
+    "--teacher-name", metavar="NAME", help="Of a store with several teachers: which one.",
+)  # fmt: skip
+teacher_names_option = click.option(
+    "--teacher-name", "teacher_names", callback=_names, metavar="NAME[,NAME...]",
+    help="Of a store with several teachers: which one, or several whose heat is averaged.",
+)  # fmt: skip
 cache_option = click.option(
     "--cache", "store_cache", type=FOLDER,
     help="Copy the store's shards here when they are first read; for stores in object stores.",

@@ -61,6 +61,8 @@ class EvaluateConfig(StageConfig):
     teacher: Path | None = None
     store: StoreLocation | None = None
     """A teacher store: the stored outputs of view 0."""
+    teacher_name: str | None = None
+    """Of a store: whose outputs; None: those of the only one."""
     store_cache: Path | None = None
     """A folder that its shards are copied to when they are first read."""
     predictions: Path | None = None
@@ -111,8 +113,9 @@ class EvaluateConfig(StageConfig):
             names = ("images", "detections", "padding")
             useless += [(name, made) for name in names if getattr(self, name) is not None]
             useless += [] if self.flip_test else [("flip_test", made)]
-        if source != "store" and self.store_cache is not None:
-            useless.append(("store_cache", "it is for a store"))
+        if source != "store":
+            of_store = [n for n in ("store_cache", "teacher_name") if getattr(self, n) is not None]
+            useless += [(name, "it is for a store") for name in of_store]
         if source != "teacher" and self.teacher_settings != TeacherSettings():
             useless.append(("teacher_settings", "they are for a teacher"))
         if source == "predictions" and self.keypoint_threshold != DEFAULT_THRESHOLD:
@@ -197,7 +200,8 @@ def _given_poses(config: EvaluateConfig, path: Path) -> _Scored:
 
 
 def _stored_poses(config: EvaluateConfig, path: str, on_progress: OnProgress) -> _Scored:
-    store = TeacherStore.open(open_for_reading(path, config.store_cache))
+    name = config.teacher_name
+    store = TeacherStore.open(open_for_reading(path, config.store_cache, name), name)
     people = store.people
     notes = [note for note in [describe_missing(store)] if note]
     if config.annotations is not None:

@@ -41,6 +41,8 @@ def plan_cache(config: CacheSettings, *, with_probe: bool, say: Say = lambda _: 
     measured = "" if with_probe else " (guessed; --probe measures it)"
     free, where = _free_space(config.store)
     say(f"plan: about {_in_words(cost.num_bytes)}{measured}, {where}")
+    for name, per_view in cost.optional_bytes_per_view.items():
+        say(f"plan: of it {name} about {per_view:.0f} bytes a view{measured}")
     if cost.seconds is not None:
         say(f"plan: about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on this machine")
     if free is not None and cost.num_bytes > free:

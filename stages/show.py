@@ -46,6 +46,8 @@ class ShowConfig(StageConfig):
     """All settings of ``distil show``."""
 
     store: StoreLocation
+    teacher_name: str | None = None
+    """None: the only one."""
     output: Path
     """The PNG file to write."""
     images: Path | None = None
@@ -72,7 +74,7 @@ def show(config: ShowConfig) -> Path:
         ConfigError: there is no image folder, or the sheet cannot be written.
         ImageError: an image cannot be decoded, or has changed since the store was written.
     """
-    store = TeacherStore.open(config.store)
+    store = TeacherStore.open(config.store, config.teacher_name)
     people = store.people
     images = TrainingImages(people, _image_folder(config, store), store.image_sha256)
     rows = spread_rows(store.present_instances(), config.num_people, config.seed)

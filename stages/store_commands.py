@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from stages.command_options import ANY, FILE, FOLDER, CommandMap, fail, stack
+from stages.command_options import (
+    ANY,
+    FILE,
+    FOLDER,
+    CommandMap,
+    fail,
+    stack,
+    teacher_name_option,
+)
 
 NAMED_FAULTS = 10
 """Faults of a kind that are named; the others are counted."""
@@ -30,20 +38,22 @@ def store() -> None:
 
 @store.command("info", short_help="teacher store -> what it says of itself")
 @click.argument("store")
+@teacher_name_option
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
-def info_command(store: str, as_json: bool) -> None:
+def info_command(store: str, teacher_name: str | None, as_json: bool) -> None:
     """Say what a store was made from, what it holds and takes, and whether it is complete.
 
     Takes a STORE, complete or not; leaves nothing. No view is read, so it takes a moment.
     """
     from stages.store_info import StoreInfoConfig, info_as_json, info_as_lines, store_info
 
-    summary = store_info(StoreInfoConfig(store=store))
+    summary = store_info(StoreInfoConfig(store=store, teacher_name=teacher_name))
     click.echo(info_as_json(summary) if as_json else "\n".join(info_as_lines(summary)))
 
 
 @store.command("verify", short_help="teacher store, images, teacher -> whether they agree")
 @click.argument("store")
+@teacher_name_option
 @_sources
 @click.option("--sample", type=int, metavar="N",
               help="Views that the teacher is shown again.  [default: 64]")  # fmt: skip
@@ -81,6 +91,7 @@ def verify_command(**options: Any) -> None:
 
 @store.command("repair", short_help="teacher store, images, teacher -> its damaged shards redone")
 @click.argument("store")
+@teacher_name_option
 @_sources
 @click.option("--accept-mended-images", is_flag=True, default=None,
               help="Take images that changed and that no shard that is kept was written of."
@@ -107,6 +118,7 @@ def repair_command(take_over: bool, **options: Any) -> None:
 
 @store.command("show", short_help="teacher store -> a picture of what it holds; as distil show")
 @click.argument("store")
+@teacher_name_option
 @click.option("--output", type=FILE, required=True, help="The PNG to write.")
 @click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
 @click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
@@ -126,6 +138,7 @@ def show_command(**options: Any) -> None:
 
 @store.command("export", short_help="teacher store -> COCO keypoint results of view 0")
 @click.argument("store")
+@teacher_name_option
 @click.option("--output", type=FILE, required=True, help="The JSON to write.")
 def export_command(**options: Any) -> None:
     """Write what the teacher said of the plain crops as COCO keypoint results.

@@ -20,6 +20,8 @@ class StoreExportConfig(StageConfig):
     """All settings of ``distil store export``."""
 
     store: StoreLocation
+    teacher_name: str | None = None
+    """None: the only one."""
     output: Path
     """The JSON file to write."""
     keypoint_threshold: float = 0.2
@@ -47,7 +49,7 @@ def store_export(
     Raises:
         StoreError: the store is incomplete or damaged; nothing is written.
     """
-    store = TeacherStore.open(config.store)
+    store = TeacherStore.open(config.store, config.teacher_name)
     people, done = store.people, 0
 
     def count(added: int) -> None:

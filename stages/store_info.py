@@ -12,6 +12,8 @@ class StoreInfoConfig(StageConfig):
     """All settings of ``distil store info``."""
 
     store: StoreLocation
+    teacher_name: str | None = None
+    """None: all of them."""
 
 
 def store_info(config: StoreInfoConfig) -> StoreSummary:
@@ -20,7 +22,7 @@ def store_info(config: StoreInfoConfig) -> StoreSummary:
     Raises:
         StoreError: there is no store, or its metadata are damaged.
     """
-    return summarise_store(open_folder(config.store))
+    return summarise_store(open_folder(config.store), config.teacher_name)
 
 
 def info_as_json(summary: StoreSummary) -> str:

@@ -45,6 +45,8 @@ class StoreRepairConfig(StageConfig):
     """All settings of ``distil store repair``."""
 
     store: StoreLocation
+    teacher_name: str | None = None
+    """None: the only one."""
     teacher: Path | None = None
     """None: the one that the store was made with, if it is still there; so for the others."""
     images: Path | None = None
@@ -81,10 +83,10 @@ def store_repair(
         ImageError: an image that is needed cannot be read.
     """
     folder = open_folder(config.store)
-    read_entry(folder, None)  # before a lease makes a folder where there is none
+    read_entry(folder, config.teacher_name)  # before a lease makes a folder where there is none
     with acquire_lease(folder, take_over=take_over) as lease:
         folder.sweep()
-        entry = read_entry(folder, None)
+        entry = read_entry(folder, config.teacher_name)
         layout = layout_of(folder, entry.teacher, entry.identity)
         mended = mend_documents(layout, entry, lease.run_id)
         if entry.content is not None:

@@ -43,6 +43,8 @@ class StoreVerifyConfig(StageConfig):
     """All settings of ``distil store verify``."""
 
     store: StoreLocation
+    teacher_name: str | None = None
+    """None: the only one."""
     teacher: Path | None = None
     """None: the one that the store was made with, if it is still there; so for the others."""
     images: Path | None = None
@@ -92,7 +94,7 @@ def store_verify(config: StoreVerifyConfig, on_progress: OnProgress = _quiet) ->
         TeacherError: the teacher cannot be loaded.
     """
     folder = open_folder(config.store)
-    entry = read_entry(folder, None)
+    entry = read_entry(folder, config.teacher_name)
     layout = layout_of(folder, entry.teacher, entry.identity)
     images = source_path(entry.provenance, "images", config.images)
     annotations = source_path(entry.provenance, "annotations", config.annotations)

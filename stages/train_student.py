@@ -34,6 +34,7 @@ from pipeline.training.sources import (
     ReplayedViews,
     open_replayed_views,
     read_fresh_views,
+    refuse_settings_of_a_store,
 )
 
 _logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class TrainStudentConfig(StageConfig):
     """A teacher store; its views are replayed, with or without distillation."""
     annotations: Path | None = None
     """COCO keypoints in place of a store; every epoch draws its own views."""
-    images: Path
+    images: Path | None = None
+    """Needed unless ``data.from_crops``."""
     val_annotations: Path | None = None
     val_images: Path | None = None
     """None: the folder ``images``."""
@@ -96,20 +98,16 @@ class TrainStudentConfig(StageConfig):
             raise ValueError("give either a teacher store or annotations, one of the two")
         if self.distillation and self.store is None:
             raise ValueError("distillation needs a teacher store; give one, or turn it off")
-        if self.data.paranoid and self.store is None:
-            raise ValueError(
-                "data.paranoid is true, but only a teacher store says what the images were; give "
-                "one, or leave it out"
-            )
+        if self.store is None:
+            refuse_settings_of_a_store(self.data)
+        if self.images is None and not self.data.from_crops:
+            raise ValueError("images must be given, unless data.from_crops is true")
+        if self.val_annotations and self.val_images is None and self.images is None:
+            raise ValueError("val_annotations need their images; give val_images")
         if self.distillation and not self.loss.needs_teacher:
             raise ValueError(
                 "loss.simulated_heatmap and loss.confidence are both 0, so nothing is distilled; "
                 "set one, or turn distillation off"
-            )
-        if self.store is None and (self.data.store_cache or self.data.view_order == "blocks"):
-            raise ValueError(
-                "data.store_cache and data.view_order = blocks are for a teacher store; give one, "
-                "or leave them out"
             )
         if not self.distillation and self.loss.regression == 0:
             raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
@@ -238,6 +236,7 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | ReplayedViews:
             config.store, config.images, config.data, reads_heatmaps=config.distillation
         )
     assert config.annotations is not None  # the configuration has one of the two
+    assert config.images is not None
     return read_fresh_views(
         config.annotations, config.images, config.people, config.data, config.seed
     )
@@ -249,6 +248,7 @@ def _open_validation(
     if config.val_annotations is None:
         return None
     images = config.val_images or config.images
+    assert images is not None  # checked in the configuration
     return open_validation(config.val_annotations, images, config.people, trained, device)
 
 

@@ -84,8 +84,8 @@ def check_store(path: Path | str) -> tuple[CheckedTeacher, ...]:
         entry = take_object(teachers, check_teacher_name(name), "zarr.json: teachers")
         identity = _identity_of(name, entry)
         first = first or identity
-        shared = [{s: each.get(s) for s in SHARED_SECTIONS} for each in (first, identity)]
-        compare_identity(*shared, way_out=f"the teachers of {root} must share it")
+        ours, theirs = ({s: each.get(s) for s in SHARED_SECTIONS} for each in (first, identity))
+        compare_identity(ours, theirs, way_out=f"the teachers of {root} must share it")
         found.append(_TeacherCheck(root, name, entry, identity).run())
     return tuple(found)
 

@@ -143,7 +143,7 @@ def _tokens_of(identity: dict[str, Any]) -> TokenFormat:
     where = "identity.tokens"
     found = take_object(identity, "tokens", "identity")
     tokens = TokenFormat(
-        kinds=tuple(kind for kind in TOKEN_KINDS if kind in (found.get("kinds") or ())),
+        kinds=tuple(kind for kind in TOKEN_KINDS if kind in _list(found.get("kinds"))),
         dim=take_int(found, "dim", where),
         grid_hw=take_size_hw(found, "grid", where),
     )
@@ -153,6 +153,10 @@ def _tokens_of(identity: dict[str, Any]) -> TokenFormat:
             f"got {found}"
         )
     return tokens
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _check_jpeg(quality: int, subsampling: str) -> None:

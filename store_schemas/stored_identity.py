@@ -68,7 +68,10 @@ def group_documents(identity: dict[str, Any], teacher: str) -> dict[str, dict[st
 
 def _keypoint_names(people: dict[str, Any]) -> list[str]:
     names = take_object(people, "skeleton", "identity.people").get("keypoint_names")
-    is_list = isinstance(names, list) and 0 < len(names) <= MAX_KEYPOINTS
-    if not is_list or not all(isinstance(name, str) for name in names):
+    if (
+        not isinstance(names, list)
+        or not 0 < len(names) <= MAX_KEYPOINTS
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise SchemaError(f"skeleton: 'keypoint_names' must be 1 to {MAX_KEYPOINTS} names")
     return list(names)

@@ -245,13 +245,14 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
 
 
 def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
-    """Return the arrays that this teacher keeps beside its heatmaps, in the order of their names."""
+    """Return the arrays that a teacher keeps beside its heatmaps, in their order."""
     n, v, rows = size.num_instances, size.num_views, size.rows_per_shard
     pair = ("instance", "view")
     found: dict[str, ArraySpec] = {}
     if size.optional.crops is not None:
-        shape, names = (n, v, size.optional.crops.length), (*pair, "byte")
-        found["crops"] = ArraySpec(f"{below}/crops", "uint8", shape, rows, names, 0, CROP_BLOSC)
+        crops = (n, v, size.optional.crops.length)
+        named = (*pair, "byte")
+        found["crops"] = ArraySpec(f"{below}/crops", "uint8", crops, rows, named, 0, CROP_BLOSC)
         found["crop_bytes"] = ArraySpec(f"{below}/crop_bytes", "uint32", (n, v), rows, pair)
     blosc = token_blosc(size.profile)
     for name, of_view in size.optional.token_shapes(size.num_keypoints).items():

@@ -29,21 +29,23 @@ TRAINING = {
 }
 COMMANDS: dict[str, set[str]] = {
     "cache-teacher": {
-        *("--profile", "--take-over", "--accept-mended-images"),
+        *("--profile", "--take-over", "--accept-mended-images", "--teacher-name"),
         *("--annotations", "--images", "--teacher", "--store", "--views", "--seed", "--flip-test"),
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
+        *("--crops", "--crop-quality", "--tokens"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
-        "--cache",
+        *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
+        "--from-crops",
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
         *("--run-folder", "--weights", "--teacher", "--store", "--predictions", "--annotations"),
-        "--cache",
+        *("--cache", "--teacher-name"),
         *("--images", "--detections", "--output", "--min-ap", "--no-flip-test"),
         *("--unclipped-boxes", "--keypoint-threshold", "--area-fraction", *TEACHER, *CONFIG),
     },
@@ -51,7 +53,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
         *(*TEACHER, *CONFIG),
     },
-    "show": {"STORE", "--output", "--images", "--people", "--views", "--seed"},
+    "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
@@ -70,15 +72,19 @@ BENCHMARKS: dict[str, set[str]] = {
         *("--annotations", "--images", "--teacher", "--people", "--views", "--seed", "--sweep"),
         *("--output", *TEACHER, *CONFIG),
     },
+    "crops": {
+        *("--annotations", "--images", "--teacher", "--people", "--store", "--output"),
+        *(*TEACHER, *CONFIG),
+    },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
-MADE_FROM = {"--teacher", "--images", "--annotations"}
+MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations"}
 STORES: dict[str, set[str]] = {
-    "info": {"STORE", "--json"},
+    "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},
     "repair": {"STORE", *MADE_FROM, "--accept-mended-images", "--take-over"},
     "show": COMMANDS["show"],
-    "export": {"STORE", "--output"},
+    "export": {"STORE", "--teacher-name", "--output"},
 }
 GROUPS = {"benchmark": BENCHMARKS, "store": STORES}
 IN_GROUPS = [(group, name) for group, names in GROUPS.items() for name in names]
@@ -110,6 +116,10 @@ store repair teacher.zarr --teacher m.onnx --images DIR --accept-mended-images
 store show teacher.zarr --output people.png
 store export teacher.zarr --output results.json
 benchmark codec --annotations train.json --images DIR --teacher m.onnx --people 300 --output out/
+benchmark crops --annotations train.json --images DIR --teacher m.onnx --store t --output out/
+cache-teacher --annotations a --images D --teacher m.onnx --store t --crops --crop-quality 85
+cache-teacher --annotations a --images D --teacher runs/t --store t --tokens both
+train-student --store teacher.zarr --from-crops --run-folder runs/a
 benchmark cache --annotations train.json --images DIR --teacher m.onnx --scratch DIR --output out/
 demo
 """
@@ -205,6 +215,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
     caching, showing = CacheTeacherConfig.model_fields, ShowConfig.model_fields
     defaults = {
         ("cache-teacher", "views"): caching["views"].default,
+        ("cache-teacher", "crop_quality"): caching["crop_quality"].default,
         ("cache-teacher", "seed"): caching["seed"].default,
         ("cache-teacher", "probe"): caching["probe_people"].default,
         ("cache-teacher", "batch_size"): caching["teacher_settings"].default.batch_size,
@@ -318,6 +329,13 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("store repair s", "s must hold a teacher store"),
     ("store export s --output poses.json", "s must hold a teacher store"),
     ("benchmark codec", "the setting annotations is required"),
+    ("benchmark crops", "the setting annotations is required"),
+    ("train-student --store s --run-folder r", "images must be given, unless data.from_crops"),
+    ("train-student --store s --from-crops --run-folder r", "s must hold a teacher store"),
+    ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
+     "only a teacher store holds crops"),
+    ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
+     "crop_quality and crop_subsampling are of crops"),
     ("benchmark cache", "the setting annotations is required"),
     ("show s --output people.png", "s must hold a teacher store"),
     ("show s --output people.jpg", "must be a file name that ends in .png"),

@@ -19,6 +19,7 @@ from pipeline.teacher_store.entries import TeacherEntry, new_entry
 from pipeline.teacher_store.folder import LocalFolder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import MANIFEST_ARRAYS, Manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import read_entry, read_plan
 from pipeline.teacher_store.plan import (
     ViewPlan,
@@ -28,7 +29,6 @@ from pipeline.teacher_store.plan import (
     views_identity,
 )
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
-from pipeline.teacher_store.manifest_reading import read_manifest
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
@@ -15,6 +15,13 @@ from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 from pipeline.teachers.probe import PROBE_PEOPLE
 from pipeline.teachers.teacher import require_keypoints
+from store_schemas.optional_arrays import (
+    MAX_QUALITY,
+    TOKEN_KINDS,
+    OptionalArrays,
+    TokenFormat,
+    crop_format,
+)
 from store_schemas.teacher_store import DEFAULT_TEACHER_NAME, TEACHER_NAME
 
 Say = Callable[[str], None]
@@ -29,12 +36,29 @@ class TeacherInputs(StageConfig):
     teacher: Path
     profile: ProfileName = "default"
     """How heatmaps are stored."""
+    crops: bool = False
+    """Keep the crops too, as JPEG; the teacher then looks at what is left of them."""
+    crop_quality: int = Field(90, ge=1, le=MAX_QUALITY)
+    """Of JPEG."""
+    crop_subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
+    """Of their colour."""
+    tokens: Literal["keypoint", "visual", "both"] | None = None
+    """Which tokens to keep, of a teacher that was trained here."""
     views: int = Field(8, ge=0)
     """Augmented views of every person, beside the evaluation crop."""
     seed: int = Field(0, ge=0)
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
     people: PeopleSettings = PeopleSettings()
+
+    @model_validator(mode="after")
+    def _check_crops(self) -> Self:
+        if not self.crops and self.model_fields_set & {"crop_quality", "crop_subsampling"}:
+            raise ValueError(
+                "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
+                "leave them out"
+            )
+        return self
 
 
 class CacheSettings(TeacherInputs):
@@ -75,3 +99,19 @@ def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[Peopl
         f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
     )
     return people, teacher
+
+
+def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
+    """Return what a store keeps beside heatmaps.
+
+    Raises:
+        TeacherError: tokens are asked for of a teacher that has none.
+    """
+    crops = tokens = None
+    if config.crops:
+        crops = crop_format(teacher.input_size_hw, config.crop_quality, config.crop_subsampling)
+    if config.tokens is not None:
+        network = teacher.token_network
+        kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
+        tokens = TokenFormat(kinds, network.token_dim, network.token_grid_hw)
+    return OptionalArrays(crops, tokens)

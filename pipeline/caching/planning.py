@@ -1,13 +1,15 @@
 """What a store will take: bytes of every file, and seconds, from a trial or from stores before."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.caching.inputs import CacheSettings
+from pipeline.caching.inputs import CacheSettings, optional_arrays
 from pipeline.caching.trial import Trial, count_slots
 from pipeline.coco.people import People
+from pipeline.frames.geometry import SizeHW
 from pipeline.teachers import Teacher
 from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
@@ -18,6 +20,10 @@ from store_schemas.teacher_store import StoreDimensions, array_specs, default_ro
 
 GUESSED_BITS_PER_CELL = {"default": 0.7, "small": 0.49, "fast": 0.86, "lossless-float16": 11.2}
 """By profile, of heatmaps as they lie on disk: what stores of real people took, rounded up."""
+GUESSED_CROP_BITS_PER_PIXEL = 2.4
+"""Of JPEG of the default quality; what crops of 256 x 192 of real people took, rounded up."""
+GUESSED_TOKEN_BITS = 15.5
+"""Of float16, compressed; what the demo's teacher took, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Cost:
     dimensions: StoreDimensions
     num_bytes: float
     """Of every file of the finished store."""
+    optional_bytes_per_view: Mapping[str, float]
+    """Of crops and tokens, by array."""
     seconds: float | None
     """Of wall time on this machine; None: not measured."""
 
@@ -38,6 +46,7 @@ class Cost:
 def planned_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
     """Return the sizes that the store will have."""
     num_views, profile = config.views + 1, profile_named(config.profile)
+    optional = optional_arrays(config, teacher)
     cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
     return StoreDimensions(
         num_instances=people.num_instances,
@@ -47,8 +56,12 @@ def planned_dimensions(config: CacheSettings, people: People, teacher: Teacher) 
         num_views=num_views,
         num_keypoints=teacher.num_keypoints,
         heatmap_size_hw=teacher.heatmap_size_hw,
-        rows_per_shard=default_rows_per_shard(num_views, cells * profile.bytes_per_cell),
+        rows_per_shard=default_rows_per_shard(
+            num_views,
+            max(cells * profile.bytes_per_cell, optional.view_bytes(teacher.num_keypoints)),
+        ),
         profile=profile,
+        optional=optional,
     )
 
 
@@ -57,9 +70,11 @@ def guess_cost(config: CacheSettings, people: People, teacher: Teacher) -> Cost:
     dimensions = planned_dimensions(config, people, teacher)
     cells = math.prod(dimensions.view_shape)
     per_view = GUESSED_BITS_PER_CELL[config.profile] * cells / 8
+    more = _guess_optional(dimensions, teacher.input_size_hw)
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
-    return Cost(dimensions, _num_bytes(dimensions, specs, per_view) + documents, None)
+    size = _num_bytes(dimensions, specs, per_view + sum(more.values()))
+    return Cost(dimensions, size + documents, more, None)
 
 
 def predict_cost(
@@ -71,6 +86,8 @@ def predict_cost(
     """
     dimensions = planned_dimensions(config, people, teacher)
     per_view = trial.heatmap_bytes / trial.num_views
+    more = {name: size / trial.num_views for name, size in trial.optional_bytes.items()}
+    per_view += sum(more.values())
     size = _num_bytes(dimensions, array_specs(dimensions, "teacher"), per_view)
     slots = count_slots(
         dimensions.num_instances,
@@ -84,15 +101,24 @@ def predict_cost(
         + dimensions.num_instances * trial.seconds_per_person_drawn
         + slots * trial.seconds / trial.num_slots
     )
-    return Cost(dimensions, size + trial.document_bytes, seconds)
+    return Cost(dimensions, size + trial.document_bytes, more, seconds)
+
+
+def _guess_optional(dimensions: StoreDimensions, size_hw: SizeHW) -> dict[str, float]:
+    """Return the bytes of one view's crop and tokens, by array."""
+    shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
+    found = {name: math.prod(shape) * GUESSED_TOKEN_BITS / 8 for name, shape in shapes.items()}
+    if dimensions.optional.crops is not None:
+        found["crops"] = math.prod(size_hw) * GUESSED_CROP_BITS_PER_PIXEL / 8
+    return found
 
 
 def _num_bytes(
-    dimensions: StoreDimensions, specs: dict[str, ArraySpec], heatmap_bytes_per_view: float
+    dimensions: StoreDimensions, specs: dict[str, ArraySpec], sharded_bytes_per_view: float
 ) -> float:
     """Return the bytes of all chunks and shards."""
     num_views = dimensions.num_instances * dimensions.num_views
-    total = num_views * heatmap_bytes_per_view
+    total = num_views * sharded_bytes_per_view
     for spec in specs.values():
         if spec.is_sharded:
             total += spec.num_chunks * shard_index_bytes(spec.rows_per_chunk * spec.shape[1])

@@ -93,7 +93,7 @@ def recompute_views(
     places: list[int] = []
     crops: list[NDArray[np.uint8]] = []
     batch_size = teacher.settings.batch_size
-    for image in stream_crops(requests, store.input_size_hw):
+    for image in stream_crops(requests, store.input_size_hw, crop_format=store.optional.crops):
         if image.crops is None:
             found.failures.append(str(image.error))
             on_progress(len(image.request.rows))

@@ -77,6 +77,7 @@ class ShardWorker:
             self._num_threads,
             self._clock.measure,
             self._clock.teacher_at_work,
+            task.writer.layout.dimensions.optional,
         )
 
     def write_shard(self, shard: int, on_progress: OnProgress = lambda _: None) -> ShardOutcome:
@@ -151,6 +152,7 @@ class ShardWorker:
                 digest_of_images(plan.image_sha256, images),
                 encoded.codec_error,
                 run=self._in_threads(pool),
+                optional=encoded.optional,
             )
         return ShardOutcome(shard, receipt, bad_images, self._clock.lap())
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
-from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.inputs import TeacherInputs, optional_arrays
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.people import People
 from pipeline.codec_study.fidelity import people_of_rows
@@ -40,6 +40,8 @@ class Trial:
     num_views: int
     heatmap_bytes: int
     """Of all views, checksums included, indexes of shards not."""
+    optional_bytes: dict[str, int]
+    """The same of crops and tokens, by array."""
     document_bytes: int
     """Of every ``zarr.json``: those of a large store are as long."""
     num_slots: int
@@ -103,12 +105,18 @@ def run_trial(
             seconds = time.perf_counter() - started
             writer.finish()
         sizes = {name: folder.size(name) or 0 for name in folder.names()}
-    shards = [writer.layout.shard_specs["heatmaps"].chunk_name(o.shard) for o in outcomes]
+    specs = writer.layout.shard_specs
     dimensions = writer.layout.dimensions
     index = shard_index_bytes(dimensions.rows_per_shard * dimensions.num_views)
+    bytes_of = {
+        name: sum(sizes[spec.chunk_name(outcome.shard)] - index for outcome in outcomes)
+        for name, spec in specs.items()
+        if spec.is_sharded
+    }
     return Trial(
         num_views=chosen.num_instances * dimensions.num_views,
-        heatmap_bytes=sum(sizes[name] - index for name in shards),
+        heatmap_bytes=bytes_of.pop("heatmaps"),
+        optional_bytes=bytes_of,
         document_bytes=sum(size for name, size in sizes.items() if name.endswith("zarr.json")),
         num_slots=count_slots(
             chosen.num_instances,
@@ -134,6 +142,7 @@ def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size
 def _rows_per_shard(config: TeacherInputs, teacher: Teacher, num_people: int) -> int:
     cells = teacher.num_keypoints * int(np.prod(teacher.heatmap_size_hw))
     view_bytes = cells * profile_named(config.profile).bytes_per_cell
+    view_bytes = max(view_bytes, optional_arrays(config, teacher).view_bytes(teacher.num_keypoints))
     most = default_rows_per_shard(config.views + 1, view_bytes)
     return min(teacher.settings.batch_size, most, num_people)
 
@@ -163,4 +172,5 @@ def _create(
         threshold=threshold,
         profile=profile_named(config.profile),
         rows_per_shard=rows_per_shard,
+        optional=optional_arrays(config, teacher),
     )

@@ -67,6 +67,7 @@ class TokenDistillingEncoder(nn.Module):
         super().__init__()
         grid_hw = _patch_grid(feature_size_hw, patch_size_hw)
         self.num_keypoints = num_keypoints
+        self.grid_hw = grid_hw
         self.patch_size_hw = patch_size_hw
         self.dim = dim
         self.patch_embedding = nn.Linear(math.prod(patch_size_hw) * num_channels, dim)

@@ -13,9 +13,9 @@ from typing import Any, Self
 from pipeline.teacher_store.folder import LocalFolder, StoreFolder, open_folder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import Manifest
+from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.object_client import is_object_location
 from pipeline.teacher_store.opening import read_entry
-from pipeline.teacher_store.manifest_reading import read_manifest
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 
 _SHARD_NUMBER = re.compile(r"\d+")
@@ -153,8 +153,10 @@ class CachedFolder:
         return int(self._manifest.lengths[shard, column]), digest
 
 
-def open_for_reading(location: str | Path | StoreFolder, cache: Path | None) -> StoreFolder:
-    """Return the folder of a store, read through a cache if one is given.
+def open_for_reading(
+    location: str | Path | StoreFolder, cache: Path | None, teacher: str | None = None
+) -> StoreFolder:
+    """Return the folder of a store, read through a cache of a teacher's shards if one is given.
 
     Raises:
         StoreError: as ``open_folder``; with a cache also what ``CachedFolder`` raises.
@@ -164,7 +166,7 @@ def open_for_reading(location: str | Path | StoreFolder, cache: Path | None) -> 
         return folder
     if cache.exists() and not cache.is_dir():
         raise StoreError(f"the cache {cache} must be a folder, but is a file; choose another path")
-    return CachedFolder(folder, cache.absolute())
+    return CachedFolder(folder, cache.absolute(), teacher)
 
 
 def is_read_in_blocks(location: str | None, cache: Path | None) -> bool:

@@ -8,8 +8,8 @@ from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.lease_file import LEASE_NAME, LeaseHolder
-from pipeline.teacher_store.opening import read_entries
 from pipeline.teacher_store.manifest_reading import read_manifest
+from pipeline.teacher_store.opening import read_entries, read_entry
 from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.metadata import MAX_METADATA_BYTES, parse_json
@@ -75,8 +75,11 @@ class StoreSummary:
         return self.num_bytes / written if written else None
 
 
-def summarise_store(folder: StoreFolder) -> StoreSummary:
+def summarise_store(folder: StoreFolder, teacher: str | None = None) -> StoreSummary:
     """Return what a store says of itself.
+
+    Args:
+        teacher: Say nothing of the others; None: of all.
 
     Raises:
         IncompleteError: there is no store.
@@ -84,6 +87,8 @@ def summarise_store(folder: StoreFolder) -> StoreSummary:
         CorruptError: metadata or the manifest are damaged.
     """
     entries = read_entries(folder)
+    if teacher is not None:
+        entries = {teacher: read_entry(folder, teacher)}
     return StoreSummary(
         path=str(folder),
         schema=SCHEMA,

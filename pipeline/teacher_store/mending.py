@@ -6,7 +6,7 @@ the one that the root's ``content`` was taken of, and digests only if every shar
 them. People, views and the codec's error follow from nothing here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.errors import ConfigError
 from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import StoreLayout
+from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.lease import require_lease
 from pipeline.teacher_store.manifest import Manifest, check_manifest, digest_of_images
+from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import (
     check_document,
     read_array,
@@ -28,8 +29,7 @@ from pipeline.teacher_store.opening import (
 )
 from pipeline.teacher_store.plan import IMAGE_SHA256
 from pipeline.teacher_store.publishing import publish_array, publish_document, publish_root
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.verification import documents_of
+from pipeline.teacher_store.verification import documents_of, read_known_shards
 from store_schemas.chunks import RESTORE, decode_plain_chunk
 from store_schemas.errors import CorruptError, StoreError
 from store_schemas.names import unpack_names
@@ -117,6 +117,8 @@ def mend_image_digests(
         digest = sha256_file(resolve_image(image_folder, names[image]))
         digests[image] = np.frombuffer(bytes.fromhex(digest), np.uint8)
     wrong = _shards_of_other_images(layout, manifest, digests, image_index)
+    for other, known in _other_teachers(layout):
+        wrong += _shards_of_other_images(other, known, digests, image_index)
     if wrong or not (accept or manifest.is_present.all()):
         why = (
             f"those in {image_folder} are not the ones that shard {wrong[0]} was written from"
@@ -240,6 +242,14 @@ def _shards_of_other_images(
         if digest_of_images(image_sha256, image_index[_rows(layout, shard)])
         != manifest.images_sha256[shard].tobytes().hex()
     ]
+
+
+def _other_teachers(layout: StoreLayout) -> Iterator[tuple[StoreLayout, Manifest]]:
+    """Yield the store's other teachers, each with its known shards."""
+    for name, entry in read_entries(layout.folder).items():
+        if name != layout.teacher:
+            other = layout_of(layout.folder, name, entry.identity)
+            yield other, read_known_shards(other, entry)[0]
 
 
 def _status(layout: StoreLayout, shard: int) -> NDArray[np.uint8]:

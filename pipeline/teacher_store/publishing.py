@@ -169,13 +169,14 @@ def _encode_optional(
         spec = replace(specs[name], shape=(len(failed), *specs[name].shape[1:]))
         if name == "crops":
             values = _check_crops(spec, optional[name], failed)
-            lengths = np.frompyfunc(len, 1, 1)(values).astype(np.uint32)
         else:
             values = _filled(check_array(spec, optional[name]), failed, np.nan)
             _check_tokens(name, values, failed)
         data = encode_chunk(specs[name], shard, values, run)
         yield name, data
         if name == "crops":
+            lengths = np.array([len(crop) for crop in values.flat], np.uint32)
+            lengths = lengths.reshape(failed.shape)
             yield "crop_bytes", encode_chunk(specs["crop_bytes"], shard, lengths)
         checksums = _checksums(spec, shard, data, *failed.shape)
         yield CHECKSUMS[name], encode_chunk(specs[CHECKSUMS[name]], shard, checksums)
@@ -189,9 +190,7 @@ def _checksums(
     return found.reshape(-1, num_views)[:num_rows]
 
 
-def _check_crops(
-    spec: ArraySpec, crops: NDArray[np.object_], failed: NDArray[np.bool_]
-) -> NDArray[np.object_]:
+def _check_crops(spec: ArraySpec, crops: NDArray[Any], failed: NDArray[np.bool_]) -> NDArray[Any]:
     """Return crops with none where a view failed, and refuse a view without one."""
     if crops.shape != failed.shape or crops.dtype != object:
         raise SchemaError(
@@ -199,17 +198,20 @@ def _check_crops(
         )
     checked = np.empty_like(crops)
     for place in np.ndindex(crops.shape):
-        crop = np.zeros(0, np.uint8) if failed[place] else crops[place]
-        if crop is None or not (failed[place] or 0 < len(crop) <= spec.shape[2]):
+        if failed[place]:
+            checked[place] = np.zeros(0, np.uint8)
+            continue
+        length = 0 if crops[place] is None else len(crops[place])
+        if not 0 < length <= spec.shape[2]:
             raise SchemaError(
                 f"{spec.path} must have 1 to {spec.shape[2]} bytes of every view with status OK, "
-                f"got {'none' if crop is None else len(crop)} of row {place[0]}, view {place[1]}"
+                f"got {length} of row {place[0]}, view {place[1]}"
             )
-        checked[place] = crop
+        checked[place] = crops[place]
     return checked
 
 
-def _check_tokens(name: str, tokens: NDArray[np.float16], failed: NDArray[np.bool_]) -> None:
+def _check_tokens(name: str, tokens: NDArray[Any], failed: NDArray[np.bool_]) -> None:
     if not (np.isfinite(tokens).all(axis=(-2, -1)) | failed).all():
         raise SchemaError(
             f"{name} of views with status OK must be finite in float16, whose largest number is "

@@ -29,8 +29,8 @@ from store_schemas.chunks import (
 )
 from store_schemas.errors import CorruptError
 
-MAX_OPEN_FILES = 256
-"""Two of each shard that is kept ready: of 128 shards, so of 131,072 views."""
+MAX_OPEN_FILES = 200
+"""Two of each shard that is kept ready: of 100 shards, so of 102,400 views."""
 _ABSENT = int(ABSENT)
 
 

@@ -26,6 +26,7 @@ from pipeline.teacher_store.manifest import (
     manifest_of_receipts,
     read_receipt,
 )
+from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import (
     StoredPlan,
     check_document,
@@ -34,7 +35,6 @@ from pipeline.teacher_store.opening import (
     read_plan,
 )
 from pipeline.teacher_store.plan import IMAGE_SHA256
-from pipeline.teacher_store.manifest_reading import read_manifest
 from store_schemas.array_spec import group_metadata
 from store_schemas.errors import StoreError
 from store_schemas.identity import array_sha256, compare_identity

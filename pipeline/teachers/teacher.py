@@ -4,7 +4,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,14 @@ from pipeline.errors import TeacherError
 from pipeline.frames.geometry import (
     Affine,
     HeatmapFrame,
-    SizeHW,
     apply,
     crop_to_heatmap,
     invert,
     mirror_gap,
 )
 from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
+from pipeline.teachers.network import HeatmapNetwork, TokenHeatmapNetwork, Tokens
 
-Tokens = Mapping[str, NDArray[np.float32]]
-"""By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -56,41 +54,6 @@ class TeacherSettings(BaseModel):
     """Crops per forward pass; the last batch is padded, so every pass has the same arithmetic."""
     num_threads: int | None = Field(None, ge=1)
     """Threads of one forward pass; None: one for each core that the process may use."""
-
-
-class HeatmapNetwork(Protocol):
-    """Crops in, raw heatmaps out; the two implementations know nothing of frames or flips."""
-
-    kind: str
-    architecture: str
-    sha256: str
-    input_size_hw: SizeHW
-    heatmap_size_hw: SizeHW
-    num_keypoints: int
-    keypoint_names: tuple[str, ...] | None
-    """None: the file does not say."""
-    heatmap_frame: HeatmapFrame
-    fixed_batch_size: int | None
-
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
-        ...
-
-    def execution(self) -> dict[str, Any]:
-        """Return the settings that move the last bits of the heatmaps, resolved, as JSON values."""
-        ...
-
-
-@runtime_checkable
-class TokenHeatmapNetwork(HeatmapNetwork, Protocol):
-    """One that draws its heatmaps from tokens."""
-
-    token_dim: int
-    token_grid_hw: SizeHW
-
-    def forward_with_tokens(self, images: NDArray[np.float32]) -> "tuple[NDArray[Any], Tokens]":
-        """Return what ``forward`` does and the tokens by kind, (B, K, D) and (B, P, D)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from store_schemas.heatmap_codec import (
     measure_codec_error,
     sum_codec_errors,
 )
+from store_schemas.optional_arrays import NONE, OptionalArrays
 from store_schemas.profiles import HeatmapProfile
 from store_schemas.teacher_store import Status
 
@@ -63,18 +64,33 @@ class EncodedRows:
     status: NDArray[np.uint8]  # (n, V)
     bad_images: list[BadImage] = field(default_factory=list)
     codec_error: CodecError = NOT_MEASURED
+    optional: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Crops and tokens by array, as ``encode_shard`` takes them."""
 
     @classmethod
     def empty(
-        cls, rows: range, num_views: int, num_keypoints: int, heatmap_size_hw: SizeHW, dtype: str
+        cls,
+        rows: range,
+        num_views: int,
+        num_keypoints: int,
+        heatmap_size_hw: SizeHW,
+        dtype: str,
+        optional: OptionalArrays = NONE,
     ) -> Self:
         """Return rows of which nothing was written yet."""
         shape = (len(rows), num_views)
+        more: dict[str, NDArray[Any]] = {
+            name: np.zeros((*shape, *of_view), np.float16)
+            for name, of_view in optional.token_shapes(num_keypoints).items()
+        }
+        if optional.crops is not None:
+            more["crops"] = np.empty(shape, np.object_)
         return cls(
             rows,
             np.zeros((*shape, num_keypoints, *heatmap_size_hw), dtype),
             np.full((*shape, num_keypoints, 4), np.nan, np.float32),
             np.full(shape, Status.NOT_WRITTEN, np.uint8),
+            optional=more,
         )
 
 
@@ -116,6 +132,8 @@ class TeacherPass:
     measure: Measure = lambda _: nullcontext()
     """Of the activities ``decode``, ``warp`` and ``encode``."""
     teacher_at_work: Callable[[], AbstractContextManager[None]] = nullcontext
+    optional: OptionalArrays = NONE
+    """What is kept beside heatmaps."""
 
     def encode(
         self, ranges: Iterable[range], on_progress: OnProgress = lambda _: None
@@ -138,6 +156,7 @@ class TeacherPass:
             self.teacher.input_size_hw,
             num_threads=self.num_threads,
             measure=self.measure,
+            crop_format=self.optional.crops,
         )
         with closing(images), ThreadPoolExecutor(self.num_threads, "encode") as pool:  # type: ignore[type-var]
             for image in images:
@@ -165,7 +184,12 @@ class TeacherPass:
         """Look at the crops of one range; its maps are read in the pool, a few batches behind."""
         teacher, num_views = self.teacher, self.image_to_crop.shape[1]
         encoded = EncodedRows.empty(
-            rows, num_views, teacher.num_keypoints, teacher.heatmap_size_hw, self.profile.dtype
+            rows,
+            num_views,
+            teacher.num_keypoints,
+            teacher.heatmap_size_hw,
+            self.profile.dtype,
+            self.optional,
         )
         behind: deque[Future[tuple[int, CodecError]]] = deque()
 
@@ -176,9 +200,12 @@ class TeacherPass:
             on_progress(len(request.rows) * num_views)
 
         errors: list[CodecError] = []
-        for places, crops in _batches(images, teacher.settings.batch_size, on_bad_image):
+        kept = (_keep_crops(image, encoded) for image in images)
+        for places, crops in _batches(kept, teacher.settings.batch_size, on_bad_image):
             with self.teacher_at_work():
-                heatmaps = teacher.look(crops, self.people.skeleton.flip_indices)
+                heatmaps, tokens = self._look(crops)
+            for name, values in tokens.items():
+                encoded.optional[name][places[:, 0], places[:, 1]] = values
             behind.append(pool.submit(self._read, heatmaps, places, encoded))
             if len(behind) > self.num_threads:
                 _collect(behind, errors, on_progress)
@@ -186,6 +213,18 @@ class TeacherPass:
             _collect(behind, errors, on_progress)
         encoded.codec_error = sum_codec_errors(errors)
         return encoded
+
+    def _look(
+        self, crops: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float16]]]:
+        """Return heatmaps, and the tokens that are kept, by array."""
+        flips = self.people.skeleton.flip_indices
+        if self.optional.tokens is None:
+            return self.teacher.look(crops, flips), {}
+        heatmaps, tokens = self.teacher.look_with_tokens(crops, flips)
+        with np.errstate(over="ignore"):  # what is too large is refused before it is written
+            kept = {f"{k}_tokens": tokens[k].astype(np.float16) for k in self.optional.tokens.kinds}
+        return heatmaps, kept
 
     def _read(
         self, heatmaps: NDArray[np.float32], places: NDArray[np.int64], encoded: EncodedRows
@@ -215,6 +254,12 @@ class TeacherPass:
         if not measured:
             return NOT_MEASURED
         return measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
+
+
+def _keep_crops(image: ImageCrops, encoded: EncodedRows) -> ImageCrops:
+    if image.stored is not None:
+        encoded.optional["crops"][image.request.rows] = image.stored
+    return image
 
 
 def _collect(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.teachers.teacher import TeacherSettings, Tokens, require_settings
+from pipeline.teachers.network import Tokens
+from pipeline.teachers.teacher import TeacherSettings, require_settings
 from pipeline.training.checkpoints import CheckpointInfo, load_network
 from pipeline.training.run_folder import RunFolder
 
@@ -41,6 +42,8 @@ class TorchNetwork:
         self.heatmap_frame: HeatmapFrame = info.heatmap_frame
         self.num_keypoints = len(info.keypoint_names)
         self.keypoint_names: tuple[str, ...] | None = info.keypoint_names
+        self.token_dim: int = module.encoder.dim
+        self.token_grid_hw: SizeHW = module.encoder.grid_hw
         self.preprocessing = _preprocessing(settings, info, weights)
         self._num_threads = settings.num_threads or torch.get_num_threads()
 

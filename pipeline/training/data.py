@@ -20,7 +20,7 @@ from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
 from pipeline.frames.views import ViewRecipe, draw_view
-from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.images import TrainingImages
 from pipeline.training.replacement import ReadBatch, Replacement, ReplacingReader
@@ -89,14 +89,15 @@ class StoreViewDataset(Dataset[TrainingBatch]):
 
     The store opens its files in the process that reads.
 
-    on_corrupt: what a view whose heatmaps cannot be read is: an error, or replaced, crop and
-        keypoints included, by another view of the same person.
+    images: None: crops are the stored ones.
+    on_corrupt: what a view whose heatmaps or stored crop cannot be read is: an error, or replaced,
+        crop and keypoints included, by another view of the same person.
     """
 
     def __init__(
         self,
-        store: TeacherStore,
-        images: TrainingImages,
+        store: AnyTeachers,
+        images: TrainingImages | None,
         input_size_hw: SizeHW,
         reads_heatmaps: bool,
         on_corrupt: OnCorrupt = "raise",
@@ -105,32 +106,47 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         self._images = images
         self._input_size_hw = input_size_hw
         self._reads_heatmaps = reads_heatmaps
-        self._replacing = ReplacingReader(store) if on_corrupt == "skip" else None
+        reads_crops = images is None
+        self._replacing = (
+            ReplacingReader(store, reads_crops=reads_crops) if on_corrupt == "skip" else None
+        )
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        if not self._reads_heatmaps and (self._images is not None or self._replacing is None):
+            affines = self._store.read_image_to_crop(batch.instances, batch.views)
+            return self._crop(batch, affines, self._read_crops(batch))
+        _, stored, replacements, crops = self._read(batch)
+        found = self._crop(batch, stored.image_to_crop, crops)._replace(replacements=replacements)
         if not self._reads_heatmaps:
-            return self._crop(batch, self._store.read_image_to_crop(batch.instances, batch.views))
-        _, stored, replacements = self._read(batch)
-        return self._crop(batch, stored.image_to_crop)._replace(
-            heatmaps=torch.from_numpy(stored.heatmaps),
-            scale=torch.from_numpy(stored.scale),
-            replacements=replacements,
+            return found
+        return found._replace(
+            heatmaps=torch.from_numpy(stored.heatmaps), scale=torch.from_numpy(stored.scale)
         )
 
     def _read(self, batch: ViewBatch) -> ReadBatch:
         if self._replacing is not None:
             return self._replacing.read(batch)
-        return ReadBatch(batch.views, self._store.read(batch.instances, batch.views), ())
+        stored = self._store.read(batch.instances, batch.views)
+        return ReadBatch(batch.views, stored, (), self._read_crops(batch))
 
-    def _crop(self, batch: ViewBatch, stored: Affine) -> TrainingBatch:
+    def _read_crops(self, batch: ViewBatch) -> NDArray[np.uint8] | None:
+        if self._images is not None:
+            return None
+        return self._store.read_crops(batch.instances, batch.views)
+
+    def _crop(
+        self, batch: ViewBatch, stored: Affine, crops: NDArray[np.uint8] | None
+    ) -> TrainingBatch:
+        """Cut the views out of their images, or resize their stored crops."""
         stored_to_input = resize_affine(self._store.input_size_hw, self._input_size_hw)
-        return crop_people(
-            self._store.people,
-            self._images,
-            batch.instances,
-            compose(stored_to_input, stored),
-            self._input_size_hw,
-        )
+        image_to_crop = compose(stored_to_input, stored)
+        people, size_hw = self._store.people, self._input_size_hw
+        if self._images is not None:
+            return crop_people(people, self._images, batch.instances, image_to_crop, size_hw)
+        assert crops is not None
+        if size_hw != self._store.input_size_hw:
+            crops = np.stack([warp_crop(crop, stored_to_input, size_hw) for crop in crops])
+        return _batch_of(people, crops, batch.instances, image_to_crop, size_hw)
 
 
 def crop_people(
@@ -149,6 +165,17 @@ def crop_people(
     for row, instance in enumerate(instances.tolist()):
         image = images.read(int(people.image_index[instance]))
         crops[row] = warp_crop(image, image_to_crop[row], input_size_hw)
+    return _batch_of(people, crops, instances, image_to_crop, input_size_hw)
+
+
+def _batch_of(
+    people: People,
+    crops: NDArray[np.uint8],
+    instances: NDArray[np.int64],
+    image_to_crop: Affine,
+    input_size_hw: SizeHW,
+) -> TrainingBatch:
+    """Return crops with the keypoints that were moved along; ``image_to_crop`` leads to them."""
     keypoints, weights = move_keypoints(
         people.keypoints[instances], people.skeleton, image_to_crop, input_size_hw
     )

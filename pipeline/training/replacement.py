@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.reader import StoredViews
 from pipeline.training.view_order import ViewBatch
 from store_schemas.errors import CorruptError
 
@@ -42,13 +43,18 @@ class ReadBatch(NamedTuple):
     views: NDArray[np.int64]  # (B,), those that were read
     stored: StoredViews
     replacements: tuple[Replacement, ...]
+    crops: NDArray[np.uint8] | None = None  # (B, H, W, 3), RGB; None: not read
 
 
 class ReplacingReader:
-    """Reads a store, passing over corrupt views; each process learns which ones they are."""
+    """Reads a store, passing over corrupt views; each process learns which ones they are.
 
-    def __init__(self, store: TeacherStore) -> None:
+    reads_crops: read the stored crops too.
+    """
+
+    def __init__(self, store: AnyTeachers, *, reads_crops: bool = False) -> None:
         self._store = store
+        self._reads_crops = reads_crops
         self._corrupt: dict[tuple[int, int], CorruptView] = {}
 
     def read(self, batch: ViewBatch) -> ReadBatch:
@@ -60,12 +66,22 @@ class ReplacingReader:
         while True:
             views, replacements = self._pass_over(batch)
             try:
-                return ReadBatch(views, self._store.read(batch.instances, views), replacements)
+                return self._read(batch.instances, views, replacements)
             except CorruptError:
                 num_known = len(self._corrupt)
                 self._find_corrupt(batch.instances, views)
                 if len(self._corrupt) == num_known:  # one by one they could be read: not the store
                     raise
+
+    def _read(
+        self,
+        instances: NDArray[np.int64],
+        views: NDArray[np.int64],
+        replacements: tuple[Replacement, ...] = (),
+    ) -> ReadBatch:
+        stored = self._store.read(instances, views)
+        crops = self._store.read_crops(instances, views) if self._reads_crops else None
+        return ReadBatch(views, stored, replacements, crops)
 
     def _pass_over(self, batch: ViewBatch) -> tuple[NDArray[np.int64], tuple[Replacement, ...]]:
         views, replacements = batch.views.copy(), list[Replacement]()
@@ -92,7 +108,7 @@ class ReplacingReader:
     def _find_corrupt(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> None:
         for instance, view in zip(instances.tolist(), views.tolist(), strict=True):
             try:
-                self._store.read([instance], [view])
+                self._read(np.array([instance]), np.array([view]))
             except CorruptError as error:
                 self._corrupt[instance, view] = CorruptView(instance, view, str(error))
 

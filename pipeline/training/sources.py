@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,21 @@ from pipeline.frames.geometry import (
     resize_affine,
 )
 from pipeline.frames.views import ViewRecipe
-from pipeline.teacher_store.cached_folder import is_read_in_blocks, open_for_reading
-from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
+from pipeline.teacher_store.cached_folder import is_read_in_blocks
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import FreshViewDataset, OnCorrupt, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
 from pipeline.training.view_order import ViewOrder
+from store_schemas.teacher_store import TEACHER_NAME
 
 
 class DataConfig(ComponentConfig):
     """Which views a training shows."""
 
+    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
+    """With a store: the teacher to learn from, or several whose heat is averaged; none: the only
+    one."""
     num_views: int | None = Field(None, ge=1)
     """With a store: only its first augmented views; None: all of them."""
     recipe: ViewRecipe = ViewRecipe()
@@ -42,6 +46,8 @@ class DataConfig(ComponentConfig):
     on_corrupt: OnCorrupt = "raise"
     """With a store: whether a view whose heatmaps are corrupt stops the training or is replaced by
     another view of the same person."""
+    from_crops: bool = False
+    """With a store that holds crops: learn from them, and open no image."""
     paranoid: bool = False
     """With a store: compare an image with its digest at every decode, not only when it is new."""
     store_cache: Path | None = None
@@ -56,6 +62,24 @@ class DataConfig(ComponentConfig):
             return self
         in_blocks = is_read_in_blocks(store, self.store_cache)
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
+
+
+def refuse_settings_of_a_store(data: DataConfig) -> None:
+    """Refuse, where there is no teacher store, the settings that need one: ``ValueError``."""
+    way_out = "give one, or leave it out"
+    if data.paranoid:
+        raise ValueError(
+            f"data.paranoid is true, but only a teacher store says what the images were; {way_out}"
+        )
+    if data.from_crops:
+        raise ValueError(
+            f"data.from_crops is true, but only a teacher store holds crops; {way_out}"
+        )
+    if data.store_cache or data.teachers or data.view_order == "blocks":
+        raise ValueError(
+            "data.store_cache, data.teachers and data.view_order = blocks are for a teacher "
+            "store; give one, or leave them out"
+        )
 
 
 @dataclass(frozen=True)
@@ -113,8 +137,9 @@ def read_fresh_views(
 class ReplayedViews:
     """People of a teacher store, under its augmented views."""
 
-    store: TeacherStore
-    image_folder: Path
+    store: AnyTeachers
+    image_folder: Path | None
+    """None: its crops are learned from."""
     data: DataConfig
     reads_heatmaps: bool
     instances: NDArray[np.int64]
@@ -154,16 +179,19 @@ class ReplayedViews:
                 f"be that of the stored views, but {self.store.path} holds crops of "
                 f"{_size(stored_hw)}; choose another architecture, or write a store of that aspect"
             )
-        cache_bytes = self.data.image_cache_mib << 20
-        images = TrainingImages(
+        return StoreViewDataset(
+            self.store, self._images(), input_size_hw, self.reads_heatmaps, self.data.on_corrupt
+        )
+
+    def _images(self) -> TrainingImages | None:
+        if self.image_folder is None:
+            return None
+        return TrainingImages(
             self.people,
             self.image_folder,
             self.store.image_sha256,
-            cache_bytes,
+            self.data.image_cache_mib << 20,
             paranoid=self.data.paranoid,
-        )
-        return StoreViewDataset(
-            self.store, images, input_size_hw, self.reads_heatmaps, self.data.on_corrupt
         )
 
     def crop_to_heatmap(self, input_size_hw: SizeHW) -> Affine:
@@ -174,20 +202,21 @@ class ReplayedViews:
 
 
 def open_replayed_views(
-    path: str | Path, image_folder: Path, data: DataConfig, *, reads_heatmaps: bool
+    path: str | Path, image_folder: Path | None, data: DataConfig, *, reads_heatmaps: bool
 ) -> ReplayedViews:
     """Open a teacher store to train from, and refuse it if it cannot serve ``data``.
 
+    image_folder: needed unless ``data.from_crops``, which then opens none.
     reads_heatmaps: whether the teacher's heatmaps are used, or the views alone.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
         ObjectStoreError: its object store does not answer, or refuses.
-        ConfigError: more views are asked for than there are.
+        ConfigError: more views are asked for than there are, or crops that it does not hold.
         PeopleError: nobody can be trained on, or the image folder or an image is missing.
     """
     data = data.with_order(str(path))
-    store = TeacherStore.open(open_for_reading(path, data.store_cache))
+    store = open_teachers(path, data.teachers, data.store_cache)
     num_stored = store.num_views - 1
     num_views = num_stored if data.num_views is None else data.num_views
     if num_views > num_stored or num_stored == 0:
@@ -201,7 +230,13 @@ def open_replayed_views(
             f"{path} must hold a person all of whose views were written, but holds none of its "
             f"{store.people.num_instances}; mend their images and write the store again"
         )
-    _check_images_are_there(store, image_folder, instances)
+    if data.from_crops:
+        image_folder = None
+        _require_crops(store)
+    elif image_folder is None:
+        raise ConfigError("images must be given, unless data.from_crops is set")
+    else:
+        _check_images_are_there(store, image_folder, instances)
     return ReplayedViews(
         store=store,
         image_folder=image_folder,
@@ -214,8 +249,17 @@ def open_replayed_views(
     )
 
 
+def _require_crops(store: AnyTeachers) -> None:
+    if store.optional.crops is None:
+        raise ConfigError(
+            f"{store.path} must hold crops to be trained from without images, but was written "
+            "without; give --images in place of --from-crops, or write it with cache-teacher "
+            "--crops"
+        )
+
+
 def _check_images_are_there(
-    store: TeacherStore, image_folder: Path, instances: NDArray[np.int64]
+    store: AnyTeachers, image_folder: Path, instances: NDArray[np.int64]
 ) -> None:
     used = np.unique(store.people.image_index[instances]).tolist()
     way_out = "give the folder of the images that the store was written from"

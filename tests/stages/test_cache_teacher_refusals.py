@@ -92,7 +92,7 @@ CHANGES: list[tuple[str, Change | None, dict[str, object], str, str]] = [
      rf"the store has 45\.0, now it is 5\.0; {TEACHER_WAY_OUT}"),
     ("seed", None, {"seed": 9}, "views.seed", f"the store has 0, now it is 9; {TEACHER_WAY_OUT}"),
     ("views", None, {"views": 4}, "views.num_views",
-     f"the store has 3, now it is 5; {TEACHER_WAY_OUT}"),
+     "the store has 3, now it is 5; a store's views are fixed when it is begun: give as many --vi"),
     ("profile", None, {"profile": "lossless-float16"}, "codec.profile",
      'the store has "default", now it is "lossless-float16"; resume with it, or write to another'),
     ("frame", None, {"teacher_settings__heatmap_frame": "udp"}, "teacher.heatmap_frame",
@@ -124,8 +124,8 @@ def begin_again(store: Path) -> None:
     """Make a complete store one whose shards were never written, but for the first."""
     from pipeline.teacher_store.layout import layout_of
     from pipeline.teacher_store.lease import acquire_lease
-    from pipeline.teacher_store.mending import reopen_store
     from pipeline.teacher_store.manifest_reading import read_manifest
+    from pipeline.teacher_store.mending import reopen_store
 
     folder = LocalFolder(store)
     entry = read_entry(folder, None)

@@ -12,6 +12,7 @@ from zarr.storage import MemoryStore
 
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.errors import SchemaError
+from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import (
     Status,
@@ -78,6 +79,17 @@ def test_zarr_writes_the_same_metadata(path: str) -> None:
 def test_zarr_writes_the_same_metadata_of_heatmaps_in_every_profile(profile: str) -> None:
     sizes = dimensions(profile=PROFILES[profile], rows_per_shard=56)
     require_zarrs_own(array_specs(sizes, "hrnet")["teachers/hrnet/heatmaps"])
+
+
+@pytest.mark.parametrize("profile", ["default", "lossless-float16"])
+def test_zarr_writes_the_same_metadata_of_crops_and_tokens(profile: str) -> None:
+    tokens = TokenFormat(("keypoint", "visual"), 192, (16, 16))
+    optional = OptionalArrays(crop_format((256, 192), 90, "4:2:0"), tokens)
+    sizes = dimensions(profile=PROFILES[profile], rows_per_shard=50, optional=optional)
+    specs = array_specs(sizes, "hrnet")
+    assert specs["teachers/hrnet/manifest/lengths"].shape[1] == 4 + len(optional.names())
+    for name in optional.names():
+        require_zarrs_own(specs[f"teachers/hrnet/{name}"])
 
 
 def require_zarrs_own(spec: ArraySpec) -> None:

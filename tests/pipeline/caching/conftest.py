@@ -63,7 +63,7 @@ class Caching:
     def path(self, name: str) -> Path:
         return self.folder / name
 
-    def writer(self, name: str = "store.zarr") -> TeacherStoreWriter:
+    def writer(self, name: str = "store.zarr", **changes: Any) -> TeacherStoreWriter:
         views = draw_views(self.people, ViewRecipe(), 0, NUM_VIEWS - 1, SIZE_HW)
         folder = LocalFolder(self.folder / name)
         self.leases.append(acquire_lease(folder))
@@ -80,11 +80,14 @@ class Caching:
             heatmap_size_hw=CELLS_HW,
             threshold=0.01,
             rows_per_shard=ROWS,
+            **changes,
         )
 
-    def worker(self, writer: TeacherStoreWriter, *, skip_bad: bool = False) -> ShardWorker:
+    def worker(
+        self, writer: TeacherStoreWriter, *, skip_bad: bool = False, num_threads: int = 3
+    ) -> ShardWorker:
         task = ShardTask(writer, Path(), self.teacher.settings, self.folder, skip_bad)
-        return ShardWorker(task, self.teacher, read_writers_plan(writer), num_threads=3)
+        return ShardWorker(task, self.teacher, read_writers_plan(writer), num_threads)
 
     def digests(self, name: str = "store.zarr") -> dict[str, str]:
         root = self.folder / name

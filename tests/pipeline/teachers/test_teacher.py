@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.teachers.network import HeatmapNetwork
 from pipeline.teachers.teacher import (
-    HeatmapNetwork,
     Teacher,
     TeacherSettings,
     open_teacher,

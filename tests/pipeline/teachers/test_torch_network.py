@@ -159,3 +159,29 @@ def test_the_recipe_resolves_threads_and_says_what_arithmetic_is_allowed(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32)
     other = open_teacher(weights, TeacherSettings()).execution_recipe()
     assert {name for name in recipe if recipe[name] != other[name]} == {"tf32"}
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_looking_with_tokens_changes_no_bit_of_the_heatmaps(
+    weights: Path, crops: NDArray[np.uint8], flip_test: bool
+) -> None:
+    """Three crops in a batch of four: what is padded is no part of the tokens."""
+    teacher = opened(weights, flip_test=flip_test)
+    heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
+    expected = teacher.look(crops, SKELETON.flip_indices)
+    np.testing.assert_array_equal(heatmaps, expected, strict=True)
+    network = teacher.token_network
+    patches = network.token_grid_hw[0] * network.token_grid_hw[1]
+    assert tokens["keypoint"].shape == (3, 3, network.token_dim)
+    assert tokens["visual"].shape == (3, patches, network.token_dim)
+
+
+def test_the_heatmaps_follow_from_the_keypoint_tokens(
+    weights: Path, crops: NDArray[np.uint8]
+) -> None:
+    teacher = opened(weights)
+    heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
+    module, _ = load_network(weights)
+    with torch.inference_mode():
+        drawn = module.head(torch.from_numpy(tokens["keypoint"])).numpy()
+    np.testing.assert_allclose(heatmaps, drawn, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,132 @@
+"""Crops and tokens of stage one: the teacher looks at what is stored, and its tokens are bound."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.caching.inputs import TeacherInputs, optional_arrays
+from pipeline.coco.image_files import decode_image
+from pipeline.errors import TeacherError
+from pipeline.frames.crops import warp_crop
+from pipeline.frames.stored_crops import store_and_see
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teachers import Teacher, TeacherSettings
+from store_schemas.errors import SchemaError
+from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
+from tests.pipeline.caching.conftest import BATCH, NUM_KEYPOINTS, NUM_VIEWS, SIZE_HW, Means
+
+CROPS = crop_format(SIZE_HW, 40, "4:2:0")
+"""So low a quality that the decoded crop is far from the other."""
+DIM, GRID_HW = 7, (2, 3)
+
+
+class Tokens(Means):
+    """The same means, with tokens of the crops' colours."""
+
+    token_dim, token_grid_hw = DIM, GRID_HW
+    scale = 1.0
+
+    def forward_with_tokens(self, images: NDArray[np.float32]) -> Any:
+        colours = images.mean(axis=(2, 3))  # (B, 3)
+        left = images[..., : SIZE_HW[1] // 2].mean(axis=(2, 3))
+        mix = np.random.default_rng(0).normal(0, self.scale, (6, 11, DIM))
+        tokens = np.einsum("bc,cpd->bpd", np.concatenate([colours, left], axis=1), mix)
+        tokens = tokens.astype(np.float32)
+        return self.forward(images), {
+            "keypoint": tokens[:, :NUM_KEYPOINTS],
+            "visual": tokens[:, NUM_KEYPOINTS:],
+        }
+
+
+def write(caching: Any, optional: OptionalArrays, name: str = "a.zarr", **how: Any) -> TeacherStore:
+    writer = caching.writer(name, optional=optional)
+    list(caching.worker(writer, **how).write_shards(range(writer.num_shards)))
+    writer.finish()
+    return TeacherStore.open(caching.folder / name)
+
+
+def all_views(caching: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = np.indices((caching.people.num_instances, NUM_VIEWS)).reshape(2, -1)
+    return places[0], places[1]
+
+
+def test_the_teacher_looks_at_the_decoded_stored_crop(caching: Any) -> None:
+    store = write(caching, OptionalArrays(CROPS))
+    rows, views = all_views(caching)
+    crops, stored = store.read_crops(rows, views), store.read(rows, views)
+    seen = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
+    heatmaps, scale = encode_heatmaps(seen, store.threshold)
+    np.testing.assert_array_equal(stored.heatmaps, heatmaps, strict=True)
+    np.testing.assert_array_equal(stored.scale, scale, strict=True)
+    people = caching.people
+    for crop, row, view in zip(crops, rows.tolist(), views.tolist(), strict=True):
+        image = decode_image(caching.path(people.image_name[people.image_index[row]]))
+        lossless = warp_crop(image, store.views.image_to_crop[row, view], SIZE_HW)
+        np.testing.assert_array_equal(crop, store_and_see(lossless, CROPS)[0], strict=True)
+        assert (crop != lossless).any()
+
+
+def test_the_number_of_threads_changes_no_byte_of_crops_and_tokens(caching: Any) -> None:
+    caching.teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH))
+    optional = OptionalArrays(CROPS, TokenFormat(("keypoint", "visual"), DIM, GRID_HW))
+    write(caching, optional, num_threads=1)
+    write(caching, optional, "b.zarr", num_threads=4)
+    assert caching.digests("a.zarr") == caching.digests("b.zarr")
+
+
+@pytest.mark.parametrize("kinds", [("keypoint",), ("visual",), ("keypoint", "visual")])
+def test_tokens_are_those_of_the_unflipped_pass_rounded_to_float16(
+    caching: Any, kinds: tuple[str, ...]
+) -> None:
+    caching.teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH, flip_test=True))
+    optional = OptionalArrays(CROPS, TokenFormat(kinds, DIM, GRID_HW))
+    store = write(caching, optional)
+    rows, views = all_views(caching)
+    crops, found = store.read_crops(rows, views), store.read_tokens(rows, views)
+    _, live = Tokens().forward_with_tokens(caching.teacher.preprocess(crops))
+    mirrored = Tokens().forward_with_tokens(caching.teacher.preprocess(crops[:, :, ::-1]))[1]
+    assert tuple(found) == kinds
+    for kind in kinds:
+        assert found[kind].dtype == np.float16
+        limit = np.spacing(np.abs(found[kind])).astype(np.float32) / 2  # half a last place
+        assert (np.abs(found[kind].astype(np.float32) - live[kind]) <= limit * 1.01 + 1e-6).all()
+        assert np.abs(live[kind] - mirrored[kind]).max() > 0.01
+
+
+def test_tokens_that_float16_cannot_hold_stop_the_run(
+    caching: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tokens, "scale", 1e7)
+    caching.teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH))
+    with pytest.raises(SchemaError, match="must be finite in float16, whose largest number"):
+        write(caching, OptionalArrays(None, TokenFormat(("visual",), DIM, GRID_HW)))
+
+
+def inputs(**changes: Any) -> TeacherInputs:
+    return TeacherInputs.model_validate(
+        {"annotations": "a", "images": "i", "teacher": "t", **changes}
+    )
+
+
+def test_what_is_asked_for_is_what_is_kept() -> None:
+    teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH))
+    assert optional_arrays(inputs(), teacher) == OptionalArrays()
+    asked = inputs(crops=True, crop_quality=80, tokens="both")
+    assert optional_arrays(asked, teacher) == OptionalArrays(
+        crop_format(SIZE_HW, 80, "4:2:0"), TokenFormat(("keypoint", "visual"), DIM, GRID_HW)
+    )
+    one = optional_arrays(inputs(tokens="visual"), teacher).tokens
+    assert one == TokenFormat(("visual",), DIM, GRID_HW)
+
+
+def test_tokens_of_a_teacher_without_any_are_refused(caching: Any) -> None:
+    with pytest.raises(TeacherError, match="tokens must come from a teacher of `distil train-tea"):
+        optional_arrays(inputs(tokens="both"), caching.teacher)
+
+
+def test_a_quality_without_crops_is_refused() -> None:
+    with pytest.raises(ValueError, match="are of crops, which are not kept"):
+        inputs(crop_quality=80)

@@ -1,0 +1,42 @@
+"""Laws of tokens as targets: a store that a student cannot be compared with is refused at once."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.training.token_targets import require_tokens
+from store_schemas.optional_arrays import OptionalArrays, TokenFormat
+
+
+def store(*kinds: str) -> TeacherStore:
+    tokens = TokenFormat(kinds, 192, (16, 16)) if kinds else None
+    held = SimpleNamespace(path="s.zarr", optional=OptionalArrays(tokens=tokens))
+    return cast(TeacherStore, held)
+
+
+def test_tokens_of_the_students_sizes_are_accepted() -> None:
+    require_tokens(store("keypoint", "visual"), "visual", 192, (16, 16))
+    require_tokens(store("keypoint"), "keypoint", 192, (16, 16))
+
+
+def test_keypoint_tokens_do_not_depend_on_the_grid() -> None:
+    require_tokens(store("keypoint"), "keypoint", 192, (8, 6))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "asked", "message"),
+    [
+        ((), ("visual", 192, (16, 16)), "s.zarr must hold visual tokens, got none; .*--tokens vis"),
+        (("keypoint",), ("visual", 192, (16, 16)), "got keypoint tokens alone"),
+        (("keypoint",), ("keypoint", 128, (16, 16)), "have 128 channels, those of s.zarr 192"),
+        (("visual",), ("visual", 192, (8, 6)), "has 8 x 6 patches, .* are of 16 x 16"),
+    ],
+)
+def test_other_tokens_are_refused_by_both_values(
+    kinds: tuple[str, ...], asked: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        require_tokens(store(*kinds), *asked)
