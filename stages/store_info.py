@@ -70,7 +70,7 @@ def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
         ("views", f"{found.num_views} of each person, the plain crop included; seed {found.seed}"),
         ("crops", _size(found.input_size_hw)),
         ("heatmaps", f"{found.num_keypoints} keypoints, {_size(found.heatmap_size_hw)} cells"),
-        ("profile", f"{found.profile}: {found.dtype}, heat below {found.threshold:.4g} is 0"),
+        ("profile", f"{found.profile}: {found.dtype}, heat stored to {found.threshold:.4g}"),
         ("views by status", counts),
         ("codec error", error),
         *((f"written: {name}", str(value)) for name, value in _flat(found.provenance)),

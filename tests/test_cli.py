@@ -29,12 +29,11 @@ TRAINING = {
 }
 COMMANDS: dict[str, set[str]] = {
     "cache-teacher": {
-        *("--profile", "--take-over", "--accept-mended-images", "--teacher-name"),
         *("--annotations", "--images", "--teacher", "--store", "--views", "--seed", "--flip-test"),
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
-        *("--crops", "--crop-quality", "--tokens"),
+        *("--teacher-name", "--crops", "--crop-quality", "--tokens"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),

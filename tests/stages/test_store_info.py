@@ -65,7 +65,7 @@ def test_a_complete_store_tells_what_it_is(inputs: Any, monkeypatch: pytest.Monk
         store.fingerprint,
         content,
         "teacher.onnx, sha256 ",
-        f"default: uint8, heat below {store.threshold:.4g} is 0",
+        f"default: uint8, heat stored to {store.threshold:.4g}",
         f"{num_views} ok",
         f"written: images   {inputs.images}",
         "numpy " + np.__version__,
