@@ -12,6 +12,7 @@ from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.evaluation.evaluated_networks import require_same_names
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
+from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 from pipeline.teachers.probe import PROBE_PEOPLE
 from pipeline.teachers.teacher import require_keypoints
@@ -53,7 +54,11 @@ class TeacherInputs(StageConfig):
 
     @model_validator(mode="after")
     def _check_crops(self) -> Self:
-        if not self.crops and self.model_fields_set & {"crop_quality", "crop_subsampling"}:
+        fields = type(self).model_fields
+        asked = [
+            f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
+        ]
+        if asked and not self.crops:
             raise ValueError(
                 "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
                 "leave them out"
@@ -64,8 +69,8 @@ class TeacherInputs(StageConfig):
 class CacheSettings(TeacherInputs):
     """All that a plan of a store depends on."""
 
-    store: str
-    """Where it lies: the path of a folder."""
+    store: StoreLocation
+    """Where it lies: the path of a folder, or a URL."""
     teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
     """Of the teacher's group in the store, which may hold several."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)

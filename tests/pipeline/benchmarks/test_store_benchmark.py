@@ -105,4 +105,5 @@ def test_a_workers_memory_does_not_grow_with_the_store(whole: Path, tmp_path: Pa
         path = tmp_path / str(num_views)
         multiply_store(whole, path, num_views)
         sizes.append(in_fresh_process(measure_store_cost, path, 50).worker_private_mb)
-    assert sizes[1] < 1.2 * sizes[0]
+    # Ten times the shards; the parts that a process shares with its parent come and go by a few MB.
+    assert sizes[1] < sizes[0] + 8
