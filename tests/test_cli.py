@@ -295,7 +295,11 @@ def test_a_misspelt_value_is_answered_with_an_example(option: str, text: str) ->
 def test_ctrl_c_stops_with_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli", "draw-people", "--images", "100000", "--output"]
     process = subprocess.Popen(
-        [*command, str(tmp_path / "drawn")], stderr=subprocess.PIPE, text=True
+        [*command, str(tmp_path / "drawn")],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs, and so all that they start, ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("drawn/images/*.jpg")) and time.monotonic() < deadline:
