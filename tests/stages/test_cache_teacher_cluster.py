@@ -33,7 +33,7 @@ def scheduler() -> Iterator[EngineChoice]:
         threads_per_worker=1,
         processes=False,
         protocol="tcp",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # another test run may have the usual port
         worker_dashboard_address=None,
         silence_logs=50,
     ) as started:
@@ -198,7 +198,7 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
         pytest.raises(
             ClusterError,
             match=r"no worker may write this store: worker tcp://.*teacher\.onnx must have sha256 "
-            r"[0-9a-f]{12}, got [0-9a-f]{12}.*worker tcp://",
+            r"[0-9a-f]{12}, got [0-9a-f]{12}",
         ),
     ):
         cache_teacher(inputs.config(), engine_choice=scheduler)
