@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,9 +188,14 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
 ) -> None:
     """The file is replaced behind the coordinator's back, as under another mount."""
     read_plan = shard_worker.read_writers_plan
+    done: list[str] = []
+    writing = threading.Lock()  # both workers replace it, and neither may read half a file
 
     def replace_teacher(writer: Any) -> Any:
-        inputs.write_teacher(seed=1)
+        with writing:
+            if "replaced" not in done:
+                inputs.write_teacher(seed=1)
+                done.append("replaced")
         return read_plan(writer)
 
     monkeypatch.setattr(shard_worker, "read_writers_plan", replace_teacher)
@@ -198,7 +204,7 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
         pytest.raises(
             ClusterError,
             match=r"no worker may write this store: worker tcp://.*teacher\.onnx must have sha256 "
-            r"[0-9a-f]{12}, got [0-9a-f]{12}",
+            r"[0-9a-f]{12}, got [0-9a-f]{12}.*worker tcp://",
         ),
     ):
         cache_teacher(inputs.config(), engine_choice=scheduler)

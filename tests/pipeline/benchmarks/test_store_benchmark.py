@@ -100,10 +100,12 @@ def test_a_store_that_cannot_be_linked_is_refused(
 @pytest.mark.slow
 def test_a_workers_memory_does_not_grow_with_the_store(whole: Path, tmp_path: Path) -> None:
     """From as many shards on as a process keeps ready."""
-    sizes = []
-    for num_views in (6 * 130, 6 * 1300):
-        path = tmp_path / str(num_views)
-        multiply_store(whole, path, num_views)
-        sizes.append(in_fresh_process(measure_store_cost, path, 50).worker_private_mb)
-    # Ten times the shards; the parts that a process shares with its parent come and go by a few MB.
-    assert sizes[1] < sizes[0] + 8
+    paths = [tmp_path / str(num_views) for num_views in (6 * 130, 6 * 1300)]
+    for path in paths:
+        multiply_store(whole, path, int(path.name))
+    # Which pages a forked process shares with its parent varies; the least of three is the store's.
+    small, large = (
+        min(in_fresh_process(measure_store_cost, path, 50).worker_private_mb for _ in range(3))
+        for path in paths
+    )
+    assert large < 1.2 * small
