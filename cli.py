@@ -350,12 +350,15 @@ main.add_command(store)
 )  # fmt: skip
 @click.option("--preset", metavar="NAME", help="demo-teacher: as the demo's teacher was made.")
 @click.option("--run-folder", type=FOLDER, required=True, help="Checkpoints and metrics go here.")
+@click.option("--init-weights", type=FILE,
+              help="Start from these weights of another teacher, e.g. of other photographs."
+)  # fmt: skip
 @click.option("--float16-copy", type=FILE, help="Also write the weights here, at half the size.")
 @training_options
 @config_options
 def train_teacher_command(
-    preset: str | None, run_folder: Path, resume: bool, config_file: Path | None,
-    overrides: tuple[str, ...], **options: Any,
+    preset: str | None, run_folder: Path, init_weights: Path | None, resume: bool,
+    config_file: Path | None, overrides: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
 
@@ -372,7 +375,7 @@ def train_teacher_command(
         preset=preset_file(preset, "teacher") if preset else None,
         config_file=config_file,
         overrides=overrides,
-        fields={**training_fields(options), **options},
+        fields={**training_fields(options), **options, "initial.weights": init_weights},
     )
     with training_progress() as progress:
         result = train_teacher(

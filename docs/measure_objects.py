@@ -30,7 +30,7 @@ ROUNDS = 3
 PLACE = "s3://bucket/teacher.zarr"
 SERVER = """
 import sys
-from tests.object_server import start_server
+from tests.support.object_server import start_server
 print(start_server().url, flush=True)
 sys.stdin.read()
 """

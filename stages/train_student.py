@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.coco.people import Skeleton
 from pipeline.coco.read_people import PeopleSettings
-from pipeline.config import ComponentConfig, StageConfig
+from pipeline.config import StageConfig
 from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
@@ -20,9 +20,10 @@ from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.teacher_store.folder import StoreLocation
-from pipeline.training.checkpoints import CheckpointInfo, describe_network, load_parts, read_info
+from pipeline.training.checkpoints import CheckpointInfo, describe_network, read_info
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
+from pipeline.training.initial_weights import InitialWeights
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.losses import LossConfig
 from pipeline.training.objectives import StudentObjective
@@ -38,15 +39,6 @@ from pipeline.training.sources import (
 )
 
 _logger = logging.getLogger(__name__)
-
-
-class InitialWeights(ComponentConfig):
-    """What a student starts from instead of freshly drawn weights."""
-
-    weights: Path | None = None
-    """A weights file of ``train-teacher`` or ``train-student``."""
-    parts: tuple[str, ...] = ("backbone", "encoder")
-    """Submodules whose tensors are copied where name and shape agree."""
 
 
 class TrainStudentConfig(StageConfig):
@@ -171,9 +163,8 @@ def train_student(
             "choose distilpose-s or distilpose-xs"
         )
     goes_on = resume and folder.training_state.is_file()
-    if config.initial.weights is not None and not goes_on:
-        copied = load_parts(config.initial.weights, network, config.initial.parts)
-        _logger.info("started from %d tensors of %s", len(copied), config.initial.weights)
+    if not goes_on:
+        config.initial.copy_into(network)
     dataset = views.dataset(network.input_size_hw)
     validation = _open_validation(config, skeleton, device)
     info = _describe(config, network, views)

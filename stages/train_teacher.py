@@ -21,6 +21,7 @@ from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
 from pipeline.training.checkpoints import describe_network, load_network, save_weights
 from pipeline.training.data import BatchLoader
+from pipeline.training.initial_weights import InitialTeacherWeights
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.objectives import TeacherObjective
 from pipeline.training.optimisation import OptimisationConfig
@@ -35,7 +36,7 @@ class TrainTeacherConfig(StageConfig):
     resumable_changes: ClassVar[frozenset[str]] = frozenset(
         {
             *("epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("annotations", "images", "float16_copy"),
+            *("annotations", "images", "float16_copy", "initial.weights"),
         }
     )
 
@@ -49,6 +50,7 @@ class TrainTeacherConfig(StageConfig):
     heatmap_sigma: float = Field(2.0, gt=0)
     """Of the target Gaussians, heatmap cells."""
     optimisation: OptimisationConfig = OptimisationConfig()
+    initial: InitialTeacherWeights = InitialTeacherWeights()
     seed: int = Field(0, ge=0)
     epochs: int = Field(300, ge=1)
     num_loader_workers: int = Field(2, ge=0)
@@ -95,6 +97,8 @@ def train_teacher(
     network = build_network(config.architecture, skeleton.num_keypoints)
     if not isinstance(network, TokenPoseTeacher):
         raise ConfigError(f"architecture {config.architecture} is a student; choose a teacher")
+    if not (resume and folder.training_state.is_file()):
+        config.initial.copy_into(network)
     order = ViewOrder(
         views.instances,
         views.people.instance_id,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.object_server import BUCKET, ObjectServer, start_server, use_server
+from tests.support.object_server import BUCKET, ObjectServer, start_server, use_server
 
 # Fixed seeds, and no deadline: a busy machine is no error.
 settings.register_profile("distil", deadline=None, derandomize=True)

@@ -56,6 +56,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
+        "--init-weights",
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},

@@ -14,7 +14,7 @@ from store_schemas.heatmap_codec import decode_heatmaps
 from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import SHARD_ARRAYS, StoreDimensions, array_specs
-from tests.generated_store import write_store
+from tests.support.generated_store import write_store
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/teacher-store.md").read_text()
 ROW = re.compile(r"^\| `([\w/]+)` \| (.+?) \| ([\w, ]+) \| (.+?) \|", flags=re.MULTILINE)

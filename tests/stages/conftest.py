@@ -269,10 +269,15 @@ def _make_inputs(
     shutil.copytree(drawn.images, folder / "images")
     shutil.copy(drawn.annotations, folder / "people.json")
     write_onnx_teacher(folder / "teacher.onnx")
+    patch_writing(monkeypatch)
+    return CachingInputs(folder)
+
+
+def patch_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process write shards of two people, and the same provenance every time."""
     rows = "pipeline.teacher_store.writer.default_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
-    return CachingInputs(folder)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from cli import main
 from pipeline import file_layer
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from store_schemas.errors import StorageError
-from tests.file_operations import Operation, watch
+from tests.support.file_operations import Operation, watch
 
 TOLD = (
     r"cannot be written: No space left on device.* are free.*; (the plan is not written yet|\d+ of "

@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.models.pose_networks import build_network
@@ -21,7 +19,9 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.checkpoints import describe_network, save_weights
 from stages import cache_teacher as stage
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
-from tests.file_operations import Operation, watch
+from tests.stages.conftest import patch_writing
+from tests.support.clean_process import exit_code, start_process
+from tests.support.file_operations import Operation, watch
 
 NUM_RANDOM_KILLS = 20
 
@@ -53,28 +53,17 @@ def kill_this_process() -> NoReturn:
     raise AssertionError("unreachable")
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Start a process that works and exits with 0."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        signal.alarm(120)
-        # OpenMP's other threads are not forked, and waiting for them would never end.
-        torch.set_num_threads(1)
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    return child
+@dataclass
+class DeathBefore:
+    """Kill this process before the operation of that number."""
 
+    number: int
+    count: int = 0
 
-def outcome(child: int) -> int:
-    """Return the exit code of a process, or minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def __call__(self, _: Operation) -> None:
+        if self.count == self.number:
+            kill_this_process()
+        self.count += 1
 
 
 @dataclass
@@ -88,22 +77,33 @@ class Killing:
         self, *, resume: bool = False, before: Callable[[Operation], None] | None = None
     ) -> None:
         with pytest.MonkeyPatch.context() as patch:
+            patch_writing(patch)
             watch(patch, before or (lambda _: None), syncs=False)
             cache_teacher(self.config, resume=resume)
 
+    def run_and_log(self) -> None:
+        """Leave the operations of a run in a file."""
+        seen: list[tuple[str, str]] = []
+        self.run(before=lambda it: seen.append((it.kind, str(it.path))))
+        self.log.write_text(json.dumps(seen))
+
+    def run_and_die_in_the_probe(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage, "check_teacher", lambda *_, **__: kill_this_process())
+            self.run()
+
+    @property
+    def log(self) -> Path:
+        folder: Path = self.inputs.folder
+        return folder / "operations.json"
+
     def whole_run(self) -> None:
         """Run without interruption; remember operations, seconds and files, and start anew."""
-        log = self.inputs.folder / "operations.json"
-
-        def work() -> None:
-            seen: list[tuple[str, str]] = []
-            self.run(before=lambda it: seen.append((it.kind, str(it.path))))
-            log.write_text(json.dumps(seen))
-
+        process = start_process(self.run_and_log)
         began = time.monotonic()
-        assert outcome(in_child(work)) == 0
+        assert exit_code(process) == 0
         self.seconds = time.monotonic() - began
-        self.operations = [(kind, path) for kind, path in json.loads(log.read_text())]
+        self.operations = [(kind, path) for kind, path in json.loads(self.log.read_text())]
         self.digests = self.files()
         self.start_anew()
 
@@ -121,19 +121,12 @@ class Killing:
 
     def kill_before(self, number: int) -> None:
         """Run and die before the operation of that number."""
-        count = 0
-
-        def before(_: Operation) -> None:
-            nonlocal count
-            if count == number:
-                kill_this_process()
-            count += 1
-
-        assert outcome(in_child(lambda: self.run(before=before))) == -signal.SIGKILL
+        process = start_process(partial(self.run, before=DeathBefore(number)))
+        assert exit_code(process) == -signal.SIGKILL
 
     def check_resumed(self, what: object) -> None:
         """Resume, and compare every file with those of the uninterrupted run."""
-        assert outcome(in_child(lambda: self.run(resume=True))) == 0, what
+        assert exit_code(start_process(partial(self.run, resume=True))) == 0, what
         assert self.files() == self.digests, what
         self.start_anew()
 
@@ -170,13 +163,9 @@ def test_a_run_killed_at_any_named_moment_is_resumed_to_the_same_files(inputs: A
         runs.check_resumed(name)
 
 
-def test_a_run_killed_while_it_probes_leaves_nothing_in_the_way(
-    inputs: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_while_it_probes_leaves_nothing_in_the_way(inputs: Any) -> None:
     runs = killing(inputs)
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "check_teacher", lambda *_, **__: kill_this_process())
-        assert outcome(in_child(runs.run)) == -signal.SIGKILL
+    assert exit_code(start_process(runs.run_and_die_in_the_probe)) == -signal.SIGKILL
     assert list(runs.files()) == ["writer.json"]
     runs.check_resumed("probe")
 
@@ -193,10 +182,10 @@ def test_a_run_killed_at_random_moments_is_resumed_to_the_same_files(
     runs = killing(inputs, **(torch_teacher(inputs) if kind == "torch" else {}))
     num_killed = 0
     for part in np.random.default_rng(0).uniform(0.02, 0.9, num_kills):
-        child = in_child(runs.run)
+        process = start_process(runs.run)
         time.sleep(part * runs.seconds)
-        os.kill(child, signal.SIGKILL)
-        num_killed += outcome(child) == -signal.SIGKILL
+        process.kill()
+        num_killed += exit_code(process) == -signal.SIGKILL
         runs.check_resumed((kind, part))
     assert num_killed >= num_kills // 3
 
@@ -207,17 +196,9 @@ def test_a_run_killed_again_and_again_is_resumed_to_the_same_files(inputs: Any) 
     number = len(runs.operations) // 3
     runs.kill_before(number)
     for more in (7, 19, 31):
-        count = 0
-
-        def before(_: Operation, last: int = more) -> None:
-            nonlocal count
-            count += 1
-            if count > last:
-                kill_this_process()
-
-        died = outcome(in_child(lambda: runs.run(resume=True, before=before)))
-        assert died == -signal.SIGKILL
-    assert outcome(in_child(lambda: runs.run(resume=True))) == 0
+        process = start_process(partial(runs.run, resume=True, before=DeathBefore(more)))
+        assert exit_code(process) == -signal.SIGKILL
+    assert exit_code(start_process(partial(runs.run, resume=True))) == 0
     assert runs.files() == runs.digests
     store = TeacherStore.open(Path(runs.config.store))
     rows = np.repeat(np.arange(store.people.num_instances), store.num_views).tolist()

@@ -16,7 +16,7 @@ from pipeline.frames.geometry import HeatmapFrame
 from pipeline.teacher_store import writer
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
-from tests.file_operations import Disk, Left, Operation, lay_out, watch
+from tests.support.file_operations import Disk, Left, Operation, lay_out, watch
 
 EXTREMES = [("none", "none"), ("all", "none"), ("all", "half")]
 """What survives of names and of data that nobody waited for."""

@@ -5,8 +5,9 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from stages import cache_teacher as stage
 from stages.cache_teacher import cache_teacher
+from tests.stages.conftest import patch_writing
+from tests.support.clean_process import exit_code, start_process
 
 
 class Clock:
@@ -119,6 +122,28 @@ def test_a_forked_worker_dies_when_it_is_told_to() -> None:
     assert not stop.is_requested()
 
 
+def run_slowly(arguments: list[str], seconds: float, output: Path, errors: Path) -> None:
+    """Run the command with a teacher that takes so long for a batch, and says when it saw one."""
+    for descriptor, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    patch, heatmaps = pytest.MonkeyPatch(), Teacher.heatmaps
+    patch_writing(patch)
+
+    def slowly(teacher: Teacher, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        time.sleep(seconds)
+        print("batch", flush=True)
+        return heatmaps(teacher, crops)
+
+    def check_then_slow(*given: Any, **options: Any) -> Any:
+        units = check_teacher(*given, **options)
+        patch.setattr(Teacher, "heatmaps", slowly)
+        return units
+
+    patch.setattr(stage, "check_teacher", check_then_slow)
+    main(arguments)
+
+
 class SlowRun:
     """The command in a process of its own, with a teacher that takes its time."""
 
@@ -133,47 +158,22 @@ class SlowRun:
             *("--heatmap-frame", "half-pixel", "--heatmap-activation", "sigmoid", *more),
         ]
         self.output.touch()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run([str(argument) for argument in arguments], seconds)
+        work = partial(
+            run_slowly, [str(argument) for argument in arguments], seconds, self.output, self.errors
+        )
+        self.process = start_process(work)
         until = time.monotonic() + 100
         while self.output.read_text().count("batch\n") < 8:
-            assert time.monotonic() < until, self.errors.read_text()
+            assert self.process.is_alive(), self.errors.read_text()
+            assert time.monotonic() < until, self.output.read_text()
             time.sleep(0.01)
 
-    def _run(self, arguments: list[str], seconds: float) -> NoReturn:
-        for descriptor, path in ((1, self.output), (2, self.errors)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        patch, heatmaps = pytest.MonkeyPatch(), Teacher.heatmaps
-
-        def slowly(teacher: Teacher, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            time.sleep(seconds)
-            print("batch", flush=True)
-            return heatmaps(teacher, crops)
-
-        def check_then_slow(*given: Any, **options: Any) -> Any:
-            units = check_teacher(*given, **options)
-            patch.setattr(Teacher, "heatmaps", slowly)
-            return units
-
-        patch.setattr(stage, "check_teacher", check_then_slow)
-        code = 70
-        try:
-            signal.alarm(120)
-            main(arguments)
-        except SystemExit as error:
-            code = int(error.code or 0)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
     def send(self, number: int) -> None:
-        os.kill(self.pid, number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
     def exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return exit_code(self.process)
 
     def refusal(self) -> str:
         """Return the one line of stderr."""
@@ -245,6 +245,6 @@ def test_two_runs_at_once_end_with_one_that_says_who_is_writing(inputs: Any) -> 
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert f"{inputs.store} is being written by run " in result.stderr
-    assert f", process {process.pid} on " in result.stderr
+    assert f", process {process.process.pid} on " in result.stderr
     assert "; wait for it, or replace it with --take-over" in result.stderr
     assert process.exit_code() == 0, process.errors.read_text()

@@ -25,7 +25,7 @@ from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher
 from stages.train_student import TrainStudentConfig, train_student
 from store_schemas.errors import LeaseError
-from tests.object_server import ObjectServer
+from tests.support.object_server import ObjectServer
 
 INPUT_SIZE_HW = (64, 48)
 

@@ -10,12 +10,13 @@ import pytest
 
 from pipeline.frames.views import ViewRecipe
 from pipeline.teachers import TeacherSettings
+from pipeline.training.initial_weights import InitialWeights
 from pipeline.training.losses import LossConfig
 from pipeline.training.optimisation import OptimisationConfig
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
 from stages.evaluate import EvaluateConfig, evaluate
-from stages.train_student import InitialWeights, TrainStudentConfig, train_student
+from stages.train_student import TrainStudentConfig, train_student
 
 # Nearly the evaluation crop: 94 people are too few to learn other views of them from eight.
 NEARLY_PLAIN = ViewRecipe(

@@ -53,3 +53,13 @@ def test_a_resumed_teacher_equals_an_uninterrupted_one(drawn: Any, tmp_path: Pat
 def test_a_student_is_no_teacher(drawn: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="distilpose-xs is a student; choose a teacher"):
         train_teacher(configure(drawn, architecture="distilpose-xs"), tmp_path / "run")
+
+
+def test_a_teacher_is_trained_on_from_another_ones_weights(drawn: Any, tmp_path: Path) -> None:
+    start = train_teacher(configure(drawn, epochs=1), tmp_path / "first").weights
+    still = {"batch_size": 4, "learning_rate": 1e-30, "schedule": "constant"}
+    again = configure(drawn, epochs=1, seed=1, optimisation=still, **{"initial.weights": start})
+    result = train_teacher(again, tmp_path / "second")
+    old, new = (dict(load_network(path)[0].named_parameters()) for path in (start, result.weights))
+    for name, weight in old.items():
+        torch.testing.assert_close(new[name], weight, rtol=0, atol=1e-25, msg=name)

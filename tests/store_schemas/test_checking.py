@@ -17,7 +17,7 @@ from store_schemas.errors import (
 )
 from store_schemas.identity import canonical_json
 from store_schemas.profiles import PROFILES
-from tests.generated_store import N, write_store
+from tests.support.generated_store import N, write_store
 
 
 @pytest.fixture(scope="module")

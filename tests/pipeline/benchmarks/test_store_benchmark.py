@@ -19,7 +19,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
 from stages.store_benchmark_table import print_store_benchmark
 from store_schemas.heatmap_codec import decode_heatmaps
-from tests.generated_store import write_store
+from tests.support.generated_store import write_store
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pipeline.teacher_store import object_client, object_folder
 from pipeline.teacher_store.folder import LocalFolder, open_folder
 from pipeline.teacher_store.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError
-from tests.object_server import ObjectServer
+from tests.support.object_server import ObjectServer
 
 
 @pytest.fixture

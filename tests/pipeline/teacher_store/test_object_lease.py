@@ -14,7 +14,7 @@ from pipeline.teacher_store.lease_file import LeaseHolder
 from pipeline.teacher_store.object_folder import CLOCK_PREFIX, ObjectFolder
 from pipeline.teacher_store.object_lease import ObjectLease, this_machine
 from store_schemas.errors import LeaseError
-from tests.object_server import ObjectServer
+from tests.support.object_server import ObjectServer
 
 
 @pytest.fixture

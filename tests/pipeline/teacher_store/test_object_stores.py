@@ -18,7 +18,7 @@ from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.verification import verify_store
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
-from tests.object_server import BUCKET, ObjectServer
+from tests.support.object_server import BUCKET, ObjectServer
 
 HEATMAPS = "teachers/hrnet/heatmaps/c.1.0.0.0.0"
 

@@ -12,7 +12,7 @@ from pipeline.teacher_store import shards, stored_views
 from pipeline.teacher_store.opening import read_array
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.teacher_store import Status
-from tests.generated_store import write_store
+from tests.support.generated_store import write_store
 
 CASES = [
     ("default", 1),
