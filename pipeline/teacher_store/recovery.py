@@ -78,8 +78,8 @@ def require_same_images(
         raise IdentityError(
             f"identity field 'people.image_sha256' differs: the store was begun with image "
             f"{people.image_name[image]!r} of sha256 {was}, now it is {now}; give the image as it "
-            f"was, write another store, or take images that no shard was written of with "
-            f"--accept-mended-images"
+            f"was, write another store, or take images that no shard was written of: with "
+            f"--accept-mended-images, of a complete store by distil store repair"
         )
 
 

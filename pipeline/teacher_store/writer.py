@@ -44,7 +44,7 @@ from pipeline.teacher_store.publishing import (
     publish_plan,
     publish_root,
 )
-from pipeline.teacher_store.recovery import bad_receipts, replace_images
+from pipeline.teacher_store.recovery import bad_receipts, replace_images, require_same_images
 from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
@@ -168,6 +168,8 @@ class TeacherStoreWriter:
         plan = read_plan(layout, entry.identity)
         writer = cls(layout, entry, run_id)
         if writer.is_complete:
+            if image_sha256 is not None:
+                require_same_images(layout, plan, image_sha256, shards=())
             writer._remove_receipts()
             return writer
         for shard in bad_receipts(layout, entry.fingerprint, plan):

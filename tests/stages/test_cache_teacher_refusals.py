@@ -97,8 +97,14 @@ CHANGES: list[tuple[str, Change | None, dict[str, object], str, str]] = [
      'the store has "default", now it is "lossless-float16"; resume with it, or write to another'),
     ("frame", None, {"teacher_settings__heatmap_frame": "udp"}, "teacher.heatmap_frame",
      f'the store has "half-pixel", now it is "udp"; {TEACHER_WAY_OUT}'),
+    ("decoding", None, {"teacher_settings__decoding": "quarter"}, "teacher.decoding",
+     f'the store has "dark", now it is "quarter"; {TEACHER_WAY_OUT}'),
+    ("flip test", None, {"teacher_settings__flip_test": True}, "teacher.flip_test",
+     f"the store has false, now it is true; {TEACHER_WAY_OUT}"),
     ("batch size", None, {"teacher_settings__batch_size": 8}, "execution_recipe.batch_size",
      "the store has 4, now it is 8; resume with the store's recipe"),
+    ("threads", None, {"teacher_settings__num_threads": 2}, "execution_recipe.num_threads",
+     "the store has 1, now it is 2; resume with the store's recipe"),
 ]  # fmt: skip
 
 
@@ -106,11 +112,14 @@ CHANGES: list[tuple[str, Change | None, dict[str, object], str, str]] = [
     ("change", "settings", "field", "what"),
     [pytest.param(*case, id=name) for name, *case in CHANGES],
 )
+@pytest.mark.parametrize("is_complete", [False, True], ids=["begun", "complete"])
 @pytest.mark.usefixtures("whole")
 def test_a_store_does_not_go_on_from_anything_else(
-    inputs: Any, change: Change | None, settings: dict[str, object], field: str, what: str
-) -> None:
-    begin_again(inputs.store)
+    inputs: Any, change: Change | None, settings: dict[str, object], field: str, what: str,
+    is_complete: bool,
+) -> None:  # fmt: skip
+    if not is_complete:
+        begin_again(inputs.store)
     before = inputs.digests()
     if change is not None:
         change(inputs)

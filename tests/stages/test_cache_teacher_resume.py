@@ -1,6 +1,5 @@
 """Laws of going on with a store: the same bytes as without a stop, and from nothing else."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,87 +71,6 @@ def test_resuming_a_complete_store_changes_nothing(inputs: Any) -> None:
     before = inputs.digests()
     again = cache_teacher(inputs.config(), resume=True)
     assert (again.content, inputs.digests()) == (first.content, before)
-
-
-def other_teacher(inputs: Any) -> None:
-    inputs.write_teacher(seed=1)
-
-
-def move_box(inputs: Any) -> None:
-    def change(document: dict[str, Any]) -> None:
-        document["annotations"][2]["bbox"][2] -= 0.5
-
-    inputs.edit(change)
-
-
-def move_keypoint(inputs: Any) -> None:
-    def change(document: dict[str, Any]) -> None:
-        keypoints = document["annotations"][2]["keypoints"]
-        first = next(k for k in range(17) if keypoints[3 * k + 2] > 0)
-        keypoints[3 * first] += 0.25
-
-    inputs.edit(change)
-
-
-def change_image(inputs: Any) -> None:
-    path = inputs.image_of_row(0)
-    path.write_bytes(path.read_bytes() + b"\0")
-
-
-def leave_out_a_person(inputs: Any) -> None:
-    inputs.edit(lambda document: document["annotations"].pop())
-
-
-@pytest.mark.parametrize(
-    ("change", "settings", "field"),
-    [
-        (other_teacher, {}, r"teacher\.sha256"),
-        (move_box, {}, r"people\.bbox_xywh' differs: of annotation 3 the store has"),
-        (move_keypoint, {}, r"people\.keypoints' differs: of keypoint 'nose' of annotation 3"),
-        (
-            change_image,
-            {},
-            r"people\.image_sha256' differs: .* --accept-mended-images",
-        ),
-        (leave_out_a_person, {}, r"people\.instance_id' differs: the store has annotation 11, "),
-        (
-            None,
-            {"profile": "small"},
-            r"codec\.profile' differs: the store has \"default\", now it is \"small\"",
-        ),
-        (None, {"views": 4}, r"views\.num_views' differs: the store has 3, now it is 5"),
-        (None, {"seed": 9}, r"views\.seed' differs: the store has 0, now it is 9"),
-        (None, {"recipe__rotation_degrees": 5.0}, r"views\.recipe\.rotation_degrees"),
-        (None, {"teacher_settings__decoding": "quarter"}, r"teacher\.decoding"),
-        (None, {"teacher_settings__flip_test": True}, r"teacher\.flip_test"),
-        (None, {"teacher_settings__batch_size": 8}, r"execution_recipe\.batch_size"),
-        (
-            None,
-            {"teacher_settings__num_threads": 2},
-            r"execution_recipe\.num_threads' differs: the store has 1, now it is 2",
-        ),
-    ],
-)
-def test_a_store_is_not_resumed_from_anything_else(
-    inputs: Any,
-    change: Callable[[Any], None] | None,
-    settings: dict[str, object],
-    field: str,
-) -> None:
-    """Refused by the first field that differs, and nothing is touched."""
-    inputs.truncate(0)
-    with pytest.raises(ImageError):
-        cache_teacher(inputs.config())
-    before = inputs.digests()
-    if change is not None:
-        change(inputs)
-    with pytest.raises(IdentityError, match=rf"identity field '{field}") as refusal:
-        cache_teacher(inputs.config(**settings), resume=True)
-    assert any(
-        way in str(refusal.value)
-        for way in ("resume with", "give the", "another path", "another store")
-    )
-    assert inputs.digests() == before
 
 
 def test_an_image_that_came_back_is_taken_if_asked_and_nothing_shows_that_it_was_away(
