@@ -149,10 +149,10 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        CorruptError: it is no regular file, or longer than it may be.
+        CorruptError: it is no regular file, longer than it may be, or the disk cannot read it.
     """
     descriptor = open_regular(path)
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file, _readable(path):
         size = os.fstat(descriptor).st_size
         if size > max_bytes:
             raise CorruptError(f"{path} must have at most {max_bytes} bytes, got {size}")
@@ -169,9 +169,22 @@ def file_size(path: Path) -> int | None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a regular file, in hexadecimal."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    """Return the sha256 of a regular file, in hexadecimal.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CorruptError: it is no regular file, or the disk cannot read it.
+    """
+    with os.fdopen(open_regular(path), "rb") as file, _readable(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

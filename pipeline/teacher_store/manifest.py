@@ -111,8 +111,14 @@ def bad_shard_files(layout: StoreLayout, receipt: ShardReceipt, *, read: bool) -
             found.append(f"{name} is missing")
         elif size != length:
             found.append(f"{name} must have {length} bytes, got {size}")
-        elif read and (got := layout.folder.sha256(name)) != digest:
-            found.append(f"{name} must have sha256 {digest[:12]}, got {got[:12]}")
+        elif read:
+            try:
+                got = layout.folder.sha256(name)
+            except CorruptError as error:  # of a disk that cannot read it
+                found.append(str(error))
+                continue
+            if got != digest:
+                found.append(f"{name} must have sha256 {digest[:12]}, got {got[:12]}")
     return found
 
 

@@ -6,7 +6,6 @@ belong to one process: after a fork they are opened again.
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +15,8 @@ from numpy.typing import NDArray
 from pipeline.frames.stored_crops import decode_crop
 from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.manifest import Manifest
-from store_schemas.chunks import (
-    ABSENT,
-    BLOSC_OVERHEAD,
-    CHECKSUM_BYTES,
-    RESTORE,
-    decode_view,
-    parse_shard_index,
-    shard_index_bytes,
-)
+from pipeline.teacher_store.stored_file import ShardFile
+from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.optional_arrays import CHECKSUMS
 
@@ -37,8 +29,7 @@ ReadSmall = Callable[[str, int], NDArray[Any]]
 
 @dataclass(slots=True)
 class _OpenShard:
-    descriptor: int
-    index: NDArray[np.uint64]  # (views, 2), offset and length
+    file: ShardFile
     checksums: NDArray[np.uint32]  # (views,)
     lengths: NDArray[np.uint32] | None  # (views,), bytes of each crop's JPEG
 
@@ -118,60 +109,32 @@ class OptionalReader:
         """Close the files of this process; reading opens them again."""
         for shards in self._open.values():
             while shards:
-                with suppress(OSError):
-                    os.close(shards.popitem()[1].descriptor)
+                shards.popitem()[1].file.close()
 
     def _read_view(self, name: str, shard: int, place: int, out: NDArray[Any]) -> _OpenShard:
         if self._process != os.getpid():
             self.close()  # the parent's, which this process inherited as copies
             self._process = os.getpid()
-        opened = self._open[name].get(shard) or self._open_shard(name, shard)
-        offset, length = opened.index[place].tolist()
-        if offset == int(ABSENT):
-            raise CorruptError(f"the chunk is missing from the index of {name}{RESTORE}")
-        longest = out.nbytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
-        if length > longest:
-            raise CorruptError(f"the chunk must have at most {longest} bytes, got {length}")
-        data = self._pread(opened.descriptor, name, shard, offset, length)
-        decode_view(data, int(opened.checksums[place]), out)
+        opened = self._open[name].get(shard) or self._open_shard(name, shard, out.nbytes)
+        decode_view(opened.file.read(place), int(opened.checksums[place]), out)
         return opened
 
-    def _open_shard(self, name: str, shard: int) -> _OpenShard:
+    def _open_shard(self, name: str, shard: int, chunk_bytes: int) -> _OpenShard:
         """Make a shard of an array ready, and close the one that was opened first."""
         checksums = self._read_small(CHECKSUMS[name], shard).astype(np.uint32).ravel()
         lengths = self._read_small("crop_bytes", shard).ravel() if name == "crops" else None
-        path = self._specs[name].chunk_name(shard)
-        size = int(self._manifest.lengths[shard, self._columns[name]])
-        index_bytes = shard_index_bytes(self._views_per_shard)
-        try:
-            descriptor = self._layout.folder.open_descriptor(path)
-        except FileNotFoundError:
-            raise CorruptError(f"{path} is missing{RESTORE}") from None
-        try:
-            found = os.fstat(descriptor).st_size
-            if found != size or size < index_bytes:
-                raise CorruptError(
-                    f"{path} must have {max(size, index_bytes)} bytes, got {found}{RESTORE}"
-                )
-            data = self._pread(descriptor, name, shard, size - index_bytes, index_bytes)
-            index = parse_shard_index(data, size, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        file = ShardFile.open(
+            self._layout.folder,
+            self._specs[name].chunk_name(shard),
+            int(self._manifest.lengths[shard, self._columns[name]]),
+            self._views_per_shard,
+            chunk_bytes,
+        )
         shards = self._open[name]
         while len(shards) >= min(MAX_OPEN_SHARDS, self._layout.folder.max_open_files):
-            os.close(shards.pop(next(iter(shards))).descriptor)
-        shards[shard] = _OpenShard(descriptor, index, checksums, lengths)
+            shards.pop(next(iter(shards))).file.close()
+        shards[shard] = _OpenShard(file, checksums, lengths)
         return shards[shard]
-
-    def _pread(self, descriptor: int, name: str, shard: int, offset: int, length: int) -> bytes:
-        data = os.pread(descriptor, length, offset)
-        if len(data) != length:
-            raise CorruptError(
-                f"{self._specs[name].chunk_name(shard)} must have {length} bytes at {offset}, got "
-                f"{len(data)}{RESTORE}"
-            )
-        return data
 
     def _located(self, view: int, error: CorruptError) -> CorruptError:
         row, column = divmod(view, self._num_views)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.coco.people import IgnoreRegions, People
 from pipeline.teacher_store.plan import people_identity
+from pipeline.wording import counted
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
 
@@ -46,7 +47,7 @@ def _compare_names(stored: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Di
             what = f"the store has {was!r} as keypoint {index}, now it is {name!r}"
             yield "skeleton.keypoint_names", what
     if len(stored) != len(now):
-        what = f"the store has {len(stored)} keypoints, now there are {len(now)}"
+        what = f"the store has {counted(len(stored), 'keypoint')}, now there are {len(now)}"
         yield "skeleton.keypoint_names", what
 
 

@@ -23,6 +23,7 @@ from pipeline.teacher_store.optional_reading import OptionalReader
 from pipeline.teacher_store.plan import determinant_of
 from pipeline.teacher_store.shards import ShardFiles
 from pipeline.teacher_store.stored_views import StoredViewPlan
+from pipeline.wording import counted
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError
 from store_schemas.teacher_store import Status
@@ -113,8 +114,8 @@ class TeacherStore:
         if require_complete and entry.content is None:
             raise IncompleteError(
                 f"{folder} must be complete, but has {int(manifest.is_present.sum())} of "
-                f"{len(manifest.is_present)} shards; finish it by running cache-teacher with "
-                f"--resume"
+                f"{counted(len(manifest.is_present), 'shard')}; finish it by running cache-teacher "
+                f"with --resume"
             )
         check_images(manifest, layout, image_sha256, people.image_index)
         return cls(layout, entry, people, image_sha256, views, manifest)

@@ -6,7 +6,6 @@ keeps them but who asks for the whole array.
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.opening import check_digests, read_array, read_chunks
 from pipeline.teacher_store.plan import check_mirrored
-from store_schemas.chunks import RESTORE, plain_chunk_bytes
-from store_schemas.errors import CorruptError, SchemaError
+from pipeline.teacher_store.stored_file import StoredFile
+from store_schemas.chunks import plain_chunk_bytes
+from store_schemas.errors import SchemaError
 from store_schemas.identity import begin_array_sha256
 from store_schemas.metadata import take_object
 
@@ -54,8 +54,8 @@ class StoredViewPlan:
         self._affines = layout.specs["views/image_to_crop"]
         self._mirrored = layout.specs["views/is_mirrored"]
         self._process = os.getpid()
-        self._files: dict[int, int] = {}
-        """Descriptors by chunk, the first opened first."""
+        self._files: dict[int, StoredFile] = {}
+        """By chunk, the first opened first."""
         self._views_per_chunk = self._affines.rows_per_chunk * self._affines.shape[1]
         self._check(identity)
 
@@ -99,8 +99,7 @@ class StoredViewPlan:
     def close(self) -> None:
         """Close the files of this process; reading opens them again."""
         while self._files:
-            with suppress(OSError):
-                os.close(self._files.popitem()[1])
+            self._files.popitem()[1].close()
 
     def _pread(self, chunk: int, place: int, count: int) -> bytes:
         """Return the affines of views that follow each other in a chunk."""
@@ -109,28 +108,15 @@ class StoredViewPlan:
             self._process = os.getpid()
         if chunk not in self._files:
             self._open(chunk)
-        offset, length = place * AFFINE_BYTES, count * AFFINE_BYTES
-        data = os.pread(self._files[chunk], length, offset)
-        if len(data) != length:
-            name = self._affines.chunk_name(chunk)
-            raise CorruptError(
-                f"{name} must have {length} bytes at {offset}, got {len(data)}{RESTORE}"
-            )
-        return data
+        return self._files[chunk].read(count * AFFINE_BYTES, place * AFFINE_BYTES)
 
     def _open(self, chunk: int) -> None:
-        name, expected = self._affines.chunk_name(chunk), plain_chunk_bytes(self._affines)
-        try:
-            descriptor = self._folder.open_descriptor(name)
-        except FileNotFoundError:
-            raise CorruptError(f"{name} is missing{RESTORE}") from None
-        size = os.fstat(descriptor).st_size
-        if size != expected:
-            os.close(descriptor)
-            raise CorruptError(f"{name} must have {expected} bytes, got {size}{RESTORE}")
+        file = StoredFile.open(
+            self._folder, self._affines.chunk_name(chunk), plain_chunk_bytes(self._affines)
+        )
         if len(self._files) >= MAX_OPEN_CHUNKS:
-            os.close(self._files.pop(next(iter(self._files))))
-        self._files[chunk] = descriptor
+            self._files.pop(next(iter(self._files))).close()
+        self._files[chunk] = file
 
     def _check(self, identity: dict[str, Any]) -> None:
         specs = (self._affines, self._mirrored)

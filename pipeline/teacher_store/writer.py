@@ -45,6 +45,7 @@ from pipeline.teacher_store.publishing import (
     publish_root,
 )
 from pipeline.teacher_store.recovery import bad_receipts, replace_images, require_same_images
+from pipeline.wording import counted
 from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
@@ -296,7 +297,8 @@ class TeacherStoreWriter:
         ]
         if missing:
             raise IncompleteError(
-                f"{self.layout.folder} has {self.num_shards - len(missing)} of {self.num_shards} "
-                f"shards, the first missing one is {missing[0]}; run again with --resume"
+                f"{self.layout.folder} has {self.num_shards - len(missing)} of "
+                f"{counted(self.num_shards, 'shard')}, the first missing one is {missing[0]}; run "
+                f"again with --resume"
             )
         return manifest_of_receipts(receipts, len(self.layout.shard_specs))
