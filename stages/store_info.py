@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pipeline.config import StageConfig
 from pipeline.teacher_store.folder import StoreLocation, open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
+from pipeline.wording import counted
+from store_schemas.optional_arrays import OptionalArrays
 
 
 class StoreInfoConfig(StageConfig):
@@ -55,22 +57,25 @@ def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
         if rms is None
         else f"rms {rms:.2g}, largest {largest:.2g} (over {found.codec_error.num_values} values)"
     )
+    shards = counted(found.num_shards, "shard")
+    keypoints = counted(found.num_keypoints, "keypoint")
     state = (
-        f"complete, {found.num_shards} shards"
+        f"complete, {shards}"
         if found.is_complete
-        else f"INCOMPLETE, {found.num_present} of {found.num_shards} shards; finish it with "
-        "cache-teacher --resume"
+        else f"INCOMPLETE, {found.num_present} of {shards}; finish it with cache-teacher --resume"
     )
     return [
         ("teacher", f"{found.name}: {_teacher_in_words(found)}"),
         ("state", state),
         ("fingerprint", found.fingerprint),
         ("content", found.content or "none yet"),
-        ("people", f"{found.num_people} in {found.num_images} images"),
+        ("people", f"{found.num_people} in {counted(found.num_images, 'image')}"),
         ("views", f"{found.num_views} of each person, the plain crop included; seed {found.seed}"),
-        ("crops", _size(found.input_size_hw)),
-        ("heatmaps", f"{found.num_keypoints} keypoints, {_size(found.heatmap_size_hw)} cells"),
+        ("crops", f"{_size(found.input_size_hw)}; {_crops_in_words(found.optional)}"),
+        ("tokens", _tokens_in_words(found.optional)),
+        ("heatmaps", f"{keypoints}, {_size(found.heatmap_size_hw)} cells"),
         ("profile", f"{found.profile}: {found.dtype}, heat stored to {found.threshold:.4g}"),
+        ("bytes a view", _bytes_by_array(found)),
         ("views by status", counts),
         ("codec error", error),
         *((f"written: {name}", str(value)) for name, value in _flat(found.provenance)),
@@ -87,6 +92,32 @@ def _teacher_in_words(found: TeacherSummary) -> str:
     if identity.get("flip_test"):
         words.append("flips averaged")
     return ", ".join(words)
+
+
+def _crops_in_words(optional: OptionalArrays) -> str:
+    crops = optional.crops
+    if crops is None:
+        return "not stored"
+    return f"stored as JPEG of quality {crops.quality}, {crops.subsampling}"
+
+
+def _tokens_in_words(optional: OptionalArrays) -> str:
+    tokens = optional.tokens
+    if tokens is None:
+        return "not stored"
+    return (
+        f"{' and '.join(tokens.kinds)}, {tokens.dim} numbers each, {_size(tokens.grid_hw)} patches"
+    )
+
+
+def _bytes_by_array(found: TeacherSummary) -> str:
+    """Say what a written view takes in every array; the checksums' and status' few in one."""
+    if not found.num_written:
+        return "none yet"
+    main = ("heatmaps", "outputs", "crops", "keypoint_tokens", "visual_tokens")
+    sizes = {name: found.array_bytes[name] for name in main if name in found.array_bytes}
+    sizes["checksums and status"] = sum(found.array_bytes.values()) - sum(sizes.values())
+    return ", ".join(f"{name} {size / found.num_written:.0f}" for name, size in sizes.items())
 
 
 def _flat(provenance: object) -> list[tuple[str, object]]:

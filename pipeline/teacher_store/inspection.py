@@ -13,6 +13,7 @@ from pipeline.teacher_store.opening import read_entries, read_entry
 from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.metadata import MAX_METADATA_BYTES, parse_json
+from store_schemas.optional_arrays import OptionalArrays
 from store_schemas.profiles import profile_of
 from store_schemas.teacher_store import SCHEMA, Status
 
@@ -40,6 +41,9 @@ class TeacherSummary:
     profile: str
     dtype: str
     threshold: float
+    optional: OptionalArrays
+    array_bytes: Mapping[str, int]
+    """Of all shards that are there, by array."""
     status_counts: Mapping[str, int]
     """Views by status, those of absent shards as not written."""
     codec_error: CodecError
@@ -129,6 +133,10 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
         profile=profile.name,
         dtype=profile.dtype,
         threshold=float(identity["codec"]["threshold"]),
+        optional=size.optional,
+        array_bytes=dict(
+            zip(layout.shard_specs, manifest.lengths.sum(axis=0).tolist(), strict=True)
+        ),
         status_counts=counts,
         codec_error=sum_codec_errors(receipt.codec_error for receipt in receipts if receipt),
         execution_recipe=entry.execution_recipe,

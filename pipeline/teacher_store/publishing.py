@@ -201,13 +201,19 @@ def _check_crops(spec: ArraySpec, crops: NDArray[Any], failed: NDArray[np.bool_]
         if failed[place]:
             checked[place] = np.zeros(0, np.uint8)
             continue
-        length = 0 if crops[place] is None else len(crops[place])
-        if not 0 < length <= spec.shape[2]:
-            raise SchemaError(
-                f"{spec.path} must have 1 to {spec.shape[2]} bytes of every view with status OK, "
-                f"got {length} of row {place[0]}, view {place[1]}"
+        crop = crops[place]
+        is_file = isinstance(crop, np.ndarray) and crop.ndim == 1 and crop.dtype == np.uint8
+        if not (is_file and 0 < len(crop) <= spec.shape[2]):
+            got = (
+                f"{crop.dtype} {crop.shape}"
+                if isinstance(crop, np.ndarray)
+                else type(crop).__name__
             )
-        checked[place] = crops[place]
+            raise SchemaError(
+                f"{spec.path} must have uint8 (1 to {spec.shape[2]},) of every view with status "
+                f"OK, got {got} of row {place[0]}, view {place[1]}"
+            )
+        checked[place] = crop
     return checked
 
 

@@ -16,18 +16,25 @@ from pipeline.teacher_store.opening import read_array
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.array_spec import ArraySpec
 from store_schemas.profiles import PROFILES
-from store_schemas.teacher_store import HEATMAP_FILL, Status
-from tests.support.generated_store import write_store
+from store_schemas.teacher_store import Status
+from tests.support.generated_store import (
+    CROPS,
+    ROWS_PER_SHARD,
+    N,
+    crops_and_tokens,
+    write_store,
+)
 
 HERE = Path(__file__).parent
 NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "E403", "E503")
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+@pytest.fixture(scope="module", params=[*PROFILES, "default, crops and tokens"])
 def store_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete store whose last shard is partial, with people and views that failed."""
     path = tmp_path_factory.mktemp("interoperability") / "store.zarr"
-    write_store(path, request.param, 3)
+    profile, *more = request.param.split(", ")
+    write_store(path, profile, 3, with_crops_and_tokens=bool(more))
     return path
 
 
@@ -43,12 +50,27 @@ def ours(path: Path) -> dict[str, NDArray[Any]]:
         if not spec.is_sharded:
             found[name] = read_array(store._layout.folder, spec)
             continue
-        assert name == "teachers/hrnet/heatmaps"
-        whole = np.full(spec.shape, float(HEATMAP_FILL[spec.dtype]), spec.dtype)
+        whole = np.full(spec.shape, spec.fill_value, spec.dtype)
         rows, views = np.nonzero(store.status == Status.OK)
-        whole[rows, views] = store.read(rows, views).heatmaps
+        whole[rows, views] = read_sharded(store, name.removeprefix("teachers/hrnet/"), rows, views)
         found[name] = whole
     return found
+
+
+def read_sharded(
+    store: TeacherStore, name: str, rows: NDArray[np.int64], views: NDArray[np.int64]
+) -> NDArray[Any]:
+    if name == "heatmaps":
+        return store.read(rows, views).heatmaps
+    if name.endswith("_tokens"):
+        return store.read_tokens(rows, views)[name.removesuffix("_tokens")]
+    assert name == "crops"
+    files = np.zeros((len(rows), CROPS.length), np.uint8)  # followed by zeros
+    for out, row, view in zip(files, rows.tolist(), views.tolist(), strict=True):
+        shard = range(row - row % ROWS_PER_SHARD, min(row - row % ROWS_PER_SHARD + 3, N))
+        file = crops_and_tokens(shard, 3)["crops"][row - shard.start, view]
+        out[: len(file)] = file
+    return files
 
 
 def test_zarr_python_reads_every_array(store_path: Path) -> None:
@@ -104,4 +126,5 @@ def test_zarrita_reads_every_array(store_path: Path, zarrita_folder: Path, tmp_p
         stored = (tmp_path / f"{index}.bin").read_bytes()
         theirs = np.frombuffer(stored, values.dtype.newbyteorder("<")).reshape(values.shape)
         np.testing.assert_array_equal(theirs, values, err_msg=name)
-    assert sum("error" in each for each in found.values()) <= 7
+    may_fail = {n for n, v in expected.items() if v.dtype == np.float16 or v.size == 0}
+    assert {name for name, each in found.items() if "error" in each} <= may_fail

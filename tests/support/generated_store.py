@@ -12,11 +12,16 @@ from pipeline.teacher_store.lease import acquire_lease
 from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
+from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import Status
 
 N, K, SIZE_HW, ROWS_PER_SHARD = 8, 3, (16, 12), 3
 """Shards of 3, 3 and 2 people."""
+
+
+CROPS = crop_format((64, 48), 90, "4:2:0")
+WITH_ALL = OptionalArrays(CROPS, TokenFormat(("keypoint", "visual"), 5, (2, 4)))
 
 
 def people() -> People:
@@ -60,7 +65,22 @@ def blobs(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return (heat * 255).round().astype(np.uint8) if dtype == "uint8" else heat.astype(np.float16)
 
 
-def write_store(path: Path, profile: str, num_views: int) -> None:
+def crops_and_tokens(rows: range, num_views: int) -> dict[str, NDArray[Any]]:
+    """Return what a shard keeps beside heatmaps: files of random bytes, random tokens."""
+    random = np.random.default_rng(rows.start)
+    files = np.empty((len(rows), num_views), np.object_)
+    for place in np.ndindex(files.shape):
+        files[place] = random.integers(0, 256, int(random.integers(1, CROPS.length)), np.uint8)
+    tokens = {
+        name: random.normal(0, 1, (len(rows), num_views, *shape)).astype(np.float16)
+        for name, shape in WITH_ALL.token_shapes(K).items()
+    }
+    return {"crops": files, **tokens}
+
+
+def write_store(
+    path: Path, profile: str, num_views: int, *, with_crops_and_tokens: bool = False
+) -> None:
     """Write a whole store; two people could not be read, or their teacher gave nothing."""
     plan, folder, digests = people(), LocalFolder(path), np.zeros((4, 32), np.uint8)
     with acquire_lease(folder) as lease:
@@ -78,6 +98,7 @@ def write_store(path: Path, profile: str, num_views: int) -> None:
             0.0 if profile == "lossless-float16" else 0.01,
             PROFILES[profile],
             ROWS_PER_SHARD,
+            WITH_ALL if with_crops_and_tokens else NONE,
         )
         for shard in range(writer.num_shards):
             rows = writer.shard_rows(shard)
@@ -88,5 +109,6 @@ def write_store(path: Path, profile: str, num_views: int) -> None:
             outputs = np.random.default_rng(shard).uniform(0, 1, (*shape, 4)).astype(np.float32)
             images = digest_of_images(digests, plan.image_index[rows.start : rows.stop])
             heatmaps = blobs((*shape, *SIZE_HW), PROFILES[profile].dtype)
-            writer.write_shard(shard, heatmaps, outputs, status, images)
+            more = crops_and_tokens(rows, num_views) if with_crops_and_tokens else None
+            writer.write_shard(shard, heatmaps, outputs, status, images, optional=more)
         writer.finish()

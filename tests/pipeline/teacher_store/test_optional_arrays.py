@@ -215,9 +215,11 @@ def test_arrays_that_are_missing_or_unfit_are_refused(factory: Any, tmp_path: Pa
     with pytest.raises(SchemaError, match="got keypoint_tokens, visual_tokens"):
         writer.write_shard(0, *shard, images, optional=without(given, "crops"))
     crops = given["crops"].copy()
-    for bad in (None, np.zeros(0, np.uint8), np.zeros(CROPS.length + 1, np.uint8)):
+    too_long = np.zeros(CROPS.length + 1, np.uint8)
+    for bad in (None, b"a file", np.zeros(0, np.uint8), np.zeros(9, np.int64), too_long):
         crops[1, 0] = bad
-        with pytest.raises(SchemaError, match=r"bytes of every view .* of row 1, view 0"):
+        match = rf"must have uint8 \(1 to {CROPS.length},\) of every view .* of row 1, view 0"
+        with pytest.raises(SchemaError, match=match):
             writer.write_shard(0, *shard, images, optional=given | {"crops": crops})
     tokens = given["visual_tokens"].copy()
     tokens[2, 1, 0, 0] = np.inf
