@@ -201,20 +201,24 @@ def _check_crops(spec: ArraySpec, crops: NDArray[Any], failed: NDArray[np.bool_]
         if failed[place]:
             checked[place] = np.zeros(0, np.uint8)
             continue
-        crop = crops[place]
-        is_file = isinstance(crop, np.ndarray) and crop.ndim == 1 and crop.dtype == np.uint8
-        if not (is_file and 0 < len(crop) <= spec.shape[2]):
-            got = (
-                f"{crop.dtype} {crop.shape}"
-                if isinstance(crop, np.ndarray)
-                else type(crop).__name__
-            )
+        crop: object = crops[place]
+        if not _is_file(crop, spec.shape[2]):
+            got = f"{crop.dtype} {crop.shape}" if isinstance(crop, np.ndarray) else repr(crop)
             raise SchemaError(
                 f"{spec.path} must have uint8 (1 to {spec.shape[2]},) of every view with status "
                 f"OK, got {got} of row {place[0]}, view {place[1]}"
             )
         checked[place] = crop
     return checked
+
+
+def _is_file(crop: object, max_bytes: int) -> bool:
+    return (
+        isinstance(crop, np.ndarray)
+        and crop.ndim == 1
+        and crop.dtype == np.uint8
+        and 0 < len(crop) <= max_bytes
+    )
 
 
 def _check_tokens(name: str, tokens: NDArray[Any], failed: NDArray[np.bool_]) -> None:
