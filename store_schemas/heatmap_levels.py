@@ -43,15 +43,18 @@ def levels_of_heat(
     every_map = np.arange(len(heat))
     scale = _scale(heat[every_map, highest])
     divisor = np.where(scale > 0, scale, np.float32(1))[:, None]
-    near = _cells_around(highest, rows, columns, exact_radius)  # (n, cells)
-    exact = np.rint(heat[every_map[:, None], near] / divisor)
-
     step = np.clip(np.floor(2 * threshold / divisor.astype(np.float64)), 1, _LARGEST_STEP)
-    step = step.astype(np.float32)
-    heat /= divisor * step
-    np.rint(heat, out=heat)
-    heat *= step
-    heat[every_map[:, None], near] = exact
+    if (step == 1).all():
+        heat /= divisor
+        np.rint(heat, out=heat)
+    else:
+        near = _cells_around(highest, rows, columns, exact_radius)  # (n, cells)
+        exact = np.rint(heat[every_map[:, None], near] / divisor)
+        step = step.astype(np.float32)
+        heat /= divisor * step
+        np.rint(heat, out=heat)
+        heat *= step
+        heat[every_map[:, None], near] = exact
     levels = np.minimum(heat, np.float32(LEVELS - 1), out=heat).astype(np.uint8)
     levels[every_map, highest] = np.where(scale > 0, LEVELS, 0)
     return levels.reshape(heatmaps.shape), scale.reshape(leading)

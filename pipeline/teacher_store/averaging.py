@@ -165,11 +165,11 @@ def _average(
     found: Sequence[StoredViews], block: slice
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the mean heat of some views as (b, K, Hh, Wh) levels and (b, K) scale."""
+    share = np.float32(1 / len(found))
     first, *others = found
-    heat = decode_heatmaps(first.heatmaps[block], first.scale[block])
+    heat = decode_heatmaps(first.heatmaps[block], first.scale[block] * share)
     for other in others:
-        heat += decode_heatmaps(other.heatmaps[block], other.scale[block])
-    heat *= np.float32(1 / len(found))
+        heat += decode_heatmaps(other.heatmaps[block], other.scale[block] * share)
     return levels_of_heat(heat, threshold=0.0, exact_radius=0)
 
 
