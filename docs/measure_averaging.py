@@ -1,17 +1,14 @@
 """Time reading the mean of several teachers of a store beside reading one of them, in turns.
 
-    python docs/measure_averaging.py STORE NAME,NAME,...
+    python -m docs.measure_averaging STORE NAME,NAME,...
 
 Processor time of batches of 64 random views, medians over 25 batches.
 """
 
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.teacher_store.averaging import open_teachers
 from store_schemas.teacher_store import Status

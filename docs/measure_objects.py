@@ -1,6 +1,6 @@
 """Read a local teacher store from an S3 server of this machine: views per second of client CPU.
 
-    python docs/measure_objects.py teacher.zarr
+    python -m docs.measure_objects teacher.zarr
 
 Takes a complete store; prints what docs/object-stores.md shows. The server (moto) is another
 process, whose time does not count; needs the development dependencies and the extra `objects`.
@@ -16,14 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from pipeline.teacher_store.cached_folder import open_for_reading  # noqa: E402
-from pipeline.teacher_store.folder import StoreFolder, open_folder  # noqa: E402
-from pipeline.teacher_store.reader import TeacherStore  # noqa: E402
-from pipeline.training.block_order import BlockOrder  # noqa: E402
-from pipeline.training.view_order import ViewOrder  # noqa: E402
+from pipeline.teacher_store.cached_folder import open_for_reading
+from pipeline.teacher_store.folder import StoreFolder, open_folder
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.training.block_order import BlockOrder
+from pipeline.training.view_order import ViewOrder
 
 BATCH_SIZE = 64
 ROUNDS = 3
@@ -70,7 +67,7 @@ def main(path: str) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=ROOT,
+        cwd=Path(__file__).resolve().parents[1],
     )
     assert server.stdin is not None
     assert server.stdout is not None

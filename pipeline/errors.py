@@ -1,6 +1,6 @@
 """Every error the pipeline raises on purpose.
 
-``cli.py`` alone turns them into one line and exit code 1.
+The command line alone turns them into one line and exit code 1.
 
 DistilError
 ├── ConfigError        a setting is unknown, out of range, or contradicts another

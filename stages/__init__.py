@@ -2,13 +2,14 @@
 
 cache_teacher.py, train_student.py, evaluate.py   the way from a teacher to a measured student
 train_teacher.py, show.py, demo.py                a teacher of one's own; pictures; all of it
+compare.py                                        students side by side
 store_info.py, store_verify.py, store_repair.py, store_export.py   what is done with a store
 plan_cache.py                                     what the first of them would cost
-benchmark_codec.py, benchmark_cache.py, benchmark_store.py   figures of one's own machine
+benchmark_*.py                                    figures of one's own machine
 presets/                                          shipped settings; a teacher's end in -teacher
 
-store_commands.py                                 the commands below `distil store`, as cli.py
-command_options.py, terminal.py, evaluation_table.py, demo_report.py   what is asked and shown
+commands/                                         the command line that calls them, as cli.py
+terminal.py, the tables, demo_picture.py          what is shown
 """
 
 from pathlib import Path

@@ -1,24 +1,19 @@
 """People and a teacher -> how fast stage one is on this machine, and how fast it could be."""
 
-import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from pipeline.benchmarks.figures_file import write_figures
 from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
 from pipeline.caching.speed import Speed, measure_speed, null_teacher
-from pipeline.file_layer import make_folder, publish
 from pipeline.frames.views import draw_views
-from pipeline.provenance import provenance
+from pipeline.progress import OnProgress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
 from store_schemas.profiles import profile_named
-
-OnProgress = Callable[[int, int], None]
-"""Told how many views are done, and how many there will be."""
 
 
 class BenchmarkCacheConfig(TeacherInputs):
@@ -48,6 +43,8 @@ def benchmark_cache(
 ) -> CacheBenchmark:
     """Write stores of some people with a null teacher and with the given one, and time both.
 
+    on_progress: of views.
+
     Raises:
         PeopleError: annotations or images contradict themselves.
         TeacherError: the teacher cannot be loaded, or does not fit the people.
@@ -57,13 +54,9 @@ def benchmark_cache(
     probe = take_probe(teacher, people, config.images, plain)
     threshold = measure_units(probe, profile_named(config.profile)).threshold
     num_people = min(config.people_count, people.num_instances)
-    done, total = 0, 2 * num_people * (config.views + 1)
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        on_progress(min(done, total), total)
-
+    total = 2 * num_people * (config.views + 1)
+    # what is done twice to warm up is not in the total
+    add = summed(lambda done, _: on_progress(min(done, total), total), total)
     speeds = tuple(
         measure_speed(
             name,
@@ -87,15 +80,8 @@ def benchmark_cache(
 def _write(config: BenchmarkCacheConfig, speeds: tuple[Speed, ...]) -> Path | None:
     if config.output is None:
         return None
-    make_folder(config.output)
-    path = config.output / "cache.json"
-    document = {
-        "config": json.loads(config.to_json()),
-        "provenance": provenance(),
-        "speeds": [_speed_json(speed) for speed in speeds],
-    }
-    publish(path, (json.dumps(document, indent=1) + "\n").encode())
-    return path
+    document = {"speeds": [_speed_json(speed) for speed in speeds]}
+    return write_figures(config.output / "cache.json", config, document)
 
 
 def _speed_json(speed: Speed) -> dict[str, Any]:

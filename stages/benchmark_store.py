@@ -1,8 +1,6 @@
 """Teacher stores -> how fast they are read beside other readers and formats, and what they cost."""
 
-import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +8,14 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.benchmarks.figures import StoreFigures
+from pipeline.benchmarks.figures_file import write_figures
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.config import StageConfig
-from pipeline.file_layer import make_folder, publish
-from pipeline.provenance import provenance
+from pipeline.file_layer import make_folder
+from pipeline.progress import OnProgress
 from pipeline.teacher_store.reader import TeacherStore
-
-OnProgress = Callable[[int, int], None]
-"""Told how many measurements are done, and how many there will be."""
 
 
 class BenchmarkStoreConfig(StageConfig):
@@ -55,6 +51,8 @@ def benchmark_store(
 ) -> StoreBenchmark:
     """Read stores in fresh processes beside raw float16, zarr and whatever peers are installed.
 
+    on_progress: of stores.
+
     Raises:
         StoreError: a store cannot be read, or is not complete.
         DistilError: a store is too small, or lies on another file system than ``output``.
@@ -66,13 +64,8 @@ def benchmark_store(
         with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:
             figures.append(_measure(config, path, Path(scratch)))
     on_progress(len(config.store), len(config.store))
-    written = config.output / "store.json"
-    document: dict[str, Any] = {
-        "config": json.loads(config.to_json()),
-        "provenance": provenance(),
-        "stores": [_json(found) for found in figures],
-    }
-    publish(written, (json.dumps(document, indent=1) + "\n").encode())
+    document = {"stores": [_json(found) for found in figures]}
+    written = write_figures(config.output / "store.json", config, document)
     return StoreBenchmark(figures, written)
 
 

@@ -36,6 +36,7 @@ from pipeline.teachers.teacher_pass import (
     describe_bad_images,
     digest_images,
 )
+from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
@@ -128,7 +129,7 @@ def cache_teacher(
         pending = writer.pending_shards()
         num_there = writer.num_shards - len(pending)
         if num_there:
-            say(f"resuming: {num_there} of {writer.num_shards} shards are there")
+            say(f"resuming: {num_there} of {counted(writer.num_shards, 'shard')} there")
 
         task = ShardTask(
             writer, config.teacher, config.teacher_settings, config.images, config.skip_bad
@@ -160,7 +161,7 @@ def cache_teacher(
     missing, not_finite = _missing_people(folder, config.teacher_name, say)
     if not_finite:
         raise TeacherError(
-            f"the teacher's output was not finite for {not_finite} views; they are marked in "
+            f"the teacher's output was not finite for {counted(not_finite, 'view')}, marked in "
             f"{folder}, which is complete without these people"
         )
     return CacheResult(

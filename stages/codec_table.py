@@ -7,6 +7,7 @@ from rich.text import Text
 
 from pipeline.codec_study.fidelity import Shifts
 from pipeline.codec_study.study import CandidateFigures, CodecStudy
+from pipeline.wording import counted
 
 _COST = ("bytes", "raw / it", "encode", "decode")
 _CHANGE = ("rms", "largest", "p99", "labelled", "shift", "OKS", "AP")
@@ -27,7 +28,7 @@ def print_codec_study(console: Console, study: CodecStudy) -> None:
         console.print(table)
     live = study.figures[0].fidelity.poses.live_ap
     console.print(
-        f"{study.num_people} people x {study.num_views} views, typical peak "
+        f"{counted(study.num_people, 'person')} x {counted(study.num_views, 'view')}, typical peak "
         f"{study.typical_peak:.3f}, AP of live heatmaps {'-' if live is None else f'{live:.4f}'}. "
         "bytes: a view, all that the store keeps. raw / it: raw float16 heatmaps against it. "
         "encode, decode: views per second of one core. rms, largest: error of heat. p99, shift: "

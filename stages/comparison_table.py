@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.evaluation.comparison import Arm, ArmDifference
+from pipeline.wording import counted
 
 
 def print_comparison(
@@ -30,8 +31,8 @@ def print_comparison(
         difference = found.difference
         console.print(
             f"mean OKS, {found.one} minus {found.other}: {difference.mean:+.4f} (95 % interval "
-            f"over {num_people} people {difference.low:+.4f} to {difference.high:+.4f}): "
-            f"{_verdict(found)}"
+            f"over {counted(num_people, 'person')} {difference.low:+.4f} to "
+            f"{difference.high:+.4f}): {_verdict(found)}"
         )
 
 

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from pipeline.benchmarks.crop_loading import CropLoading
 from pipeline.codec_study.crop_study import CropFigures
+from pipeline.wording import counted
 
 _TITLES = ("bytes", "AP", "mean OKS", "OKS", "shift", "encode ms", "decode ms")
 
@@ -31,9 +32,9 @@ def print_crop_study(
         )
     console.print(table)
     console.print(
-        f"View 0 of {num_people} people, the teacher looking at the decoded JPEG. OKS: mean "
-        "absolute change of a person's. shift: of labelled keypoints, median, heatmap cells; both "
-        "against the lossless crop. encode, decode: processor time of one crop.",
+        f"View 0 of {counted(num_people, 'person')}, the teacher looking at the decoded JPEG. OKS: "
+        "mean absolute change of a person's. shift: of labelled keypoints, median, heatmap cells; "
+        "both against the lossless crop. encode, decode: processor time of one crop.",
         style="dim",
     )
     if loading is not None:

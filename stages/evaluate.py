@@ -1,7 +1,6 @@
 """Student, teacher, stored outputs or results -> COCO AP / AR, mean OKS, evaluation.json."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,10 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.coco.result_files import read_detections, read_results
+from pipeline.coco.result_files import read_results
 from pipeline.config import StageConfig
-from pipeline.errors import ConfigError, PeopleError
-from pipeline.evaluation.coco_evaluation import oks_sigmas
+from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluated_networks import (
     EvaluatedNetwork,
     Facts,
@@ -23,8 +21,9 @@ from pipeline.evaluation.evaluated_networks import (
     require_same_names,
     with_sigmas,
 )
+from pipeline.evaluation.person_boxes import boxes_to_look_at, without_duplicates
 from pipeline.evaluation.pose_results import KeypointResult, coco_results
-from pipeline.evaluation.pose_scores import ScoreRule, instance_scores, oks_nms
+from pipeline.evaluation.pose_scores import ScoreRule, instance_scores
 from pipeline.evaluation.report import EvaluationReport, compare_results
 from pipeline.evaluation.stored_poses import (
     describe_missing,
@@ -33,19 +32,16 @@ from pipeline.evaluation.stored_poses import (
     store_facts,
 )
 from pipeline.file_layer import publish
-from pipeline.prediction import PersonBoxes, predict_people
+from pipeline.prediction import predict_people
+from pipeline.progress import OnProgress, summed
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import TeacherSettings
 from pipeline.training.run_folder import RunFolder
+from pipeline.wording import counted
 
-NMS_OKS = 0.9
-MAX_POSES = 20
 DEFAULT_THRESHOLD = 0.2
-
-OnProgress = Callable[[int, int], None]
-"""Told how many poses are done, and how many there will be."""
 
 _SOURCES = ("run_folder", "weights", "teacher", "store", "predictions")
 _NETWORKS = ("run_folder", "weights", "teacher")
@@ -160,6 +156,8 @@ class _Scored:
 def evaluate(config: EvaluateConfig, on_progress: OnProgress = lambda *_: None) -> EvaluateResult:
     """Measure poses against the truth, and write evaluation.json and results.json if asked.
 
+    on_progress: of poses.
+
     Raises:
         DistilError: an input is at fault; nothing is written.
         StoreError: so is the store.
@@ -209,11 +207,11 @@ def _stored_poses(config: EvaluateConfig, path: str, on_progress: OnProgress) ->
         require_same_names(path, store.people.skeleton.keypoint_names, people)
         require_stored_people(store, people, str(config.annotations))
         if others := people.num_instances - store.people.num_instances:
-            notes.append(f"{others} annotated people are not in the store: they count as missed")
+            notes.append(f"not in the store, and so missed: {counted(others, 'annotated person')}")
     given, stored = config.people.skeleton.sigmas, store.people.skeleton.sigmas
     people = with_sigmas(people, given or people.skeleton.sigmas or stored)
     rule = ScoreRule(threshold=config.keypoint_threshold)
-    count = _count(on_progress, store.people.num_instances)
+    count = summed(on_progress, store.people.num_instances)
     predictions = read_stored_poses(store, config.batch_size, count)
     results = coco_results(predictions, instance_scores(predictions, rule), people.category_id)
     return _Scored(people, results, rule, store_facts(store), tuple(notes))
@@ -224,7 +222,9 @@ def _estimated_poses(config: EvaluateConfig, on_progress: OnProgress) -> _Scored
     people = _annotated_people(config)
     network = _open_network(config, people)
     people = with_sigmas(people, people.skeleton.sigmas or network.sigmas)
-    boxes, box_facts, notes = _boxes(config, people)
+    boxes, box_facts, notes = boxes_to_look_at(
+        people, config.detections, clip_boxes=config.people.clip_boxes
+    )
     padding = network.padding if config.padding is None else config.padding
     predictions = predict_people(
         network.estimator,
@@ -233,13 +233,11 @@ def _estimated_poses(config: EvaluateConfig, on_progress: OnProgress) -> _Scored
         boxes,
         padding=padding,
         batch_size=config.batch_size,
-        on_progress=_count(on_progress, len(boxes.image_index)),
+        on_progress=summed(on_progress, len(boxes.image_index)),
     )
     scores = instance_scores(predictions, network.rule)
     if config.detections is not None:
-        sigmas = oks_sigmas(people.skeleton)
-        kept = oks_nms(predictions, scores, sigmas, threshold=NMS_OKS, max_per_image=MAX_POSES)
-        predictions, scores = predictions.select(kept), scores[kept]
+        predictions, scores = without_duplicates(predictions, scores, people)
     results = coco_results(predictions, scores, people.category_id)
     facts = {**network.facts, **box_facts, "padding": padding}
     return _Scored(people, results, network.rule, facts, notes)
@@ -264,39 +262,6 @@ def _open_network(config: EvaluateConfig, people: People) -> EvaluatedNetwork:
         threshold=config.keypoint_threshold,
         device=config.device,
     )
-
-
-def _boxes(config: EvaluateConfig, people: People) -> tuple[PersonBoxes, Facts, tuple[str, ...]]:
-    """Return where to look, and what is to be said of it."""
-    if config.detections is None:
-        facts: Facts = {"boxes": "ground truth", "clip_boxes": config.people.clip_boxes}
-        return PersonBoxes.of_people(people), facts, ()
-    detections = read_detections(config.detections, people)
-    if not len(detections.score):
-        raise PeopleError(
-            f"{config.detections} holds no box of category {people.category_id}, that of the "
-            f"annotations ({detections.num_other_categories} of others); give a detector's boxes"
-        )
-    facts = {
-        "boxes": "detections",
-        "detections": str(config.detections),
-        "nms_oks": NMS_OKS,
-        "nms_max_poses_per_image": MAX_POSES,
-    }
-    others = detections.num_other_categories
-    note = f"detections of another category than the annotations are left out: {others}"
-    return PersonBoxes.of_detections(detections), facts, (note,) if others else ()
-
-
-def _count(on_progress: OnProgress, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def add(number: int) -> None:
-        nonlocal done
-        done += number
-        on_progress(done, total)
-
-    return add
 
 
 def _targets(config: EvaluateConfig) -> tuple[Path | None, Path | None]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pipeline.evaluation.pose_scores import ScoreRule
 from pipeline.evaluation.report import EvaluationReport
+from pipeline.wording import counted
 
 DIGITS_OF_A_DIGEST = 12
 _WIDTH_OF_A_KEYPOINT = 18  # beside its name: two numbers and the space around them
@@ -124,7 +125,7 @@ def _flips(facts: Facts) -> str:
     if "flip_test" not in facts:
         return ""
     shift = facts.get("flip_shift")
-    moved = "" if shift is None else f", mirrored maps shifted by {shift} cell"
+    moved = "" if shift is None else f", mirrored maps shifted by {counted(int(shift), 'cell')}"
     return f"on{moved}" if facts["flip_test"] else "off"
 
 

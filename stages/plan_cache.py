@@ -13,6 +13,7 @@ from pipeline.teacher_store.object_client import is_object_location
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
+from pipeline.wording import counted
 from store_schemas.profiles import profile_named
 
 
@@ -34,9 +35,9 @@ def plan_cache(config: CacheSettings, *, with_probe: bool, say: Say = lambda _: 
     )
     size = cost.dimensions
     say(
-        f"plan: {size.num_instances} people x {size.num_views} views (the evaluation crop and "
-        f"{config.views} augmented) = {cost.num_views} views in {size.num_shards} shards of up to "
-        f"{size.rows_per_shard} people"
+        f"plan: {counted(size.num_instances, 'person')} x {counted(size.num_views, 'view')} (the "
+        f"evaluation crop and {config.views} augmented) = {counted(cost.num_views, 'view')} in "
+        f"{counted(size.num_shards, 'shard')} of up to {counted(size.rows_per_shard, 'person')}"
     )
     measured = "" if with_probe else " (guessed; --probe measures it)"
     free, where = _free_space(config.store)
@@ -63,7 +64,8 @@ def _measured_cost(
     trial = run_trial(config, people, teacher, units.threshold, config.probe_people)
     say(
         f"probe: {trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
-        f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on {trial.num_views} views"
+        f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on "
+        f"{counted(trial.num_views, 'view')}"
     )
     say(f"probe: {trial.breakdown.describe()}")
     return predict_cost(config, people, teacher, trial, fixed_seconds)

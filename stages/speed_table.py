@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.caching.speed import Speed
+from pipeline.wording import counted
 
 _TITLES = ("views/s", "a core", "ms a view", "alone", "CPU", "/ limit")
 
@@ -29,8 +30,9 @@ def print_speeds(console: Console, speeds: tuple[Speed, ...]) -> None:
     for speed in speeds:
         console.print(f"{speed.name}: {speed.breakdown.describe()}", highlight=False)
     first = speeds[0]
+    views, cores = counted(first.num_views, "view"), counted(first.num_cores, "core")
     console.print(
-        f"{first.num_views} views on {first.num_cores} cores, digests and waiting for the disk "
+        f"{views} on {cores}, digests and waiting for the disk "
         "included. a core: views that a second of one core's CPU time pays for. alone: ms of wall "
         "time a view of the teacher on crops that lie ready. CPU: ms of all CPU time a view, over "
         "the cores. / limit: ms a view over the larger of the two; 1 is the best there can be, and "

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.benchmarks.figures import StoreFigures
+from pipeline.wording import counted
 
 _READERS = ("views/s", "of raw float16", "cold views/s")
 _COSTS = ("open s", "processor s", "worker MB", "views/s")
@@ -18,7 +19,8 @@ def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None
         raw = reading.raw_bytes_per_view
         console.print(
             Text(
-                f"{found.store}: profile {reading.profile}, {reading.store_views} views, "
+                f"{found.store}: profile {reading.profile}, "
+                f"{counted(reading.store_views, 'view')}, "
                 f"{reading.bytes_per_view:.0f} bytes a view in all files, 1/"
                 f"{raw / reading.bytes_per_view:.1f} of raw float16",
                 style="bold",
@@ -34,7 +36,7 @@ def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None
         costs = _table(_COSTS)
         for cost in found.costs:
             costs.add_row(
-                f"{cost.num_views} views",
+                counted(cost.num_views, "view"),
                 f"{cost.open_seconds:.2f}",
                 f"{cost.open_processor_seconds:.2f}",
                 f"{cost.worker_private_mb:.1f}",

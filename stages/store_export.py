@@ -1,7 +1,6 @@
 """Teacher store -> its teacher's poses of view 0, as COCO keypoint results for any tool."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipeline.evaluation.pose_results import coco_results
 from pipeline.evaluation.pose_scores import ScoreRule, instance_scores
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
 from pipeline.file_layer import publish
+from pipeline.progress import OnProgress, summed
 from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
 
@@ -40,7 +40,7 @@ class ExportResult:
 
 
 def store_export(
-    config: StoreExportConfig, on_progress: Callable[[int, int], None] = lambda *_: None
+    config: StoreExportConfig, on_progress: OnProgress = lambda *_: None
 ) -> ExportResult:
     """Write the stored poses of view 0, the file that ``evaluate --predictions`` takes.
 
@@ -50,15 +50,9 @@ def store_export(
         StoreError: the store is incomplete or damaged; nothing is written.
     """
     store = TeacherStore.open(config.store, config.teacher_name)
-    people, done = store.people, 0
-
-    def count(added: int) -> None:
-        nonlocal done
-        done += added
-        on_progress(done, people.num_instances)
-
+    count = summed(on_progress, store.people.num_instances)
     poses = read_stored_poses(store, config.batch_size, count)
     scores = instance_scores(poses, ScoreRule(threshold=config.keypoint_threshold))
-    results = coco_results(poses, scores, people.category_id)
+    results = coco_results(poses, scores, store.people.category_id)
     publish(config.output, json.dumps(results).encode())
     return ExportResult(config.output, len(results), describe_missing(store))

@@ -34,6 +34,7 @@ from pipeline.teacher_store.verification import bad_shards, read_known_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.teacher_pass import BadImage, describe_bad_images
+from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.identity import compare_identity
 from store_schemas.teacher_store import Status
@@ -111,8 +112,8 @@ def store_repair(
             path = source_path(entry.provenance, "teacher", config.teacher)
             if path is None or images is None:
                 raise ConfigError(
-                    f"{folder}: {len(redo.reasons)} shards have to be done again, but the teacher "
-                    "is not where it was; name it with --teacher"
+                    f"{folder}: {counted(len(redo.reasons), 'shard')} must be done again, but the "
+                    "teacher is not where it was; name it with --teacher"
                 )
             teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
             writer = _reopen(config, layout, entry, manifest, redo, teacher, lease.run_id)

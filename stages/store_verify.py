@@ -18,6 +18,7 @@ from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import PeopleError
+from pipeline.progress import OnProgress, summed
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.folder import StoreLocation, open_folder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
@@ -30,13 +31,9 @@ from pipeline.teacher_store.verification import (
     used_images,
     verify_store,
 )
+from pipeline.wording import counted
 from store_schemas.errors import StoreError
 from store_schemas.teacher_store import Status
-
-OnProgress = Callable[[int, int], None]
-
-
-def _quiet(*_: int) -> None: ...
 
 
 class StoreVerifyConfig(StageConfig):
@@ -83,7 +80,9 @@ class VerifyResult:
         )
 
 
-def store_verify(config: StoreVerifyConfig, on_progress: OnProgress = _quiet) -> VerifyResult:
+def store_verify(
+    config: StoreVerifyConfig, on_progress: OnProgress = lambda *_: None
+) -> VerifyResult:
     """Compare a store with what its metadata promise and with what it was made from.
 
     on_progress: told how many shards, images and views were looked at, and of how many.
@@ -104,11 +103,12 @@ def store_verify(config: StoreVerifyConfig, on_progress: OnProgress = _quiet) ->
         teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
 
     total = layout.dimensions.num_shards + (config.sample if teacher and images else 0)
-    progress = _Progress(on_progress, total + (layout.dimensions.num_images if images else 0))
+    total += layout.dimensions.num_images if images else 0
+    add = summed(on_progress, total)
     result = VerifyResult(str(folder))
-    found = verify_store(layout, entry, progress.add)
+    found = verify_store(layout, entry, add)
     _report_files(result, found, entry)
-    wrong_images = _verify_images(result, found, images, progress)
+    wrong_images = _verify_images(result, found, images, add)
     _verify_people(result, found, annotations, entry)
     if teacher is None:
         why = "--digests-only" if config.digests_only else "name it with --teacher"
@@ -119,10 +119,10 @@ def store_verify(config: StoreVerifyConfig, on_progress: OnProgress = _quiet) ->
             # what is damaged is named already: the teacher is asked about the rest
             status = _trusted_status(store, found.faults.shards, wrong_images)
             rows, views = spread_views(status, config.sample, config.seed)
-            seen = recompute_views(store, teacher, images, rows, views, progress.add)
+            seen = recompute_views(store, teacher, images, rows, views, add)
             result.disagreement = seen
             result.problems["views shown to the teacher again"] = seen.failures
-            result.checked.append(f"{seen.num_views} views shown to the teacher again")
+            result.checked.append(f"{counted(seen.num_views, 'view')} shown to the teacher again")
     return result
 
 
@@ -152,16 +152,18 @@ def _report_files(result: VerifyResult, found: VerifiedStore, entry: TeacherEntr
         result.unchecked.append("shards: the manifest, which holds their digests, is damaged")
     else:
         present = found.manifest.is_present
-        result.checked.append(f"metadata and {present.sum()} of {len(present)} shards")
+        result.checked.append(f"metadata and {present.sum()} of {counted(len(present), 'shard')}")
         if entry.content is None:
-            result.unchecked.append(f"{(~present).sum()} shards: they are not written yet")
+            missing = counted(int((~present).sum()), "shard")
+            result.unchecked.append(f"{missing} not written yet")
     if faults.foreign:
         names = ", ".join(faults.foreign[:3])
-        result.unchecked.append(f"{len(faults.foreign)} files that no store has, such as {names}")
+        files = counted(len(faults.foreign), "file")
+        result.unchecked.append(f"{files} that no store has, such as {names}")
 
 
 def _verify_images(
-    result: VerifyResult, found: VerifiedStore, images: Path | None, progress: "_Progress"
+    result: VerifyResult, found: VerifiedStore, images: Path | None, add: Callable[[int], None]
 ) -> list[int]:
     """Digest the images that people stand in; return those that are not as they were."""
     if images is None:
@@ -171,9 +173,9 @@ def _verify_images(
         result.unchecked.append("images: people are damaged")
         return []
     used = used_images(found.plan.people)
-    wrong = bad_images(found.plan.people, found.plan.image_sha256, images, used, progress.add)
+    wrong = bad_images(found.plan.people, found.plan.image_sha256, images, used, add)
     result.problems["images"] = list(wrong.values())
-    result.checked.append(f"{len(used)} images in {images}")
+    result.checked.append(f"{counted(len(used), 'image')} in {images}")
     return list(wrong)
 
 
@@ -187,7 +189,7 @@ def _verify_people(
     if found.plan is None:
         result.unchecked.append("annotations: people are damaged")
         return
-    result.checked.append(f"{found.plan.people.num_instances} people in {annotations}")
+    result.checked.append(f"{counted(found.plan.people.num_instances, 'person')} in {annotations}")
     try:
         settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
         compare_people(found.plan.people, read_people(annotations, None, settings))
@@ -218,14 +220,3 @@ def _trusted_status(
     is_bad = np.isin(rows, list(bad_shards)) | np.isin(store.people.image_index, bad_images)
     status[is_bad] = Status.NOT_WRITTEN
     return status
-
-
-class _Progress:
-    """Counts what was looked at."""
-
-    def __init__(self, on_progress: OnProgress, total: int) -> None:
-        self._tell, self._total, self._done = on_progress, total, 0
-
-    def add(self, count: int) -> None:
-        self._done += count
-        self._tell(self._done, max(self._done, self._total))

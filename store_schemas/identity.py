@@ -105,7 +105,7 @@ def compare_identity(
     if not different:
         return
     name, more = different[0], len(different) - 1
-    others = f" ({more} more fields differ: {', '.join(different[1:4])})" if more else ""
+    others = f" (and {more} more: {', '.join(different[1:4])})" if more else ""
     raise IdentityError(
         f"identity field '{name}' differs: the store has {_show(before, name)}, "
         f"now it is {_show(after, name)}{others}; {way_out}"

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("cli", "stages", "pipeline", "store_schemas")
 """Each may import itself and what stands to its right."""
+COMMANDS = "stages/commands"
+"""A part of the command line, as cli.py; their options are shared and know no stage."""
 STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "google_crc32c"}
 SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
 """Networks and losses see tensors, never people, images, stores or files."""
@@ -54,7 +56,7 @@ def stages() -> tuple[str, ...]:
 
 
 def is_commands(name: str) -> bool:
-    return name.startswith("stages/") and name.endswith("_commands.py")
+    return name.startswith(f"{COMMANDS}/") and name != f"{COMMANDS}/options.py"
 
 
 def violations(name: str, source: str) -> list[str]:
@@ -63,7 +65,6 @@ def violations(name: str, source: str) -> list[str]:
     name: its path from the project's root, with slashes.
     """
     tree = ast.parse(source)
-    # the commands of a group are a part of the command line that cli.py has no room for
     layer = "cli" if is_commands(name) else name.removesuffix(".py").split("/")[0]
     upper = ("cli",) if is_commands(name) else LAYERS[: LAYERS.index(layer)]
     other_stages = tuple(
@@ -76,6 +77,8 @@ def violations(name: str, source: str) -> list[str]:
             found.append(f"{name} imports {module}, a layer above it")
         if is_within(module, other_stages):
             found.append(f"{name} imports {module}: stages meet only on disk")
+        if layer == "stages" and is_within(module, ("stages.commands",)):
+            found.append(f"{name} imports {module}: a stage knows no command")
         if layer == "pipeline" and top in {"click", "rich"}:
             found.append(f"{name} imports {module}: only cli and stages talk to the terminal")
         if name.startswith(SCIENCE) and is_within(module, DATA):
@@ -108,7 +111,11 @@ def test_a_file_follows_the_arrows(path: Path) -> None:
         ("stages/show.py", "from stages.evaluate import evaluate"),
         ("stages/show.py", "from stages import evaluate"),
         ("stages/terminal.py", "from stages.demo import demo"),
-        ("stages/store_commands.py", "import cli"),
+        ("stages/commands/store.py", "import cli"),
+        ("stages/commands/options.py", "import cli"),
+        ("stages/commands/options.py", "from stages.show import show"),
+        ("stages/show.py", "from stages.commands.options import FILE"),
+        ("stages/terminal.py", "from stages import commands"),
         ("stages/show.py", "import cli"),
         ("pipeline/x.py", "import click"),
         ("pipeline/coco/x.py", "print('x')"),
@@ -125,7 +132,7 @@ def test_a_seeded_violation_is_caught(name: str, source: str) -> None:
 
 
 def test_the_command_line_calls_stages_and_every_stage() -> None:
-    command_line = [ROOT / "cli.py", *(ROOT / "stages").glob("*_commands.py")]
+    command_line = [ROOT / "cli.py", *(ROOT / COMMANDS).glob("*.py")]
     trees = [ast.parse(path.read_text()) for path in command_line]
     imported = {module for tree in trees for module in imported_modules(tree)}
     called = {name for name in stages() if f"stages.{name}.{name}" in imported}

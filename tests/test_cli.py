@@ -1,21 +1,14 @@
-"""The command line: what it offers, what it costs to ask, and how it says no."""
+"""What the command line offers: commands, options and defaults, and what it costs to ask."""
 
-import errno
 import re
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
-from typing import Any, NoReturn
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from cli import main
-from pipeline.errors import DistilError
-from store_schemas.errors import CorruptError
 
 CONFIG = {"--config", "--set"}
 TEACHER = {
@@ -88,7 +81,6 @@ STORES: dict[str, set[str]] = {
 }
 GROUPS = {"benchmark": BENCHMARKS, "store": STORES}
 IN_GROUPS = [(group, name) for group, names in GROUPS.items() for name in names]
-
 PROMISED = """
 cache-teacher --annotations train.json --images DIR --teacher m.onnx --views 8 --store teacher.zarr
 cache-teacher --annotations a --images DIR --teacher m.onnx --views 8 --store t --flip-test --resume
@@ -123,27 +115,6 @@ train-student --store teacher.zarr --from-crops --run-folder runs/a
 benchmark cache --annotations train.json --images DIR --teacher m.onnx --scratch DIR --output out/
 demo
 """
-
-
-def distil(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def refusal(result: Result) -> str:
-    """Return the one line of a refusal, and check that it is one."""
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("distil: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
-
-
-def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Result:
-    def show(_: object) -> NoReturn:
-        raise error
-
-    monkeypatch.setattr("stages.show.show", show)
-    return distil("show", "teacher.zarr", "--output", "people.png")
 
 
 @pytest.mark.parametrize(
@@ -258,138 +229,3 @@ def test_the_defaults_that_a_benchmarks_help_states_are_its_settings() -> None:
             default = config.model_fields[setting].default
             stated = rf"{option} N [^\[]*\[default: {default}\]"
             assert re.search(stated, help_text), (name, option)
-
-
-@pytest.mark.parametrize("error", [DistilError("no\nsuch thing"), CorruptError("no such thing")])
-def test_an_error_written_for_people_is_one_line_and_exit_code_1(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert refusal(raise_in_show(monkeypatch, error)) == "distil: no such thing\n"
-
-
-def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = OSError(errno.ENOSPC, "No space left on device", "/disk/people.png")
-    expected = "distil: /disk/people.png: No space left on device\n"
-    assert refusal(raise_in_show(monkeypatch, error)) == expected
-
-
-@pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), FileNotFoundError(2, "x")])
-def test_a_bug_keeps_its_traceback(bug: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert raise_in_show(monkeypatch, bug).exception is bug
-
-
-def test_usage_errors_exit_with_2() -> None:
-    for arguments in (["show"], ["fly"], ["evaluate", "--fly"], ["draw-people", "--images", "0"]):
-        assert distil(*arguments).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("option", "text"), [("--input-size", "256"), ("--mean", "0.5,x,0.5"), ("--arm", "runs/a")]
-)
-def test_a_misspelt_value_is_answered_with_an_example(option: str, text: str) -> None:
-    result = distil("compare", option, text)
-    assert result.exit_code == 2
-    assert f"{text!r} is not" in result.stderr
-    assert "for example" in result.stderr
-
-
-def test_ctrl_c_stops_with_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli", "draw-people", "--images", "100000", "--output"]
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "drawn")],
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background jobs, and so all that they start, ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("drawn/images/*.jpg")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (1, "distil: stopped\n")
-
-
-def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(*_: object, **__: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("pipeline.config.load_config", read)
-    result = distil("train-student", "--store", "s", "--run-folder", "r")
-    assert refusal(result).endswith("stopped; go on with the same command and --resume\n")
-
-
-FIRST_MISTAKES: list[tuple[str, str]] = [
-    ("cache-teacher", "the setting annotations is required"),
-    ("cache-teacher --annotations no.json --images . --teacher m.onnx --store s",
-     "no.json: cannot be read: No such file"),
-    ("evaluate --teacher m.onnx --annotations no.json --images .", "no.json: cannot be read"),
-    ("evaluate --annotations no.json", "give exactly one of run_folder, weights, teacher"),
-    ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
-    ("evaluate --store s", "s must hold a teacher store"),
-    ("compare --annotations a --images .", "the setting arms is required"),
-    ("store info s", "s must hold a teacher store"),
-    ("store verify s", "s must hold a teacher store"),
-    ("store repair s", "s must hold a teacher store"),
-    ("store export s --output poses.json", "s must hold a teacher store"),
-    ("benchmark codec", "the setting annotations is required"),
-    ("benchmark crops", "the setting annotations is required"),
-    ("train-student --store s --run-folder r", "images must be given, unless data.from_crops"),
-    ("train-student --store s --from-crops --run-folder r", "s must hold a teacher store"),
-    ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
-     "only a teacher store holds crops"),
-    ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
-     "crop_quality and crop_subsampling are of crops"),
-    ("benchmark cache", "the setting annotations is required"),
-    ("show s --output people.png", "s must hold a teacher store"),
-    ("show s --output people.jpg", "must be a file name that ends in .png"),
-    ("train-student --images . --run-folder r", "a teacher store or annotations"),
-    ("train-student --store s --images . --run-folder r", "s must hold a teacher store"),
-    ("train-student --annotations a --images . --run-folder r", "distillation needs a teacher"),
-    ("train-student --store s --images . --run-folder r --preset big",
-     "no preset 'big'; presets of train-student: demo, distilpose-s, distilpose-xs"),
-    ("train-student --store s --images . --run-folder r --preset demo-teacher",
-     "preset 'demo-teacher' is for train-teacher; presets of train-student: demo, "),
-    ("train-teacher --annotations a --images . --run-folder r --preset demo",
-     "preset 'demo' is for train-student; presets of train-teacher: demo-teacher"),
-    ("train-student --store s --images . --run-folder r --set loss.confidense=0",
-     "unknown setting loss.confidense; known here: regression, simulated_heatmap, confidence"),
-    ("train-student --store s --images . --run-folder r --set epoch=3",
-     "unknown setting epoch; known here: architecture, distillation, store"),
-    ("train-student --store s --images . --run-folder r --set epochs",
-     "not of the form name=value"),
-    ("train-student --store s --images . --run-folder r --set epochs=0", "the setting epochs is 0"),
-    ("train-student --store s --images . --run-folder r --config no.toml",
-     "cannot read the configuration no.toml: No such file"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("line", "said"), FIRST_MISTAKES)
-def test_a_first_mistake_is_answered_by_one_clear_line_and_leaves_nothing(
-    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert said in refusal(distil(*line.split()))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_passed_gate_exits_with_0_and_a_missed_one_with_1(tmp_path: Path) -> None:
-    from pipeline.drawn.people import write_drawn_people
-
-    truth = write_drawn_people(tmp_path, num_images=2, seed=0)
-    results = truth.with_name("results.json")
-    results.write_text(_truth_as_results(truth))
-    evaluate: tuple[Any, ...] = ("evaluate", "--predictions", results, "--annotations", truth)
-    assert distil(*evaluate, "--min-ap", 0.99).exit_code == 0
-    results.write_text("[]")
-    missed = distil(*evaluate, "--min-ap", 0.99)
-    assert missed.exit_code == 1
-    assert missed.stderr == "distil: AP is 0.0000, expected at least 0.99 (min_ap)\n"
-
-
-def _truth_as_results(truth: Path) -> str:
-    import json
-
-    annotations = json.loads(truth.read_text())["annotations"]
-    keys = ("image_id", "category_id", "keypoints")
-    return json.dumps([{**{key: a[key] for key in keys}, "score": 1.0} for a in annotations])

@@ -29,6 +29,7 @@ from pipeline.teacher_store.plan import (
     views_identity,
 )
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
+from pipeline.wording import counted
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:
@@ -47,7 +48,7 @@ def multiply_store(source: Path, target: Path, num_views: int) -> None:
     if not num_whole:
         raise DistilError(
             f"{source} must have at least one whole shard of {size.rows_per_shard} people, got "
-            f"{size.num_instances} people; cache more people"
+            f"{counted(size.num_instances, 'person')}; cache more people"
         )
     num_shards = max(1, round(num_views / (size.rows_per_shard * size.num_views)))
     shards = np.arange(num_shards) % num_whole

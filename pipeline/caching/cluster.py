@@ -25,6 +25,7 @@ from pipeline.caching.shard_worker import ShardOutcome, ShardTask
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import ClusterError
 from pipeline.teachers.teacher import Teacher
+from pipeline.wording import counted
 
 MAX_RETRIES = 3
 """Of a shard whose worker had an I/O error, or died; bad data is never tried again."""
@@ -270,7 +271,7 @@ class _Run:
             if writing[address] > self._num_threads.get(address, 1):
                 self._drop([key])
         self._say(
-            f"stopping when the {len(self._running)} shards that workers are writing are there; "
+            f"stopping when workers are done with {counted(len(self._running), 'shard')}; "
             f"once more stops at once"
         )
 

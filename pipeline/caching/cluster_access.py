@@ -13,6 +13,7 @@ import distributed
 from distributed import Worker, WorkerPlugin
 
 from pipeline.errors import ClusterError
+from pipeline.wording import counted
 
 # half of their methods bear no types
 Client: Any = distributed.Client
@@ -39,7 +40,7 @@ def open_client(num_workers: int | None, scheduler: str | None, say: Say) -> Ite
             Client(cluster, set_as_default=False) as client,
         ):
             client.register_plugin(_KeepsWorking())
-            say(f"cluster: {num_workers} processes; {_dashboard(client)}")
+            say(f"cluster: {counted(num_workers, 'process')}; {_dashboard(client)}")
             yield client
         return
     try:
@@ -50,7 +51,8 @@ def open_client(num_workers: int | None, scheduler: str | None, say: Say) -> Ite
             f"got: {error}"
         ) from error
     with client:
-        say(f"cluster: {len(client.nthreads())} workers at {scheduler}; {_dashboard(client)}")
+        workers = counted(len(client.nthreads()), "worker")
+        say(f"cluster: {workers} at {scheduler}; {_dashboard(client)}")
         yield client
 
 

@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
-from pipeline.evaluation.evaluated_networks import require_same_names
+from pipeline.evaluation.evaluated_networks import open_fitting_teacher
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.teacher_store.folder import StoreLocation
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers import Teacher, TeacherSettings
 from pipeline.teachers.probe import PROBE_PEOPLE
-from pipeline.teachers.teacher import require_keypoints
+from pipeline.wording import counted
 from store_schemas.optional_arrays import (
     MAX_QUALITY,
     TOKEN_KINDS,
@@ -86,16 +86,14 @@ def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[Peopl
     """
     people = read_people(config.annotations, config.images, config.people)
     say(
-        f"people: {people.num_instances} with {people.skeleton.num_keypoints} keypoints in "
-        f"{len(np.unique(people.image_index))} of {len(people.image_id)} images, "
-        f"{len(people.ignored.annotation_id)} annotations kept as ignore regions"
+        f"people: {people.num_instances} with "
+        f"{counted(people.skeleton.num_keypoints, 'keypoint')} in "
+        f"{len(np.unique(people.image_index))} of {counted(len(people.image_id), 'image')}, "
+        f"{counted(len(people.ignored.annotation_id), 'annotation')} kept as ignore regions"
     )
     if note := describe_missing_halves(people.skeleton, config.recipe):
         say(note)
-    teacher = open_teacher(config.teacher, config.teacher_settings)
-    require_keypoints(teacher, people.skeleton.keypoint_names)
-    if teacher.network.keypoint_names is not None:
-        require_same_names(str(config.teacher), teacher.network.keypoint_names, people)
+    teacher = open_fitting_teacher(config.teacher, people, config.teacher_settings)
     height, width = teacher.input_size_hw
     rows, columns = teacher.heatmap_size_hw
     say(

@@ -15,6 +15,7 @@ from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.mending import unreadable_rows
 from pipeline.teacher_store.opening import StoredPlan
 from pipeline.teacher_store.recovery import require_same_images
+from pipeline.wording import counted
 from store_schemas.teacher_store import Status
 
 
@@ -61,12 +62,12 @@ def plan_redo(
     if image_folder is None:
         if reasons:
             raise ConfigError(
-                f"{layout.folder}: {len(reasons)} shards have to be done again, but their images "
-                "are not where they were; name their folder with --images"
+                f"{layout.folder}: {counted(len(reasons), 'shard')} must be done again, but the "
+                "images are not where they were; name their folder with --images"
             )
-        notes += [f"{len(rows)} people lack an image; name the folder with --images"] * bool(
-            missing
-        )
+        if missing:
+            people = counted(len(rows), "person")
+            notes.append(f"{people} without an image; name the folder with --images")
         return Redo({}, plan.image_sha256, frozenset(), tuple(notes))
     back = _images_that_came_back(plan, image_folder, missing, accept_mended_images, notes)
     for row in rows[np.isin(plan.people.image_index[rows], back)].tolist():
@@ -130,9 +131,9 @@ def _digests_now(
             if may_lack[image]:
                 continue
             raise ImageError(
-                f"{error}; nothing was changed: the image is needed to write {len(shards)} "
-                "shard(s) again; put it back, or leave its people out by cache-teacher --resume "
-                "--skip-bad"
+                f"{error}; nothing was changed: the image is needed to write "
+                f"{counted(len(shards), 'shard')} again; put it back, or leave its people out by "
+                "cache-teacher --resume --skip-bad"
             ) from error
         digests[image] = np.frombuffer(digest, np.uint8)
     return digests

@@ -117,7 +117,7 @@ class ShardWorker:
         with (
             ThreadPoolExecutor(self._num_threads, "compress") as pool,
             ThreadPoolExecutor(1, "publish") as publisher,
-            closing(self._pass.encode(ranges(), on_progress)) as stream,  # type: ignore[type-var]
+            closing(self._pass.encode(ranges(), on_progress)) as stream,
         ):
             try:
                 for encoded in stream:

@@ -14,6 +14,7 @@ from types import FrameType
 
 from pipeline.errors import Stopped
 from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.wording import counted
 from store_schemas.errors import StorageError, StoreError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -152,7 +153,7 @@ class StopRequest:
             there = writer.num_shards - len(writer.pending_shards())
         except (OSError, StoreError):
             return f"{writer.layout.folder} cannot be read now"
-        return f"{there} of {writer.num_shards} shards of {writer.layout.folder} are there"
+        return f"{writer.layout.folder} has {there} of {counted(writer.num_shards, 'shard')}"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pipeline.coco.document import (
     number_column,
     number_rows,
 )
+from pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _keypoint_counts(
     problems: Problems,
 ) -> NDArray[np.int64]:
     """Read ``num_keypoints``, or count the labelled ones; whether there are any must agree."""
-    counted = (keypoints[..., 2] > 0).sum(axis=1)
+    labelled = (keypoints[..., 2] > 0).sum(axis=1)
     stated = number_column(
         records,
         "num_keypoints",
@@ -155,12 +156,12 @@ def _keypoint_counts(
         problems,
         lacking=-1,
     ).astype(np.int64)
-    counts = np.where(stated < 0, counted, stated)
+    counts = np.where(stated < 0, labelled, stated)
     problems.add_rows(
-        ~is_crowd & ((counts > 0) != (counted > 0)),
+        ~is_crowd & ((counts > 0) != (labelled > 0)),
         lambda row: (
             f"{annotation_label(records[row])}: num_keypoints is {counts[row]}, but "
-            f"{counted[row]} keypoints have visibility 1 or 2"
+            f"it has {counted(int(labelled[row]), 'keypoint')} of visibility 1 or 2"
         ),
     )
     return counts

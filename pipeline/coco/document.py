@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, PeopleError
+from pipeline.wording import counted
 
 Record = dict[str, Any]
 
@@ -155,7 +156,7 @@ def number_rows(
         if values is None:
             fault = "" if may_lack else "is missing"
         elif not isinstance(values, list) or len(values) != length:
-            got = f"{len(values)} entries" if isinstance(values, list) else f"{values!r:.40}"
+            got = counted(len(values), "entry") if isinstance(values, list) else f"{values!r:.40}"
             fault = f"is not {length} numbers long: got {got}"
         elif not set(map(type, values)) <= {int, float}:
             fault = "holds something that is not a number"

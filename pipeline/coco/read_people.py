@@ -19,6 +19,7 @@ from pipeline.coco.image_files import check_image_name, image_size_hw, resolve_i
 from pipeline.coco.people import IgnoreRegions, People
 from pipeline.coco.skeletons import SkeletonSettings, skeleton_of_category
 from pipeline.errors import ImageError, PeopleError
+from pipeline.wording import counted
 
 _HEADER_THREADS = 8
 """A header costs a seek on a slow disk, and hardly any time of a core."""
@@ -58,9 +59,9 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
     instances, others = everyone[everyone.is_instance], everyone[~everyone.is_instance]
     if not len(instances.ids):
         raise PeopleError(
-            f"{annotations}: nobody to learn from: of {len(others.ids)} annotations of category "
-            f"{category.get('name')!r}, {others.is_crowd.sum()} are crowds and the others have no "
-            "keypoints; give a file with labelled keypoints"
+            f"{annotations}: nobody to learn from: of {counted(len(others.ids), 'annotation')} of "
+            f"category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
+            "person with keypoints; give a file with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, problems)
     if image_folder is not None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError
 from pipeline.evaluation.pose_results import KeypointResult
+from pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _number(entry: dict[str, Any], key: str, where: str) -> float:
 def _numbers(entry: dict[str, Any], key: str, count: int, where: str) -> list[float]:
     values = _field(entry, key, where)
     if not isinstance(values, list) or len(values) != count:
-        found = f"{len(values)} numbers" if isinstance(values, list) else _kind(values)
+        found = counted(len(values), "number") if isinstance(values, list) else _kind(values)
         raise PeopleError(
             f"{where} has {found} in {key}; expected a list of {count} numbers; correct it"
         )

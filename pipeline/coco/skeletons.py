@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.people import Skeleton
 from pipeline.errors import ConfigError, PeopleError
+from pipeline.wording import counted
 
 COCO_KEYPOINT_NAMES = (
     "nose",
@@ -67,8 +68,8 @@ def skeleton_of_category(category: dict[str, Any], settings: SkeletonSettings) -
     sigmas = settings.sigmas or (COCO_SIGMAS if is_coco else ())
     if settings.sigmas is not None and len(settings.sigmas) != len(names):
         raise ConfigError(
-            f"sigmas holds {len(settings.sigmas)} numbers, but the annotations have {len(names)} "
-            "keypoints: give one per keypoint, in their order"
+            f"sigmas holds {counted(len(settings.sigmas), 'number')}, but the annotations have "
+            f"{counted(len(names), 'keypoint')}: give one per keypoint, in their order"
         )
     upper, lower = settings.upper_body, settings.lower_body
     if is_coco and not upper and not lower:

@@ -5,4 +5,5 @@ coco_evaluation.py, localisation.py   AP / AR by pycocotools; OKS, PCK and their
 report.py, comparison.py              one row of a table; networks side by side
 mean_pose.py                          the baseline that sees nothing
 evaluated_networks.py, stored_poses.py, validation.py   where poses come from
+person_boxes.py                       where a network looks for people
 """

@@ -19,6 +19,7 @@ from pipeline.coco.people import People, Skeleton
 from pipeline.coco.result_files import check_results
 from pipeline.errors import ConfigError
 from pipeline.evaluation.pose_results import KeypointResult
+from pipeline.wording import counted
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ def oks_sigmas(skeleton: Skeleton) -> NDArray[np.float64]:
     Returns: (K,) float64.
     """
     if len(skeleton.sigmas) != skeleton.num_keypoints:
-        found = f"{len(skeleton.sigmas)} sigmas" if skeleton.sigmas else "no sigmas"
+        found = counted(len(skeleton.sigmas), "sigma") if skeleton.sigmas else "no sigmas"
         raise ConfigError(
             f"OKS needs one sigma per keypoint, and the skeleton has {found} for "
-            f"{skeleton.num_keypoints} keypoints; give sigmas in the config"
+            f"{counted(skeleton.num_keypoints, 'keypoint')}; give sigmas in the config"
         )
     return np.array(skeleton.sigmas, dtype=np.float64)
 

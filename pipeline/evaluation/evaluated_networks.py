@@ -18,10 +18,11 @@ from pipeline.evaluation.validation import rule_of
 from pipeline.frames.geometry import PADDING
 from pipeline.models.pose_networks import RegressionStudent
 from pipeline.prediction import PoseEstimator, StudentEstimator, TeacherEstimator
-from pipeline.teachers import TeacherSettings, open_teacher
+from pipeline.teachers import Teacher, TeacherSettings, open_teacher
 from pipeline.teachers.teacher import require_keypoints
 from pipeline.training.checkpoints import CheckpointInfo, load_network
 from pipeline.training.run_folder import RunFolder
+from pipeline.wording import counted
 
 Facts = Mapping[str, str | int | float | bool | None]
 """What evaluation.json says of what was evaluated."""
@@ -92,11 +93,8 @@ def open_evaluated_teacher(
         TeacherError: it cannot be loaded, or gives another number of heatmaps.
         PeopleError: its keypoints are not those of the people.
     """
-    teacher = open_teacher(path, settings)
-    require_keypoints(teacher, people.skeleton.keypoint_names)
+    teacher = open_fitting_teacher(path, people, settings)
     info = _trained_here(path)
-    if info is not None:
-        require_same_names(str(path), info.keypoint_names, people)
     return EvaluatedNetwork(
         TeacherEstimator(teacher, people.skeleton.flip_indices),
         ScoreRule(threshold=threshold),
@@ -104,6 +102,20 @@ def open_evaluated_teacher(
         () if info is None else info.sigmas,
         {"source": "teacher", "teacher": str(path), **teacher_facts(teacher.identity())},
     )
+
+
+def open_fitting_teacher(path: Path, people: People, settings: TeacherSettings) -> Teacher:
+    """Open a teacher, and refuse one whose keypoints are not those of the people.
+
+    Raises:
+        TeacherError: it cannot be loaded, or gives another number of heatmaps.
+        PeopleError: its keypoints are not those of the people.
+    """
+    teacher = open_teacher(path, settings)
+    require_keypoints(teacher, people.skeleton.keypoint_names)
+    if teacher.network.keypoint_names is not None:
+        require_same_names(str(path), teacher.network.keypoint_names, people)
+    return teacher
 
 
 def teacher_facts(identity: Mapping[str, object]) -> Facts:
@@ -152,7 +164,7 @@ def require_same_names(source: str, names: tuple[str, ...], people: People) -> N
     pairs = zip(names, annotated, strict=False)
     index = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if index is None:
-        difference = f"{len(names)} keypoints, the annotations have {len(annotated)}"
+        difference = f"{counted(len(names), 'keypoint')}, the annotations have {len(annotated)}"
     else:
         difference = (
             f"{names[index]!r} as keypoint {index}, the annotations have {annotated[index]!r}"

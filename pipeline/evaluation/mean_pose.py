@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError
 from pipeline.evaluation.pose_scores import PosePredictions
+from pipeline.wording import counted
 
 
 def mean_pose_in_box(
@@ -37,8 +38,9 @@ def mean_pose_predictions(
     num_keypoints = people.skeleton.num_keypoints
     if mean_pose.shape != (num_keypoints, 2):
         raise PeopleError(
-            f"the mean pose has {len(mean_pose)} keypoints and the people have {num_keypoints}; "
-            "expected the same; use training people with the keypoints of the evaluated people"
+            f"the mean pose has {counted(len(mean_pose), 'keypoint')} and the people have "
+            f"{num_keypoints}; expected the same; use training people with the keypoints of the "
+            "evaluated people"
         )
     centre, size = _padded_boxes(people.bbox_xywh, aspect, padding)
     return PosePredictions(

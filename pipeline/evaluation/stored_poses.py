@@ -10,6 +10,7 @@ from pipeline.evaluation.evaluated_networks import Facts, teacher_facts
 from pipeline.evaluation.pose_scores import PosePredictions
 from pipeline.frames.geometry import apply, invert
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.wording import counted
 from store_schemas.teacher_store import Status
 
 EVALUATION_VIEW = 0
@@ -61,7 +62,7 @@ def describe_missing(store: TeacherStore) -> str | None:
     if not reasons:
         return None
     return (
-        f"{(status != Status.OK).sum()} of {len(status)} people have no stored pose "
+        f"no stored pose of {(status != Status.OK).sum()} of {counted(len(status), 'person')} "
         f"({', '.join(reasons)}): they count as missed"
     )
 

@@ -1,7 +1,7 @@
 """Decode each image once and cut all its views, a few images ahead of whoever consumes them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def stream_crops(
     num_threads: int = 2,
     measure: Measure = lambda _: nullcontext(),
     crop_format: CropFormat | None = None,
-) -> Iterator[ImageCrops]:
+) -> Generator[ImageCrops]:
     """Yield the crops of each request, in order, decoding at most a few images ahead.
 
     requests: taken a few ahead too, by the thread that consumes the crops.

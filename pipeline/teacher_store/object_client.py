@@ -7,6 +7,7 @@ was forked after its parent had used one is refused.
 import os
 import re
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ObjectStoreError
@@ -45,13 +46,11 @@ def check_location(location: str) -> str:
             f"{location} must be SCHEME://BUCKET/NAME with one of {', '.join(SCHEMES)}, such as "
             "s3://bucket/teacher.zarr; credentials and endpoint are read from the environment"
         )
-    try:
-        import obstore  # noqa: F401
-    except ImportError:
+    if find_spec("obstore") is None:
         raise StoreError(
             f"{location} lies in an object store, which needs an extra: pip install "
             "distil-pose[objects]"
-        ) from None
+        )
     return location.rstrip("/")
 
 

@@ -111,9 +111,8 @@ class TeacherStoreWriter:
             **optional.to_json(),
         }
         whole = {**identity, **planned}
-        compare_given(
-            whole, identity, "leave it to the store, or give the same people, views and codec"
-        )
+        way_out = "leave it to the store, or give the same people, views and codec"
+        compare_given(whole, identity, way_out)
         entry = new_entry(teacher_name, whole, recipe, provenance)
         writer = cls(layout_of(folder, teacher_name, entry.identity), entry, run_id)
         arrays = {f"people/{n}": a for n, a in people_arrays(people, image_sha256).items()}
@@ -152,11 +151,8 @@ class TeacherStoreWriter:
             StoreError: what is there cannot be resumed.
         """
         entry = read_entry(folder, teacher_name)
-        compare_given(
-            entry.identity,
-            identity,
-            way_out="resume with what the store was made from, or write to another path",
-        )
+        way_out = "resume with what the store was made from, or write to another path"
+        compare_given(entry.identity, identity, way_out)
         if not allow_other_recipe:
             compare_identity(
                 {"execution_recipe": entry.execution_recipe},

@@ -15,6 +15,7 @@ from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap, inv
 from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
 from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
+from pipeline.wording import counted
 from store_schemas.profiles import HeatmapProfile
 
 LARGEST_GAP_ERROR = 0.3  # cells
@@ -75,16 +76,16 @@ def check_teacher(
     """
     units = measure_units(probe, profile)
     say(
-        f"probe: {len(probe.rows)} people; typical peak {units.typical_peak:.2f}, 99th percentile "
-        f"{units.high_peak:.2f}; heat is stored to {units.threshold:g}; about "
+        f"probe: {counted(len(probe.rows), 'person')}; typical peak {units.typical_peak:.2f}, 99th "
+        f"percentile {units.high_peak:.2f}; heat is stored to {units.threshold:g}; about "
         f"{measure_bytes_per_view(probe, units.threshold, profile):.0f} bytes a view"
     )
     check_units(units)
     gap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
     measured = "not measurable" if gap.measured is None else f"{gap.measured:.2f} cell"
     say(
-        f"probe: mirror gap {measured} on {gap.num_maps} maps, {gap.expected:.2f} expected of "
-        f"frame {teacher.frame}"
+        f"probe: mirror gap {measured} on {counted(gap.num_maps, 'map')}, {gap.expected:.2f} "
+        f"expected of frame {teacher.frame}"
     )
     check_mirror_gap(teacher, gap)
     accuracy = measure_accuracy(teacher, probe, people)
@@ -179,7 +180,7 @@ def check_mirror_gap(teacher: Teacher, gap: MirrorGap) -> None:
     ]
     raise TeacherError(
         f"heatmap frame {teacher.frame} puts mirrored maps {gap.expected:.2f} cell apart, but "
-        f"{gap.measured:.2f} was measured on {gap.num_maps} maps; "
+        f"{gap.measured:.2f} was measured on {counted(gap.num_maps, 'map')}; "
         + (f"use --heatmap-frame {' or '.join(fitting)}" if fitting else "no known frame fits")
     )
 
@@ -222,7 +223,7 @@ def check_accuracy(accuracy: Accuracy, num_people: int) -> None:
     )
     raise TeacherError(
         f"the teacher puts {accuracy.median_pck:.2f} of the keypoints within a fifth of the box "
-        f"(median of {num_people} people), expected at least {LEAST_PCK}; {advice}; "
+        f"(median of {counted(num_people, 'person')}), expected at least {LEAST_PCK}; {advice}; "
         "--accept-weak-teacher goes on all the same"
     )
 

@@ -11,6 +11,7 @@ from pipeline.coco.people import People
 from pipeline.errors import TeacherError
 from pipeline.frames.crop_stream import requests_by_image, stream_crops
 from pipeline.teachers.teacher import Teacher
+from pipeline.wording import counted
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.profiles import HeatmapProfile
 
@@ -50,7 +51,7 @@ def take_probe(
     readable = [image for image in images if image.crops is not None]
     if not readable:
         raise TeacherError(
-            f"none of the probe's {len(images)} images can be read: {images[0].error}"
+            f"of the probe's {counted(len(images), 'image')} none can be read: {images[0].error}"
         )
     crops = np.concatenate([image.crops for image in readable if image.crops is not None])
     seen = np.concatenate([image.request.rows for image in readable])

@@ -21,6 +21,7 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
 from pipeline.teachers.network import HeatmapNetwork, TokenHeatmapNetwork, Tokens
+from pipeline.wording import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -257,9 +258,9 @@ def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None
     """Refuse a teacher whose number of heatmaps is not the category's number of keypoints."""
     if teacher.num_keypoints != len(keypoint_names):
         raise TeacherError(
-            f"the teacher gives {teacher.num_keypoints} heatmaps and the category has "
-            f"{len(keypoint_names)} keypoints ({', '.join(keypoint_names[:3])}, ...); use one "
-            "trained on these keypoints"
+            f"the teacher gives {counted(teacher.num_keypoints, 'heatmap')} and the category has "
+            f"{counted(len(keypoint_names), 'keypoint')} ({', '.join(keypoint_names[:3])}, ...); "
+            "use one trained on these keypoints"
         )
 
 

@@ -5,7 +5,7 @@ nobody; what they compute does not depend on when they do it.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from pipeline.frames.crop_stream import (
 )
 from pipeline.frames.geometry import SizeHW
 from pipeline.teachers.teacher import Teacher
+from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
@@ -108,9 +109,9 @@ def digest_images(
 
 def describe_bad_images(bad_images: list[BadImage]) -> str:
     """Say how many images and people are concerned, and name the first few."""
-    people = sum(len(bad.instance_ids) for bad in bad_images)
+    people = counted(sum(len(bad.instance_ids) for bad in bad_images), "person")
     return (
-        f"{len(bad_images)} image(s) with {people} people could not be decoded: "
+        f"{counted(len(bad_images), 'image')} with {people} could not be decoded: "
         f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}"
     )
 
@@ -137,7 +138,7 @@ class TeacherPass:
 
     def encode(
         self, ranges: Iterable[range], on_progress: OnProgress = lambda _: None
-    ) -> Iterator[EncodedRows]:
+    ) -> Generator[EncodedRows]:
         """Show the teacher all views of people, and yield what it said range by range.
 
         Batches never leave a range. Images of the next ranges are decoded while the teacher looks
@@ -158,7 +159,7 @@ class TeacherPass:
             measure=self.measure,
             crop_format=self.optional.crops,
         )
-        with closing(images), ThreadPoolExecutor(self.num_threads, "encode") as pool:  # type: ignore[type-var]
+        with closing(images), ThreadPoolExecutor(self.num_threads, "encode") as pool:
             for image in images:
                 rows, num_images = begun.popleft()
                 of_these = chain([image], islice(images, num_images - 1))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pipeline.training.data import TrainingBatch
 from pipeline.training.replacement import CorruptView
+from pipeline.wording import counted
 from store_schemas.errors import CorruptError
 
 VIEWS_PER_CORRUPT_VIEW = 1000
@@ -82,9 +83,9 @@ class CorruptLedger:
         if not self._num_replaced:
             return None
         return (
-            f"{self.num_corrupt} of {self._num_person_views} person-views of {self._store} are "
-            f"corrupt; views replaced by another of the same person: {self._num_replaced}; restore "
-            "the store from a copy, or write it again"
+            f"corrupt: {self.num_corrupt} of {counted(self._num_person_views, 'person-view')} of "
+            f"{self._store}; views replaced by another of the same person: {self._num_replaced}; "
+            "restore the store from a copy, or write it again"
         )
 
     def _enter(self, corrupt: CorruptView, replaced_by: int) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import StoredViews
 from pipeline.training.view_order import ViewBatch
+from pipeline.wording import counted
 from store_schemas.errors import CorruptError
 
 
@@ -100,7 +101,7 @@ class ReplacingReader:
                 return Replacement(instance, view, candidate, tuple(passed))
             passed.append(corrupt)
         raise CorruptError(
-            f"{self._store.path}: of the {len(passed)} augmented views of person "
+            f"{self._store.path}: of the {counted(len(passed), 'augmented view')} of person "
             f"{self._store.people.instance_id[instance]} (row {instance}) at least one must be "
             f"readable to replace the corrupt ones, got none; view {view}: {passed[0].reason}"
         )

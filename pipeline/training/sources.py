@@ -28,6 +28,7 @@ from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import FreshViewDataset, OnCorrupt, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
 from pipeline.training.view_order import ViewOrder
+from pipeline.wording import counted
 from store_schemas.teacher_store import TEACHER_NAME
 
 
@@ -221,8 +222,9 @@ def open_replayed_views(
     num_views = num_stored if data.num_views is None else data.num_views
     if num_views > num_stored or num_stored == 0:
         raise ConfigError(
-            f"data.num_views is {data.num_views}, but {path} holds {num_stored} augmented views of "
-            "each person; ask for fewer, or write a store with more --views"
+            f"data.num_views is {data.num_views}, but {path} holds "
+            f"{counted(num_stored, 'augmented view')} of each person; ask for fewer, or write a "
+            "store with more --views"
         )
     instances = store.present_instances()
     if not len(instances):
@@ -262,19 +264,19 @@ def _check_images_are_there(
     store: AnyTeachers, image_folder: Path, instances: NDArray[np.int64]
 ) -> None:
     used = np.unique(store.people.image_index[instances]).tolist()
+    expected = f"{counted(len(used), 'image')} of {store.path}"
     way_out = "give the folder of the images that the store was written from"
     if not image_folder.is_dir():
         raise PeopleError(
-            f"images must be the folder of the {len(used)} images of {store.path}, but there is no "
-            f"folder {image_folder}; {way_out}"
+            f"images must be the folder of the {expected}, but there is no folder {image_folder}; "
+            f"{way_out}"
         )
     names = (store.people.image_name[index] for index in used)
     missing = [name for name in names if not resolve_image(image_folder, name).is_file()]
     if missing:
         raise PeopleError(
-            f"images must be the folder of the {len(used)} images of {store.path}, but in "
-            f"{image_folder} {len(missing)} of them are missing, the first one {missing[0]!r}; "
-            f"{way_out}"
+            f"images must be the folder of the {expected}, but {image_folder} lacks {len(missing)} "
+            f"of them, the first one {missing[0]!r}; {way_out}"
         )
 
 

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
 from pipeline.config import load_config
 from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
@@ -31,6 +28,8 @@ from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.teacher_store import Status
+from tests.support.evaluation_sample import Sample, draw_sample, save_network
+from tests.support.onnx_teacher import write_onnx_teacher
 
 INPUT_SIZE_HW = (256, 192)
 HEATMAP_SIZE_HW = (64, 48)
@@ -169,29 +168,6 @@ def cache_real(shared: Path, annotations: Path, images: Path, store: Path) -> Re
     return RealPeople(annotations, images, teacher, store)
 
 
-def write_onnx_teacher(
-    path: Path, seed: int = 0, num_keypoints: int = 17, gain: float = 1.0
-) -> Path:
-    """Write a mirror-symmetric ONNX network in the frame half-pixel: it sees edges, not people."""
-    filters = np.random.default_rng(seed).normal(0, 0.1, (num_keypoints, 3, 4, 4))
-    swap = (
-        list(flip_indices_of_names(COCO_KEYPOINT_NAMES))
-        if num_keypoints == 17
-        else list(range(num_keypoints))
-    )
-    filters = gain * (filters + filters[swap, :, :, ::-1])
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "w"], ["heatmaps"], strides=[4, 4])],
-        "teacher",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("n", 3, 256, 192))],
-        [helper.make_tensor_value_info("heatmaps", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(filters.astype(np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, str(path))
-    return path
-
-
 @dataclass(frozen=True)
 class CachingInputs:
     """People, images and a teacher in a folder that a test may change."""
@@ -294,3 +270,22 @@ def whole(inputs: CachingInputs, whole_store: Path) -> dict[str, str]:
     """A complete store of ``inputs``; its files' digests."""
     shutil.copytree(whole_store, inputs.store)
     return inputs.digests()
+
+
+@pytest.fixture
+def hurried_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that tries again and looks for workers without the usual waits."""
+    monkeypatch.setattr("pipeline.caching.cluster.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.caching.cluster.LOOK_SECONDS", 0.2)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """People to evaluate poses on; a test may change them."""
+    return draw_sample(tmp_path)
+
+
+@pytest.fixture
+def student(sample: Sample) -> Path:
+    """The weights of a student that learned nothing, as the best of the run folder ``runs/a``."""
+    return save_network(sample.folder / "runs" / "a" / "checkpoints" / "best.safetensors")

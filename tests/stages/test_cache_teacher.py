@@ -100,7 +100,7 @@ def test_half_an_image_is_named_and_holds_back_its_shards_alone(inputs: Any) -> 
     bad = inputs.truncate(0)
     with pytest.raises(
         ImageError,
-        match=rf"1 image\(s\) with \d people could not be decoded: image .*{bad.name}' cannot be "
+        match=rf"1 image with \d people could not be decoded: image .*{bad.name}' cannot be "
         r"read: .*; all other shards of .* are written: --resume tries .*--resume --skip-bad leave",
     ):
         cache_teacher(inputs.config())
@@ -155,7 +155,7 @@ def test_output_that_is_not_finite_is_marked_and_told(
         return heatmaps
 
     monkeypatch.setattr(Teacher, "look", poisoned)
-    with pytest.raises(TeacherError, match=r"not finite for 2 views; they are marked in .*teacher"):
+    with pytest.raises(TeacherError, match=r"not finite for 2 views, marked in .*teacher"):
         cache_teacher(inputs.config())
     store = TeacherStore.open(inputs.store)
     # Batches of four crops: the second crop is (0, 1), the sixth is (1, 2).
@@ -194,7 +194,7 @@ def no_readable_image(inputs: Any) -> None:
         (no_teacher, {}, TeacherError, r"teacher\.onnx does not exist"),
         (fewer_maps, {}, TeacherError, r"gives 5 heatmaps and the category has 17 keypoints"),
         (no_finite_map, {}, TeacherError, r"values that are not finite; check its preprocessing"),
-        (no_readable_image, {}, TeacherError, r"none of the probe's .* images can be read"),
+        (no_readable_image, {}, TeacherError, r"of the probe's .* images none can be read"),
         (
             None,
             {"teacher_settings__heatmap_activation": "none"},
@@ -255,7 +255,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(
     people = int(next(line for line in said if line.startswith("people")).split()[1])
     text = "\n".join(said)
     assert f"plan: {people} people x 3 views (the evaluation crop and 2 augmented)" in text
-    assert f" = {3 * people} views in 1 shards of up to " in text
+    assert f" = {3 * people} views in 1 shard of up to " in text
     assert "12.34 GB free at" in text
     assert ("(guessed; --probe measures it)" in text) != with_probe
     assert ("bytes of heatmaps and" in text and " s) on this machine" in text) == with_probe

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import file_layer
-from pipeline.caching import inputs as inputs_module
+from pipeline.evaluation import evaluated_networks
 from pipeline.frames.geometry import HeatmapFrame
 from pipeline.teacher_store import writer
 from pipeline.teachers import Teacher
@@ -49,7 +49,7 @@ def quick(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     inputs.edit(leave_four)
     monkeypatch.setattr(
-        inputs_module, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
+        evaluated_networks, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
     )
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(writer, "default_rows_per_shard", lambda *_: 2)

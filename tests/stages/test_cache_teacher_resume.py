@@ -63,7 +63,7 @@ def test_a_resumed_run_does_not_look_again_at_what_is_there(
         name: digest for name, digest in before.items() if "manifest" not in name
     }
     num_shards = TeacherStore.open(inputs.store).num_shards
-    assert said[-1] == f"resuming: 2 of {num_shards} shards are there"
+    assert said[-1] == f"resuming: 2 of {num_shards} shards there"
 
 
 def test_resuming_a_complete_store_changes_nothing(inputs: Any) -> None:

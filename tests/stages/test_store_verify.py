@@ -94,7 +94,7 @@ def test_everything_that_is_wrong_is_named_and_the_rest_is_looked_at(inputs: Any
     assert len(found["metadata"]) == 1
     assert [path.name in line for line in found["images"]] == [True]
     assert "'people.bbox_xywh' differs: of annotation" in found["people"][0]
-    assert "1 files that no store has, such as thesis.txt" in result.unchecked
+    assert "1 file that no store has, such as thesis.txt" in result.unchecked
     assert result.failed is not None
     assert "2 of shards, 1 of images, 1 of people" in result.failed
 
@@ -197,7 +197,7 @@ def test_an_incomplete_store_is_compared_with_its_receipts(inputs: Any) -> None:
 def test_the_command_names_ten_faults_of_a_kind_counts_the_others_and_exits_with_1(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.store_commands.NAMED_FAULTS", 2)
+    monkeypatch.setattr("stages.commands.store.NAMED_FAULTS", 2)
     for path in sorted(inputs.images.iterdir()):
         flip(path)
     line = ["store", "verify", str(inputs.store), "--images", str(inputs.images), "--digests-only"]

@@ -152,7 +152,7 @@ def test_a_missing_image_is_named_before_the_first_step(
 ) -> None:
     images = copy_images(drawn, tmp_path / "images")
     (images / "000002.jpg").unlink()
-    expected = r"the 6 images of .* 1 of them are missing, the first one '000002\.jpg'; give the fo"
+    expected = r"the 6 images of .* lacks 1 of them, the first one '000002\.jpg'; give the fo"
     with pytest.raises(PeopleError, match=expected):
         train_student(configure(drawn, store=store, images=images), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -125,7 +125,7 @@ def test_a_category_that_is_no_skeleton_is_refused(category: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sigmas": (0.1,)}, "sigmas holds 1 numbers, but the annotations have 2"),
+        ({"sigmas": (0.1,)}, "sigmas holds 1 number, but the annotations have 2"),
         ({"sigmas": ()}, "sigmas holds 0 numbers"),
         ({"upper_body": ("a",)}, "upper_body is set without lower_body"),
         ({"lower_body": ("a",)}, "lower_body is set without upper_body"),

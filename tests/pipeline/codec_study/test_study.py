@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.coco.people import People
 from pipeline.codec_study.candidates import (
     RAW_FLOAT16,
     Candidate,
@@ -21,6 +20,7 @@ from pipeline.codec_study.teacher_maps import MapBatch, spread_rows
 from pipeline.frames.geometry import PADDING, apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import decode_heatmaps, encode_keypoints
 from store_schemas.profiles import PROFILES
+from tests.pipeline.conftest import PeopleMaker
 
 INPUT_SIZE_HW, CELLS_HW = (128, 96), (32, 24)
 NUM_VIEWS = 2
@@ -34,8 +34,8 @@ CANDIDATES = [
 
 
 @pytest.fixture(scope="module")
-def studied(make_people: object) -> StudiedPeople:
-    people: People = make_people((0, 1, 2, 3), num_images=4)  # type: ignore[operator]
+def studied(make_people: PeopleMaker) -> StudiedPeople:
+    people = make_people((0, 1, 2, 3), num_images=4)
     plain = box_to_crop(people.bbox_xywh, INPUT_SIZE_HW)
     views = np.stack([plain] * NUM_VIEWS, axis=1)
     to_heatmap = crop_to_heatmap("half-pixel", INPUT_SIZE_HW, CELLS_HW)

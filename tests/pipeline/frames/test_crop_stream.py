@@ -119,7 +119,7 @@ def test_a_consumer_that_leaves_stops_the_decoding() -> None:
 
     stream = stream_crops(requests_of(1000), (8, 6), counted, num_threads=1)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert started <= 3  # the one consumed, one at work, and perhaps its successor
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 

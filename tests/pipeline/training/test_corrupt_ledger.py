@@ -92,5 +92,5 @@ def test_the_summary_is_silent_where_nothing_was_replaced() -> None:
     run_epoch(ledger, replacement(4, 1), replacement(4, 1))
     summary = ledger.summary()
     assert summary is not None
-    assert summary.startswith("1 of 9000 person-views of s.zarr are corrupt; ")
+    assert summary.startswith("corrupt: 1 of 9000 person-views of s.zarr; ")
     assert "replaced by another of the same person: 2" in summary

@@ -1,13 +1,13 @@
-"""The commands below `distil store`: parse, call one stage, print its result.
+"""`distil store` and the commands below it: parse, call one stage, print its result."""
 
-Part of the command line, as ``cli.py``: stages are imported inside their command.
-"""
-
+from copy import copy
 from typing import Any
 
 import click
 
-from stages.command_options import (
+from pipeline.wording import counted
+from stages.commands.evaluation import show_command
+from stages.commands.options import (
     ANY,
     FILE,
     FOLDER,
@@ -109,31 +109,18 @@ def repair_command(take_over: bool, **options: Any) -> None:
 
     config = load_config(StoreRepairConfig, fields=options)
     result = store_repair(config, take_over=take_over, say=click.echo)
-    missing = f", {len(result.missing_people)} people left out" if result.missing_people else ""
+    missing = len(result.missing_people)
+    left_out = f", {counted(missing, 'person')} left out" if missing else ""
     click.echo(
-        f"{result.store} is complete: {len(result.redone)} shards redone, {len(result.mended)} "
-        f"other parts mended{missing}, content {result.content[:12]}"
+        f"{result.store} is complete: {counted(len(result.redone), 'shard')} redone, "
+        f"{counted(len(result.mended), 'other part')} mended{left_out}, "
+        f"content {result.content[:12]}"
     )
 
 
-@store.command("show", short_help="teacher store -> a picture of what it holds; as distil show")
-@click.argument("store")
-@teacher_name_option
-@click.option("--output", type=FILE, required=True, help="The PNG to write.")
-@click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
-@click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
-@click.option("--views", "num_views", type=int, metavar="N",
-              help="Augmented views of each person.  [default: 3]")  # fmt: skip
-@click.option("--seed", type=int, metavar="N", help="Chooses the people.  [default: 0]")
-def show_command(**options: Any) -> None:
-    """Draw people of a teacher store: truth, heatmaps and the teacher's keypoints, by view.
-
-    Takes a STORE and its images; leaves a PNG.
-    """
-    from pipeline.config import load_config
-    from stages.show import ShowConfig, show
-
-    click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")
+show_below_store = copy(show_command)
+show_below_store.short_help = f"{show_command.short_help}; as distil show"
+store.add_command(show_below_store)
 
 
 @store.command("export", short_help="teacher store -> COCO keypoint results of view 0")
@@ -151,4 +138,4 @@ def export_command(**options: Any) -> None:
     result = store_export(load_config(StoreExportConfig, fields=options))
     if result.missing:
         click.echo(result.missing)
-    click.echo(f"wrote {result.num_poses} poses to {result.output}")
+    click.echo(f"wrote {counted(result.num_poses, 'pose')} to {result.output}")

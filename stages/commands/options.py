@@ -49,6 +49,11 @@ class HeadedCommand(click.Command):
                 formatter.write_dl(lines)
 
 
+def command(name: str, *, short_help: str) -> Callable[[FunctionT], click.Command]:
+    """Make a function a command whose options stand under their headings."""
+    return click.command(name, cls=HeadedCommand, short_help=short_help)
+
+
 class CommandMap(click.Group):
     """Lists commands in the order of the work, and turns errors written for people into a line."""
 
@@ -128,6 +133,34 @@ def named_paths(
     return tuple(pairs) or None
 
 
+_images = click.option(
+    "--images", type=FOLDER, help="Folder that its file names are relative to.",
+)  # fmt: skip
+people_options = stack(
+    click.option("--annotations", type=FILE, help="COCO keypoint JSON."),
+    _images,
+)
+truth_options = stack(
+    click.option("--annotations", type=FILE, help="The truth, as COCO keypoint JSON."),
+    _images,
+)
+area_fraction_option = click.option(
+    "--area-fraction", type=float, metavar="X",
+    help="Area of a person without one, as a part of the box.",
+)  # fmt: skip
+view_options = stack(
+    click.option("--views", type=int, metavar="N",
+                 help="Augmented views of each person, beside the plain crop.  [default: 8]"),
+    click.option("--seed", type=int, metavar="N", help="Draws the views.  [default: 0]"),
+)  # fmt: skip
+profile_option = click.option(
+    "--profile", type=click.Choice(["default", "small", "fast", "lossless-float16"]),
+    help="How heatmaps are stored.  [default: default]",
+)  # fmt: skip
+
+teacher_path_option = click.option(
+    "--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.",
+)  # fmt: skip
 _of_teacher = functools.partial(click.option, cls=HeadedOption, heading="How the teacher is asked")
 teacher_options = stack(
     _of_teacher("--input-size", callback=_size, metavar="HxW",

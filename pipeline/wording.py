@@ -1,0 +1,14 @@
+"""Numbers of things, in words for people."""
+
+_IRREGULAR = {"entry": "entries", "person": "people", "process": "processes"}
+
+
+def counted(number: int, noun: str) -> str:
+    """Say how many: 1 shard, 2 shards, 0 people.
+
+    noun: in the singular; of several words the last one takes the plural.
+    """
+    if number == 1:
+        return f"1 {noun}"
+    *words, last = noun.split(" ")
+    return " ".join([str(number), *words, _IRREGULAR.get(last, f"{last}s")])
