@@ -9,13 +9,13 @@ OnProgress = Callable[[int, int], None]
 def summed(on_progress: OnProgress, total: int) -> Callable[[int], None]:
     """Return what is told of every piece of work as it is done, and passes on the sum.
 
-    total: grows with the sum where there was more to do than expected.
+    total: is all that is told, even where there was more to do than expected.
     """
     done = 0
 
     def add(count: int) -> None:
         nonlocal done
         done += count
-        on_progress(done, max(done, total))
+        on_progress(min(done, total), total)
 
     return add

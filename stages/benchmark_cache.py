@@ -54,9 +54,8 @@ def benchmark_cache(
     probe = take_probe(teacher, people, config.images, plain)
     threshold = measure_units(probe, profile_named(config.profile)).threshold
     num_people = min(config.people_count, people.num_instances)
-    total = 2 * num_people * (config.views + 1)
     # what is done twice to warm up is not in the total
-    add = summed(lambda done, _: on_progress(min(done, total), total), total)
+    add = summed(on_progress, 2 * num_people * (config.views + 1))
     speeds = tuple(
         measure_speed(
             name,
