@@ -217,7 +217,7 @@ def test_the_command_says_what_it_skipped_when_it_is_found_and_at_the_end(
     found, done, summary = result.stdout.splitlines()[-3:]
     assert re.search(where(place), found)
     assert "1 epoch, " in done
-    assert summary.startswith("1 of ")
+    assert summary.startswith("corrupt: 1 of ")
     assert RunFolder(tmp_path / "run").read_config(TrainStudentConfig).data.paranoid
 
 
