@@ -1,4 +1,4 @@
-"""Schema ``1-draft`` of the teacher store: names, types, shapes, chunk grids and codecs.
+"""Schema ``1`` of the teacher store: names, types, shapes, chunk grids and codecs.
 
 A Zarr v3 group (https://zarr-specs.readthedocs.io, core 3.0 and the codecs ``bytes``, ``blosc``,
 ``crc32c`` and ``sharding_indexed``). ``array_specs`` is the single source: writer, reader and the
@@ -18,7 +18,7 @@ from store_schemas.errors import SchemaError
 from store_schemas.optional_arrays import CHECKSUMS, CROP_BLOSC, NONE, OptionalArrays, token_blosc
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 
-SCHEMA = "1-draft"
+SCHEMA = "1"
 
 ROWS_PER_CHUNK = 65_536
 """Rows of one chunk under ``people/`` and ``views/``; fewer only where the array has fewer."""

@@ -79,7 +79,7 @@ def test_zarr_python_reads_every_array(store_path: Path) -> None:
         array = root[name]
         assert isinstance(array, zarr.Array)
         np.testing.assert_array_equal(np.asarray(array[...]), expected, strict=True)
-    assert root.attrs["schema"] == "1-draft"
+    assert root.attrs["schema"] == "1"
 
 
 def test_tensorstore_reads_every_array(store_path: Path) -> None:

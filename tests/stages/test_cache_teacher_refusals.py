@@ -220,7 +220,7 @@ def test_a_newer_schema_is_refused(inputs: Any) -> None:
     document = json.loads(root.read_bytes())
     document["attributes"]["schema"] = "2"
     root.write_bytes(canonical_json(document))
-    match = "must have schema '1-draft', got '2'; read it with the version of distil that wrote it"
+    match = "must have schema '1', got '2'; read it with the version of distil that wrote it"
     for refused in (
         lambda: cache_teacher(inputs.config(), resume=True),
         lambda: TeacherStore.open(inputs.store),

@@ -60,7 +60,7 @@ def test_a_complete_store_tells_what_it_is(inputs: Any, monkeypatch: pytest.Monk
     }
     text = "\n".join(lines)
     for part in (
-        "schema            1-draft",
+        "schema            1",
         f"complete, {store.num_shards} shards",
         store.fingerprint,
         content,

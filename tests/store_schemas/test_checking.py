@@ -71,7 +71,7 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
 HEATMAPS = "teachers/hrnet/heatmaps"
 FAULTS: list[tuple[Callable[[Path], None], type[StoreError], str]] = [
     (remove("zarr.json"), IncompleteError, "has no zarr.json"),
-    (edit("zarr.json", '"schema":"1-draft"', '"schema":"2"'), SchemaError, "schema '1-draft'"),
+    (edit("zarr.json", '"schema":"1"', '"schema":"2"'), SchemaError, "schema '1'"),
     (edit("zarr.json", '"seed":7', '"seed":8'), IdentityError, "altered after its fingerprint"),
     (edit("views/zarr.json", '"seed":7', '"seed":8'), SchemaError, r"attributes\.seed.* must be 7"),
     (edit(f"{HEATMAPS}/zarr.json", '"clevel":5', '"clevel":4'), SchemaError, "'codecs' must be"),

@@ -69,9 +69,10 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_bytes(canonical_json(document))
 
 
-def test_another_schema_is_refused(copy: Path) -> None:
-    edit(copy / "zarr.json", lambda d: d["attributes"].update(schema="2"))
-    with pytest.raises(SchemaError, match="must have schema '1-draft', got '2'; read it with"):
+@pytest.mark.parametrize("schema", ["1-draft", "2", 1])
+def test_another_schema_is_refused(copy: Path, schema: object) -> None:
+    edit(copy / "zarr.json", lambda d: d["attributes"].update(schema=schema))
+    with pytest.raises(SchemaError, match=f"must have schema '1', got {schema!r}; read it with"):
         TeacherStore.open(copy)
 
 

@@ -25,7 +25,7 @@ def test_a_complete_store_holds_nothing_that_is_not_zarr(whole: Path) -> None:
         assert path.name == "zarr.json" or path.name.startswith("c."), path
         assert (path.parent / "zarr.json").is_file()
     root = json.loads((whole / "zarr.json").read_bytes())
-    assert root["attributes"]["schema"] == "1-draft"
+    assert root["attributes"]["schema"] == "1"
     assert root["attributes"]["teachers"]["hrnet"]["complete"] is True
 
 
