@@ -125,7 +125,7 @@ def walk_files(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor.
 
     Raises:
@@ -144,7 +144,7 @@ def open_regular(path: Path) -> int:
     raise CorruptError(f"{path} must be a regular file; a store holds nothing else")
 
 
-def read_file(path: Path, max_bytes: int) -> bytes:
+def read_file(path: str | Path, max_bytes: int) -> bytes:
     """Return a regular file's bytes, refusing a longer one before anything is allocated.
 
     Raises:
@@ -159,7 +159,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         return file.read(size)
 
 
-def file_size(path: Path) -> int | None:
+def file_size(path: str | Path) -> int | None:
     """Return the length of a regular file, None where there is none."""
     try:
         found = os.lstat(path)
@@ -168,7 +168,7 @@ def file_size(path: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: str | Path) -> str:
     """Return the sha256 of a regular file, in hexadecimal.
 
     Raises:
@@ -180,7 +180,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -87,13 +87,15 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._plain_parents: set[Path] = set()
+        # Strings: pathlib would intern every part of a path, and a training opens a file for ever.
+        self._prefix = str(root)
+        self._plain_folders = {""}
 
     def __str__(self) -> str:
         return str(self.root)
 
     def publish(self, name: str, data: bytes) -> None:
-        path = self._path(name)
+        path = Path(self._path(name))
         with file_layer.explained(path, len(data)):
             file_layer.publish(path, data)
 
@@ -119,7 +121,7 @@ class LocalFolder:
         return sum(self.size(name) or 0 for name in self.names())
 
     def remove(self, *names: str) -> None:
-        paths = [self._path(name) for name in names]
+        paths = [Path(self._path(name)) for name in names]
         with file_layer.explained(self.root):
             file_layer.remove(*paths)
 
@@ -128,19 +130,17 @@ class LocalFolder:
             file_layer.sweep_temporaries(self.root)
             file_layer.make_durable(self.root)
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str) -> str:
         """Return a path none of whose folders below the root is a link out of the store."""
-        path = self.root / name
-        parent = path.parent
-        if parent in self._plain_parents:
-            return path
-        for folder in (parent, *parent.parents):
-            if folder == self.root:
-                break
-            if os.path.islink(folder):
-                raise CorruptError(f"{folder} must be a folder; a store holds no links")
-        self._plain_parents.add(parent)
-        return path
+        folder = name.rpartition("/")[0]
+        if folder not in self._plain_folders:
+            parts = folder.split("/")
+            for depth in range(len(parts), 0, -1):
+                path = "/".join((self._prefix, *parts[:depth]))
+                if os.path.islink(path):
+                    raise CorruptError(f"{path} must be a folder; a store holds no links")
+            self._plain_folders.add(folder)
+        return f"{self._prefix}/{name}"
 
 
 def open_folder(location: str | Path | StoreFolder) -> StoreFolder:

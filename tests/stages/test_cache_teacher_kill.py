@@ -207,6 +207,7 @@ def test_a_run_killed_again_and_again_is_resumed_to_the_same_files(inputs: Any) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # some 400 operations, two processes for each
 def test_a_run_killed_before_any_operation_is_resumed_to_the_same_files(inputs: Any) -> None:
     runs = killing(inputs)
     for number in range(len(runs.operations)):

@@ -17,7 +17,9 @@ from multiprocessing.context import ForkServerProcess
 import torch
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.stages.conftest", "cli", "torch"])
+_CONTEXT.set_forkserver_preload(
+    ["tests.stages.conftest", "cli", "onnxruntime", "PIL.JpegImagePlugin"]
+)
 
 SECONDS_TO_LIVE = 120
 
