@@ -30,7 +30,7 @@ class BenchmarkStoreConfig(StageConfig):
     images: Path | None = None
     """Folder of the stores' images, to load training batches from."""
     batches: int = Field(40, ge=2)
-    """Batches of 64 that every reader reads in turns."""
+    """Batches of 64 that every reader reads, in turns with raw float16."""
     rounds: int = Field(5, ge=1)
     worker_batches: int = Field(1000, ge=1)
     """Batches that a worker reads before its memory is measured."""

@@ -1,7 +1,8 @@
-"""How fast views are read: all readers in one fresh process, taking turns batch by batch.
+"""How fast views are read: in one fresh process, each reader in turns with raw float16.
 
-A busy machine slows all of them alike, so the ratios hold where the figures do not. Warm: processor
-time, the page cache full. Cold: wall-clock time, after the kernel was asked to drop the files.
+A busy machine slows both of them alike, so the ratios hold where the figures do not. Warm:
+processor time, the page cache full. Cold: wall-clock time, after the kernel was asked to drop the
+files.
 """
 
 import os
@@ -65,9 +66,10 @@ def measure_reading(plan: ReadingPlan) -> ReadingFigures:
         decoded_bytes_per_view=cells * store.heatmap_dtype.itemsize,
         memcpy_gb_per_second=_memcpy_speed(cells * store.heatmap_dtype.itemsize, plan.batch_size),
     )
+    seconds[RAW] = [(raw, raw) for _, raw in seconds[OURS]]
     for name, per_round in seconds.items():
-        ratio = float(np.median(np.divide(seconds[RAW], per_round)))
-        speed = 1 / float(np.median(per_round))
+        own, raw = np.transpose(per_round)
+        ratio, speed = float(np.median(raw / own)), 1 / float(np.median(own))
         figures.readers.append(ReaderFigures(name, speed, ratio, cold[name]))
     return figures
 
@@ -114,21 +116,27 @@ def _cold(read: ReadBatch, files: list[Path] | None, plan: ReadingPlan) -> float
     return len(batches) * plan.batch_size / (time.perf_counter() - start)
 
 
-def _warm(ways: dict[str, ReadBatch], plan: ReadingPlan) -> dict[str, list[float]]:
-    """Return processor seconds a view, by reader and round; a first round fills the caches."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(plan.num_rounds + 1):
-        spent = dict.fromkeys(ways, 0.0)
-        count = dict.fromkeys(ways, 0)
-        for batch in range(plan.num_batches):
-            for name, read in ways.items():
-                if name in SLOW and batch % 10:
-                    continue
-                spent[name] += _processor_seconds(read, batch)
-                count[name] += plan.batch_size
-        for name in ways:
-            seconds[name].append(spent[name] / count[name])
-    return {name: rounds[1:] for name, rounds in seconds.items()}
+def _warm(ways: dict[str, ReadBatch], plan: ReadingPlan) -> dict[str, list[tuple[float, float]]]:
+    """Return processor seconds a view by reader and round: its own, and raw float16's beside it.
+
+    Each reader takes turns with raw float16 alone, batch by batch: what a third one leaves in the
+    processor's caches would be counted too. A first round fills the caches.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    for name, read in ways.items():
+        if name == RAW:
+            continue
+        batches = range(0, plan.num_batches, 10 if name in SLOW else 1)
+        rounds = []
+        for _ in range(plan.num_rounds + 1):
+            own = raw = 0.0
+            for batch in batches:
+                own += _processor_seconds(read, batch)
+                raw += _processor_seconds(ways[RAW], batch)
+            count = len(batches) * plan.batch_size
+            rounds.append((own / count, raw / count))
+        seconds[name] = rounds[1:]
+    return seconds
 
 
 def _processor_seconds(read: ReadBatch, batch: int) -> float:
