@@ -31,7 +31,6 @@ INPUT_SIZE_HW = (64, 48)
 
 WRITER = """
 import sys
-from multiprocessing import forkserver
 import pipeline.teacher_store.writer as writer
 from pipeline.config import parse_config
 from stages import cache_teacher as stage
@@ -126,8 +125,6 @@ def assert_equal(found: list[TrainingBatch], expected: list[TrainingBatch]) -> N
 def test_batches_are_those_of_a_folder_with_and_without_a_cache(
     drawn: Any, store: Path, uploaded: str, tmp_path: Path
 ) -> None:
-    # One that an earlier test started knows nothing of this server's address and keys.
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     cached = DataConfig(store_cache=tmp_path, view_order="shuffled")
     assert_equal(batches(drawn, uploaded, cached, 0), batches(drawn, store, DataConfig(), 0))
     blocks = DataConfig(view_order="blocks")

@@ -119,9 +119,7 @@ def save_network(path: Path, architecture: str = "distilpose-xs", **changes: Any
     return path
 
 
-def write_store(
-    sample: Sample, *, failed: tuple[int, ...] = (), finish: bool = True, with_sigmas: bool = True
-) -> Path:
+def write_store(sample: Sample, *, failed: tuple[int, ...] = (), finish: bool = True) -> Path:
     """Store the truth as if a teacher had seen it in every view."""
     people = read_people(sample.annotations, sample.folder, PeopleSettings())
     views = draw_views(people, ViewRecipe(padding=1.1), 0, 1, SIZE_HW)
