@@ -25,6 +25,7 @@ _VIEWS = "views/"
 class CachedFolder:
     """A store's folder whose shards are read from copies; nothing is written through it."""
 
+    has_files = True
     max_open_files = LocalFolder.max_open_files
 
     def __init__(self, origin: StoreFolder, cache: Path, teacher: str | None = None) -> None:

@@ -26,8 +26,10 @@ class StoreFolder(Protocol):
 
     is_remote: bool
     """Whether every object costs a request over the network; a forked process cannot read then."""
+    has_files: bool
+    """Whether its objects are files of this machine; else opening one takes it into memory."""
     max_open_files: int
-    """Descriptors that whoever reads may keep open."""
+    """Descriptors that whoever reads an array may keep open, one of each shard."""
 
     def __str__(self) -> str:
         """Return where it is, for messages."""
@@ -83,7 +85,8 @@ class LocalFolder:
     """A folder of this machine's file systems."""
 
     is_remote = False
-    max_open_files = 256
+    has_files = True
+    max_open_files = 100
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -29,8 +29,8 @@ CLOCK_PREFIX = "writer.json.clock-"
 ATTEMPTS = 2
 """Of what obstore has given up, or does not itself repeat: writing, and a body that breaks off."""
 
-MAX_OPEN_FILES = 144
-"""Whole objects that a process keeps in memory to read from: those of 72 shards. Who opens shards
+MAX_OPEN_FILES = 72
+"""Whole objects that a process keeps in memory to read from, one of each shard. Who opens shards
 in the order of ``block_order`` and closes the one opened first then takes about each once."""
 _PIECE = 1 << 20
 
@@ -49,6 +49,7 @@ class ObjectFolder:
     """The objects below a prefix of a bucket."""
 
     is_remote = True
+    has_files = False
     max_open_files = MAX_OPEN_FILES
 
     def __init__(self, location: str) -> None:

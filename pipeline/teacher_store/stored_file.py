@@ -1,14 +1,19 @@
-"""Files of a store that stay open while pieces of them are read, whole or by the chunk."""
+"""Files of a store of which pieces are read, and the indexes of those that are shards."""
 
 import os
+import struct
 from contextlib import suppress
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.teacher_store.folder import StoreFolder
 from store_schemas.chunks import (
     ABSENT,
     BLOSC_OVERHEAD,
     CHECKSUM_BYTES,
+    INDEX_ENTRY_BYTES,
     RESTORE,
     parse_shard_index,
     shard_index_bytes,
@@ -16,6 +21,7 @@ from store_schemas.chunks import (
 from store_schemas.errors import CorruptError
 
 _ABSENT = int(ABSENT)
+_ENTRY = struct.Struct("<QQ")
 
 
 class StoredFile:
@@ -69,59 +75,49 @@ class StoredFile:
             os.close(self._descriptor)
 
 
-class ShardFile:
-    """A shard of one array: its chunks, as they are packed, by their place; 16 bytes of each."""
+def read_shard_index(
+    file: StoredFile, name: str, num_bytes: int, num_chunks: int
+) -> NDArray[np.uint64]:
+    """Return offset and length of every chunk of a shard: (num_chunks, 2).
 
-    __slots__ = ("_file", "_index", "_longest", "_name")
+    Raises:
+        CorruptError: the shard is too short for its index, or the index is altered.
+    """
+    index_bytes = shard_index_bytes(num_chunks)
+    if num_bytes < index_bytes:
+        raise CorruptError(f"{name} must have at least {index_bytes} bytes, got {num_bytes}")
+    data = file.read(index_bytes, num_bytes - index_bytes)
+    return parse_shard_index(data, num_bytes, name)
 
-    def __init__(self, name: str, file: StoredFile, index: memoryview, longest: int) -> None:
-        """Use ``ShardFile.open``."""
-        self._name = name
-        self._file = file
-        self._index = index
-        """uint64, offset and length of every chunk, one after the other."""
-        self._longest = longest
 
-    @classmethod
-    def open(
-        cls, folder: StoreFolder, name: str, num_bytes: int, num_chunks: int, chunk_bytes: int
-    ) -> Self:
-        """Open a shard that must have so many bytes, and read its index.
+def read_shard_entry(
+    file: StoredFile, name: str, num_bytes: int, num_chunks: int, place: int
+) -> tuple[int, int]:
+    """Return offset and length of one chunk, without comparing the index's checksum.
 
-        Args:
-            chunk_bytes: Of one chunk that is not packed.
+    Raises:
+        CorruptError: it lies outside the shard; and as ``StoredFile.read``.
+    """
+    start = num_bytes - shard_index_bytes(num_chunks) + place * INDEX_ENTRY_BYTES
+    offset, length = _ENTRY.unpack(file.read(INDEX_ENTRY_BYTES, start))
+    if num_bytes < offset != _ABSENT:
+        raise CorruptError(f"the index of {name} points outside the shard{RESTORE}")
+    return offset, length
 
-        Raises:
-            CorruptError: the file is missing, torn or of another length, or its index is altered.
-        """
-        index_bytes = shard_index_bytes(num_chunks)
-        if num_bytes < index_bytes:
-            raise CorruptError(f"{name} must have at least {index_bytes} bytes, got {num_bytes}")
-        file = StoredFile.open(folder, name, num_bytes)
-        try:
-            data = file.read(index_bytes, num_bytes - index_bytes)
-            index = parse_shard_index(data, num_bytes, name)
-        except BaseException:
-            file.close()
-            raise
-        return cls(name, file, index.ravel().data, chunk_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES)
 
-    def read(self, place: int) -> bytes:
-        """Return the chunk at a place.
+def longest_chunk(chunk_bytes: int) -> int:
+    """Return the most bytes that a chunk takes in a shard.
 
-        Raises:
-            CorruptError: there is none, it is too long, or it cannot be read.
-        """
-        offset, length = self._index[2 * place], self._index[2 * place + 1]
-        if offset == _ABSENT:
-            raise CorruptError(f"the chunk is missing from the index of {self._name}{RESTORE}")
-        if length > self._longest:
-            raise CorruptError(
-                f"a chunk of {self._name} must have at most {self._longest} bytes, got {length}"
-                f"{RESTORE}"
-            )
-        return self._file.read(length, offset)
+    Args:
+        chunk_bytes: Of a chunk that is not packed.
+    """
+    return chunk_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
 
-    def close(self) -> None:
-        """Close it; once."""
-        self._file.close()
+
+def refused_entry(name: str, offset: int, length: int, longest: int) -> CorruptError:
+    """Return what is wrong with an entry of a length over the longest, as that of no chunk has."""
+    if offset == _ABSENT:
+        return CorruptError(f"the chunk is missing from the index of {name}{RESTORE}")
+    return CorruptError(
+        f"a chunk of {name} must have at most {longest} bytes, got {length}{RESTORE}"
+    )

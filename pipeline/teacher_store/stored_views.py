@@ -5,7 +5,6 @@ keeps them but who asks for the whole array.
 """
 
 import os
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -24,12 +23,6 @@ from store_schemas.metadata import take_object
 MAX_OPEN_CHUNKS = 64
 """Files of 65,536 people each."""
 AFFINE_BYTES = 48
-
-
-def join_affines(affines: Iterable[bytes | memoryview]) -> NDArray[np.float64]:
-    """Return stored affines as (B, 2, 3)."""
-    stored = np.frombuffer(bytearray().join(affines), "<f8").reshape(-1, 2, 3)
-    return stored.astype(np.float64, copy=False)
 
 
 class StoredViewPlan:
@@ -78,8 +71,17 @@ class StoredViewPlan:
         Raises:
             CorruptError: a file is missing or torn.
         """
-        places = (divmod(view, self._views_per_chunk) for view in views.tolist())
-        return join_affines([self._pread(chunk, place, 1) for chunk, place in places])
+        stored = b"".join(map(self.read_affine, views.tolist()))
+        return np.frombuffer(stored, "<f8").reshape(-1, 2, 3).astype(np.float64)
+
+    def read_affine(self, view: int) -> bytes:
+        """Return the affine of row * V + view as stored: ``AFFINE_BYTES``.
+
+        Raises:
+            CorruptError: a file is missing or torn.
+        """
+        chunk, place = divmod(view, self._views_per_chunk)
+        return self._pread(chunk, place, 1)
 
     def read_rows(self, rows: range) -> bytes:
         """Return the affines of all views of some people, 48 bytes each.

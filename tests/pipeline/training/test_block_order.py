@@ -114,7 +114,7 @@ def test_a_pass_downloads_a_shard_about_once(num_workers: int) -> None:
     num_shards = 200
     order = order_of(num_shards * ROWS_PER_SHARD)
     batches = pass_of(order, 0)
-    keeps = MAX_OPEN_FILES // 2
+    keeps = MAX_OPEN_FILES
     downloads = sum(loads(batches[worker::num_workers], keeps) for worker in range(num_workers))
     assert num_shards <= downloads <= num_shards + NUM_LANES * SHARDS_PER_GROUP
     mixed = np.random.default_rng(0).permutation(np.array(pairs(batches)))
