@@ -53,6 +53,7 @@ def draw(panel: Any, candidates: list[dict[str, Any]], speed: str) -> None:
             panel.annotate(how["profile"], place(found, speed), (5, 6), textcoords="offset points")
     panel.axvline(LIMIT, color="grey", linestyle=":", linewidth=1)
     panel.set_yscale("log")
+    panel.margins(y=0.12)  # room for the names
     panel.grid(alpha=0.3)
 
 
