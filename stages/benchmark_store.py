@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -64,7 +63,7 @@ def benchmark_store(
         with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:
             figures.append(_measure(config, path, Path(scratch)))
     on_progress(len(config.store), len(config.store))
-    document = {"stores": [_json(found) for found in figures]}
+    document = {"stores": [asdict(found) for found in figures]}
     written = write_figures(config.output / "store.json", config, document)
     return StoreBenchmark(figures, written)
 
@@ -94,8 +93,3 @@ def _at_least(path: Path, num_views: int, target: Path) -> Path:
         return path
     multiply_store(path, target, num_views)
     return target
-
-
-def _json(found: StoreFigures) -> dict[str, Any]:
-    ratio = {} if found.loader is None else {"loader_ratio": found.loader.ratio}
-    return {**asdict(found), **ratio}

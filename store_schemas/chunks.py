@@ -22,14 +22,13 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from store_schemas.array_spec import ArraySpec
+from store_schemas.blosc_chunks import decode_blosc
 from store_schemas.errors import CorruptError
 from store_schemas.identity import canonical_json
 from store_schemas.profiles import SHUFFLES
 
 Run = Callable[[Callable[[NDArray[Any]], bytes], Iterable[NDArray[Any]]], Iterable[bytes]]
 """Calls a function on each item and returns what came of them in order, as ``map`` does."""
-
-blosc.use_threads = False  # one thread per reading process: they are many
 
 CHECKSUM_BYTES = 4
 INDEX_ENTRY_BYTES = 16
@@ -219,6 +218,6 @@ def decode_view(data: bytes, crc32c: int, out: NDArray[Any]) -> None:
             f"{header[0]} in {header[1]}{RESTORE}"
         )
     try:
-        blosc.decompress(data, out)  # which ends where the header says, before the checksum
+        decode_blosc(data, out)  # which ends where the header says, before the checksum
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"the chunk cannot be decoded: {error}{RESTORE}") from error

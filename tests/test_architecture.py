@@ -13,7 +13,7 @@ LAYERS = ("cli", "stages", "pipeline", "store_schemas")
 """Each may import itself and what stands to its right."""
 COMMANDS = "stages/commands"
 """A part of the command line, as cli.py; their options are shared and know no stage."""
-STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "google_crc32c"}
+STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c"}
 SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
 """Networks and losses see tensors, never people, images, stores or files."""
 DATA = (

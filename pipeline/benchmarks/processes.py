@@ -98,14 +98,16 @@ def measure_loader(
         )
         for reads in (False, True)
     }
-    spent: dict[bool, list[float]] = {False: [], True: []}
-    for turn in range(4):
+    pairs = []
+    for turn in range(9):
         for place, (rows, views) in enumerate(drawn.batches):
+            spent = {}
             for reads in (False, True) if (turn + place) % 2 else (True, False):
                 start = time.process_time()
                 datasets[reads][ViewBatch(rows, views)]
-                if turn:  # the first reads images and store into the page cache
-                    spent[reads].append(time.process_time() - start)
-    return LoaderCost(
-        num_batches, batch_size, float(np.median(spent[False])), float(np.median(spent[True]))
-    )
+                spent[reads] = time.process_time() - start
+            if turn:  # the first reads images and store into the page cache
+                pairs.append((spent[False], spent[True]))
+    without, with_targets = np.transpose(pairs)
+    ratio = float(np.median(with_targets / without))
+    return LoaderCost(num_batches, batch_size, float(np.median(without)), ratio)

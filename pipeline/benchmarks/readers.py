@@ -17,6 +17,7 @@ from numcodecs import blosc
 
 from pipeline.benchmarks.drawn_views import DrawnViews, raw_view_bytes
 from pipeline.teacher_store.reader import TeacherStore
+from store_schemas.blosc_chunks import decode_blosc
 
 ReadBatch = Callable[[int], None]
 """Reads the views of one drawn batch."""
@@ -51,7 +52,7 @@ def decoding_alone(store: TeacherStore, drawn: DrawnViews) -> ReadBatch:
 
     def read(_: int) -> None:
         for chunk, into in zip(chunks, out, strict=True):
-            blosc.decompress(chunk, into)
+            decode_blosc(chunk, into)
 
     return read
 
