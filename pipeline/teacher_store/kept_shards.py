@@ -27,9 +27,10 @@ from pipeline.teacher_store.stored_file import (
 from store_schemas.chunks import CHECKSUM_BYTES
 from store_schemas.errors import CorruptError
 
-ENTRY_BYTES = 24
-"""Of offset, length and crc32c of a chunk, as a kept shard has them in memory."""
-_ENTRY = struct.Struct("<QQI4x")
+ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8"), ("crc32c", "<u4"), ("padding", "V4")])
+"""What a kept shard has in memory of each chunk."""
+_ENTRY_BYTES = ENTRY.itemsize
+_unpack_entry = struct.Struct("<QQI4x").unpack_from  # an item of a numpy array takes far longer
 
 StoredChunk = tuple[bytes, int, bytes]
 """A chunk as it is packed, the crc32c that it must have, and its record."""
@@ -42,7 +43,7 @@ class Records(Protocol):
     """Of one view."""
 
     def of_shard(self, shard: int) -> NDArray[np.uint8]:
-        """Return those of all n views of a shard, (n, num_bytes), compared."""
+        """Return those of all views of a shard, compared: (views, num_bytes), or (1, 0)."""
         ...
 
     def of_view(self, shard: int, place: int) -> bytes:
@@ -72,8 +73,8 @@ class KeptShard:
 
         Args:
             longest: Bytes that no chunk exceeds.
-            views: (n, ENTRY_BYTES + record): of each view offset, length and crc32c of its chunk,
-                then its record. One piece of memory, so that a view costs few cache misses.
+            views: (n, bytes) uint8: of each view an ``ENTRY``, then its record. One piece of
+                memory, so that a view costs few cache misses.
         """
         self._file = file
         self._name = name
@@ -88,10 +89,10 @@ class KeptShard:
             CorruptError: it is missing, or cannot be read.
         """
         start = place * self._stride
-        offset, length, crc32c = _ENTRY.unpack_from(self._views, start)
+        offset, length, crc32c = _unpack_entry(self._views, start)
         if length > self._longest:
             raise refused_entry(self._name, offset, length, self._longest)
-        record = self._views[start + ENTRY_BYTES : start + self._stride]
+        record = self._views[start + _ENTRY_BYTES : start + self._stride]
         return self._file.read(length, offset), crc32c, record
 
     def close(self) -> None:
@@ -217,7 +218,7 @@ class ShardedArray:
         """
         records = self._records.of_shard(shard)
         checksums = self._files.read_rows(self._checksums, shard).ravel()
-        views = np.zeros((len(checksums), ENTRY_BYTES + self._records.num_bytes), np.uint8)
+        views = np.zeros((len(checksums), ENTRY.itemsize + self._records.num_bytes), np.uint8)
         name, num_bytes = self._files.name_and_bytes(self._array, shard)
         file = StoredFile.open(self._folder, name, num_bytes)
         try:
@@ -225,9 +226,11 @@ class ShardedArray:
         except BaseException:
             file.close()
             raise
-        views[:, :16] = index[: len(views)].astype("<u8").view(np.uint8)
-        views[:, 16:20] = checksums.astype("<u4").reshape(-1, 1).view(np.uint8)
-        views[:, ENTRY_BYTES:] = records
+        entries = np.zeros(len(checksums), ENTRY)
+        entries["offset"], entries["length"] = index[: len(checksums)].T
+        entries["crc32c"] = checksums
+        views[:, : ENTRY.itemsize] = entries.view(np.uint8).reshape(-1, ENTRY.itemsize)
+        views[:, ENTRY.itemsize :] = records
         return KeptShard(file, name, self._longest, views)
 
     def __del__(self) -> None:
@@ -249,4 +252,4 @@ class _PassingShard:
 
 def bytes_kept_per_view(records: Records) -> int:
     """Return what a kept shard has in memory of every view."""
-    return ENTRY_BYTES + records.num_bytes
+    return ENTRY.itemsize + records.num_bytes
