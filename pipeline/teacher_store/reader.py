@@ -22,10 +22,10 @@ from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import read_entry, read_people_of_plan
 from pipeline.teacher_store.optional_reading import OptionalReader
 from pipeline.teacher_store.shards import ShardFiles
+from pipeline.teacher_store.status_reading import read_status
 from pipeline.teacher_store.stored_views import StoredViewPlan
 from pipeline.wording import counted
-from store_schemas.chunks import RESTORE
-from store_schemas.errors import CorruptError, IdentityError, IncompleteError
+from store_schemas.errors import IdentityError, IncompleteError
 from store_schemas.teacher_store import Status
 
 
@@ -83,7 +83,7 @@ class TeacherStore:
         files = ManifestFiles(layout, manifest)
         self._files = ShardFiles(layout, views, files)
         self._more = OptionalReader(layout, files)
-        self.status = self._read_status(manifest, files)
+        self.status = read_status(layout, manifest, files)
         """(N, V) uint8, see ``Status``."""
         self._is_whole = bool((self.status == int(Status.OK)).all())
 
@@ -214,31 +214,6 @@ class TeacherStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_again, (self._layout.folder, self.teacher, self.fingerprint, self.content)
-
-    def _read_status(self, manifest: Manifest, files: ManifestFiles) -> NDArray[np.uint8]:
-        dimensions = self._layout.dimensions
-        status = np.zeros((dimensions.num_instances, dimensions.num_views), np.uint8)
-        for shard in np.flatnonzero(manifest.is_present).tolist():
-            rows = dimensions.shard_rows(shard)
-            if self._layout.folder.is_remote and manifest.status_counts[shard, Status.OK] == (
-                len(rows) * dimensions.num_views
-            ):
-                status[rows.start : rows.stop] = Status.OK  # a request per shard would take long
-                continue
-            where = f"{self.path}: shard {shard}, rows {rows.start} to {rows.stop - 1}"
-            try:
-                found = files.read_rows("status", shard)
-            except CorruptError as error:
-                raise CorruptError(f"{where}: {error}") from error
-            counts = np.bincount(found.ravel(), minlength=len(Status))
-            if counts.tolist() != manifest.status_counts[shard].tolist():
-                raise CorruptError(
-                    f"{where}: views by status must be {manifest.status_counts[shard].tolist()}, "
-                    f"got {counts.tolist()}{RESTORE}"
-                )
-            status[rows.start : rows.stop] = found
-        status.flags.writeable = False
-        return status
 
     def _check_indices(
         self,
