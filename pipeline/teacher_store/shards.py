@@ -17,7 +17,7 @@ from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError
 
 KEPT_BYTES = 37 << 20
-"""In memory of all shards that a process keeps, of which a folder's ``max_open_files`` may be fewer."""
+"""In memory of all shards that a process keeps; ``max_open_files`` of a folder bounds them too."""
 
 
 class ViewRecords:
