@@ -4,9 +4,8 @@ Chunks are encoded in memory and published through ``file_layer``: zarr's own lo
 reads an existing shard before it rewrites it, so that a torn one could never be replaced, and
 makes nothing durable. The root's ``zarr.json`` is the last file of the plan and is rewritten once,
 when the store is complete; a kill between any two files leaves what ``resume`` carries on from.
-
 A writer holds no file and no array, so it can be sent to worker processes; it publishes only while
-the store's lease bears its run. Two processes must never write the same shard at a time.
+the store's lease bears its run. What a worker was writing as it was killed is swept at the end.
 """
 
 from collections.abc import Mapping
@@ -267,6 +266,7 @@ class TeacherStoreWriter:
         if self.entry.content is None:
             manifest = self._whole_manifest()
             require_lease(self.layout.folder, self.run_id)
+            self.layout.folder.sweep()
             publish_manifest(self.layout, manifest)
             self._publish_entry(replace(self.entry, content=manifest.content))
         self._remove_receipts()

@@ -12,6 +12,7 @@ from pipeline.caching import admission, cluster
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome
 from pipeline.errors import Stopped
+from pipeline.file_layer import temporary_of
 from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as stage
 from stages.cache_teacher import cache_teacher
@@ -76,6 +77,8 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
         if not killed:
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
+            # what it leaves if that meets it between opening a file and renaming it
+            temporary_of(Path(inputs.store) / "teachers/teacher/outputs/c.0.0.0.0").touch()
 
     said: list[str] = []
     watch_workers(monkeypatch, kill_one)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.file_layer import walk_files
+from pipeline.file_layer import temporary_of, walk_files
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError, StoreError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -64,6 +64,16 @@ def test_a_writer_can_be_sent_to_another_process(factory: Any, whole: Path, tmp_
         factory.write(worker, shard)
     assert writer.pending_shards() == []
     factory.finish(writer)
+    assert factory.digests(tmp_path) == factory.digests(whole)
+
+
+def test_what_a_worker_was_writing_as_it_was_killed_is_no_part_of_the_store(
+    factory: Any, whole: Path, tmp_path: Path
+) -> None:
+    writer = factory.create(tmp_path)
+    factory.write(writer, 0)
+    temporary_of(tmp_path / "teachers/hrnet/heatmaps/c.0.0.0.0.0").write_bytes(b"torn")
+    factory.write_rest(writer)
     assert factory.digests(tmp_path) == factory.digests(whole)
 
 
