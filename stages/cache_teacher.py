@@ -30,12 +30,9 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.encoded_rows import BadImage, describe_bad_images
 from pipeline.teachers.probe import take_probe
-from pipeline.teachers.teacher_pass import (
-    BadImage,
-    describe_bad_images,
-    digest_images,
-)
+from pipeline.teachers.teacher_pass import digest_images
 from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
@@ -100,7 +97,7 @@ def cache_teacher(
     """
     started = time.monotonic()
     if engine_choice.is_cluster:
-        config = _same_everywhere(config, say)
+        config = _named_absolutely(config)
     folder = open_folder(config.store)
     stop = StopRequest(config.grace_seconds, say)
     with (
@@ -115,7 +112,8 @@ def cache_teacher(
                 f"{folder} holds a store; use --resume, or choose another path or --teacher-name"
             )
         engine = cluster.enter_context(open_engine(engine_choice, say))
-        people, teacher = open_inputs(config, say)
+        recipe = read_entry(folder, config.teacher_name).execution_recipe if is_begun else None
+        people, teacher = open_inputs(config, say, recipe)
         optional_arrays(config, teacher)  # refused before anything is read or written
         digests = digest_images(people, config.images)
         writer = (
@@ -131,9 +129,7 @@ def cache_teacher(
         if num_there:
             say(f"resuming: {num_there} of {counted(writer.num_shards, 'shard')} there")
 
-        task = ShardTask(
-            writer, config.teacher, config.teacher_settings, config.images, config.skip_bad
-        )
+        task = ShardTask(writer, config.teacher, teacher.settings, config.images, config.skip_bad)
         num_views = config.views + 1
         held_back: list[BadImage] = []
         breakdowns: list[Breakdown] = []
@@ -177,19 +173,13 @@ def cache_teacher(
     )
 
 
-def _same_everywhere(config: CacheTeacherConfig, say: Say) -> CacheTeacherConfig:
-    """Return the configuration as every process of a cluster must have it."""
-    settings = config.teacher_settings
-    if settings.num_threads is None:
-        # left to the library it would be each worker's number of cores, and the bits with it
-        say("teacher: 1 thread in every process; --teacher-threads sets another number")
-        settings = settings.model_copy(update={"num_threads": 1})
+def _named_absolutely(config: CacheTeacherConfig) -> CacheTeacherConfig:
+    """Return the configuration with paths as every process of a cluster may use them."""
     return config.model_copy(
         update={
             "images": config.images.absolute(),
             "teacher": config.teacher.absolute(),
             "store": absolute_location(config.store),
-            "teacher_settings": settings,
         }
     )
 

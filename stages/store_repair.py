@@ -33,7 +33,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.verification import bad_shards, read_known_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.teachers.teacher_pass import BadImage, describe_bad_images
+from pipeline.teachers.encoded_rows import BadImage, describe_bad_images
 from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.identity import compare_identity

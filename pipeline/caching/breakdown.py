@@ -29,7 +29,8 @@ class Breakdown:
     wall_seconds: float = 0.0
     """Summed over processes."""
     teacher_wall_seconds: float = 0.0
-    """In which the teacher looked at crops: what remains of the wall time, it waited for them."""
+    """In which the teacher looked at as many batches as it may at a time, or what comes to the
+    same; what remains of the wall time, it waited for crops."""
 
     def seconds(self, activity: str) -> float:
         """Return the CPU seconds of an activity, or the idle core-seconds."""
@@ -68,7 +69,9 @@ def sum_breakdowns(breakdowns: Iterable[Breakdown]) -> Breakdown:
 class WorkClock:
     """Adds up what threads measure; a lap is what came since the lap before."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_looks: int = 1) -> None:
+        """Take how many batches the teacher may look at at a time."""
+        self._num_looks = num_looks
         self._lock = threading.Lock()
         self._cores = available_cores()
         self._seconds: dict[str, float] = {}
@@ -88,14 +91,14 @@ class WorkClock:
 
     @contextmanager
     def teacher_at_work(self) -> Iterator[None]:
-        """Count the wall time, within the context, as the teacher's."""
+        """Count the wall time, within the context, as that of one look of the teacher."""
         started = time.perf_counter()
         try:
             yield
         finally:
             spent = time.perf_counter() - started
             with self._lock:
-                self._teacher_wall += spent
+                self._teacher_wall += spent / self._num_looks
 
     def lap(self) -> Breakdown:
         """Return what was measured since the last lap, and begin the next one."""

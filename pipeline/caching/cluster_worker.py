@@ -79,7 +79,9 @@ def _prepare(desk: _Desk, task: "ShardTask", job: Job, shard: int) -> tuple[str,
     teacher = _open_teacher(desk, task, job["teacher_sha256"])
     if isinstance(teacher, str):
         return (teacher,)
-    desk.shards = ShardWorker(task, teacher, plan, job["num_threads"])
+    # of a cluster somebody else began, only the number of a worker's threads is its share
+    num_looks = 1 if job["num_threads"] is None else None
+    desk.shards = ShardWorker(task, teacher, plan, job["num_threads"], num_looks)
     desk.run_id = task.writer.run_id
     return ()
 

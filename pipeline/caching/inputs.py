@@ -1,8 +1,8 @@
 """What stage one, its plan and its benchmark take: people, images, a teacher, and how to ask it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -77,8 +77,14 @@ class CacheSettings(TeacherInputs):
     accept_weak_teacher: bool = False
 
 
-def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[People, Teacher]:
+def open_inputs(
+    config: TeacherInputs,
+    say: Say = lambda _: None,
+    execution_recipe: Mapping[str, Any] | None = None,
+) -> tuple[People, Teacher]:
     """Read the people and open the teacher, and refuse a pair that does not fit.
+
+    execution_recipe: of the store that is gone on with; says what is not given.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -93,7 +99,8 @@ def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[Peopl
     )
     if note := describe_missing_halves(people.skeleton, config.recipe):
         say(note)
-    teacher = open_fitting_teacher(config.teacher, people, config.teacher_settings)
+    settings = _with_threads(config.teacher_settings, execution_recipe or {})
+    teacher = open_fitting_teacher(config.teacher, people, settings)
     height, width = teacher.input_size_hw
     rows, columns = teacher.heatmap_size_hw
     say(
@@ -102,6 +109,21 @@ def open_inputs(config: TeacherInputs, say: Say = lambda _: None) -> tuple[Peopl
         f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
     )
     return people, teacher
+
+
+def _with_threads(
+    settings: TeacherSettings, execution_recipe: Mapping[str, Any]
+) -> TeacherSettings:
+    """Return settings that say how many threads a forward pass has, which moves last bits.
+
+    One, if nobody says: it depends on no machine, and a batch for every core is faster than all
+    cores for every batch.
+    """
+    if settings.num_threads is not None:
+        return settings
+    recorded = execution_recipe.get("num_threads")
+    is_number = type(recorded) is int and recorded >= 1  # if not, the recipes are seen to differ
+    return settings.model_copy(update={"num_threads": recorded if is_number else 1})
 
 
 def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:

@@ -6,16 +6,20 @@ store. One level of the codec may flip for the smallest difference of arithmetic
 put on the sum of both: |stored - live| <= ``error_bound`` + ``ARITHMETIC_TOLERANCE``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import map_ahead
+from pipeline.cores import available_cores
 from pipeline.frames.crop_stream import requests_by_image, stream_crops
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
-from pipeline.teachers.teacher import Teacher
+from pipeline.teachers.teacher import Teacher, TeacherOutput
 from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import decode_heatmaps, encode_heatmaps, error_bound
 from store_schemas.teacher_store import Status
@@ -90,37 +94,45 @@ def recompute_views(
         store.views.image_to_crop[rows, views],
         image_sha256=store.image_sha256,
     )
-    places: list[int] = []
-    crops: list[NDArray[np.uint8]] = []
-    batch_size = teacher.settings.batch_size
-    for image in stream_crops(requests, store.input_size_hw, crop_format=store.optional.crops):
-        if image.crops is None:
-            found.failures.append(str(image.error))
-            on_progress(len(image.request.rows))
-            continue
-        places += image.request.rows.tolist()
-        crops += list(image.crops)
-        while len(places) >= batch_size:
-            now = places[:batch_size]
-            _compare(found, store, teacher, rows[now], views[now], np.stack(crops[:batch_size]))
-            on_progress(batch_size)
-            del places[:batch_size], crops[:batch_size]
-    if places:
-        _compare(found, store, teacher, rows[places], views[places], np.stack(crops))
-        on_progress(len(places))
+    images = stream_crops(requests, store.input_size_hw, crop_format=store.optional.crops)
+
+    def batches() -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+        places: list[int] = []
+        crops: list[NDArray[np.uint8]] = []
+        batch_size = teacher.settings.batch_size
+        for image in images:
+            if image.crops is None:
+                found.failures.append(str(image.error))
+                on_progress(len(image.request.rows))
+                continue
+            places += image.request.rows.tolist()
+            crops += list(image.crops)
+            while len(places) >= batch_size:
+                yield places[:batch_size], np.stack(crops[:batch_size])
+                del places[:batch_size], crops[:batch_size]
+        if places:
+            yield places, np.stack(crops)
+
+    def observe(batch: tuple[list[int], NDArray[np.uint8]]) -> tuple[list[int], TeacherOutput]:
+        places, crops = batch
+        return places, teacher.observe(crops, store.people.skeleton.flip_indices)
+
+    num_looks = teacher.looks_at_a_time(available_cores())
+    with closing(images), ThreadPoolExecutor(num_looks, "look") as pool:
+        for places, live in map_ahead(pool, observe, batches(), lookahead=2 * num_looks):
+            _compare(found, store, rows[places], views[places], live)
+            on_progress(len(places))
     return found
 
 
 def _compare(
     found: Disagreement,
     store: TeacherStore,
-    teacher: Teacher,
     rows: NDArray[np.int64],
     views: NDArray[np.int64],
-    crops: NDArray[np.uint8],
+    live: TeacherOutput,
 ) -> None:
-    """Add what a teacher says of crops (B, H, W, 3) to what was found."""
-    live = teacher.observe(crops, store.people.skeleton.flip_indices)
+    """Add what a teacher says of views to what was found."""
     for i, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
         found.num_views += 1
         where = f"shard {row // store.identity['codec']['rows_per_shard']}, row {row}, view {view}"

@@ -19,8 +19,9 @@ from pipeline.cores import available_cores
 from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teachers.encoded_rows import BadImage, EncodedRows
 from pipeline.teachers.teacher import Teacher, TeacherSettings
-from pipeline.teachers.teacher_pass import BadImage, EncodedRows, TeacherPass
+from pipeline.teachers.teacher_pass import TeacherPass
 from store_schemas.chunks import Run
 
 OnProgress = Callable[[int], None]
@@ -60,12 +61,19 @@ class ShardWorker:
         teacher: Teacher,
         plan: StoredPlan,
         num_threads: int | None = None,
+        num_looks: int | None = None,
     ) -> None:
-        """Use ``num_threads`` beside the teacher's for each kind of work; None: all cores."""
+        """Open threads for each kind of work.
+
+        num_threads: beside the teacher's; None: as many as there are cores.
+        num_looks: batches that the teacher looks at at a time; None: as many as keep so many
+            cores busy.
+        """
         self._task = task
         self._plan = plan
-        self._clock = WorkClock()
         self._num_threads = num_threads or available_cores()
+        num_looks = num_looks or teacher.looks_at_a_time(self._num_threads)
+        self._clock = WorkClock(num_looks)
         self._pass = TeacherPass(
             teacher,
             plan.people,
@@ -75,6 +83,7 @@ class ShardWorker:
             task.writer.threshold,
             task.writer.profile,
             self._num_threads,
+            num_looks,
             self._clock.measure,
             self._clock.teacher_at_work,
             task.writer.layout.dimensions.optional,

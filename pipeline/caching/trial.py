@@ -95,9 +95,7 @@ def run_trial(
             writer = _create(
                 folder, lease.run_id, config, chosen, digests, views, teacher, threshold, rows
             )
-            task = ShardTask(
-                writer, config.teacher, config.teacher_settings, config.images, skip_bad=True
-            )
+            task = ShardTask(writer, config.teacher, teacher.settings, config.images, skip_bad=True)
             worker = ShardWorker(task, teacher, read_writers_plan(writer))
             worker.write_shard(0, on_progress)  # libraries load on first use, caches fill
             started = time.perf_counter()

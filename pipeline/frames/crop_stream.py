@@ -1,16 +1,15 @@
 """Decode each image once and cut all its views, a few images ahead of whoever consumes them."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import map_ahead
 from pipeline.coco.image_files import (
     decode_image,
     decode_image_bytes,
@@ -119,7 +118,7 @@ def stream_crops(
         return ImageCrops(request, crops, stored=stored)
 
     with ThreadPoolExecutor(num_threads, "decode") as pool:
-        yield from _ahead(pool, cut, requests, lookahead=4 * num_threads)
+        yield from map_ahead(pool, cut, requests, lookahead=4 * num_threads)
 
 
 def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
@@ -133,24 +132,3 @@ def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
             f"one with --resume --accept-mended-images"
         )
     return decode_image_bytes(file.content, path)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[ImageRequest], ImageCrops],
-    requests: Iterable[ImageRequest],
-    lookahead: int,
-) -> Iterator[ImageCrops]:
-    """Map in order with a bounded number of results waiting; ``Executor.map`` has no bound."""
-    remaining = iter(requests)
-    waiting: deque[Future[ImageCrops]] = deque(
-        pool.submit(work, request) for request in islice(remaining, lookahead)
-    )
-    try:
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(work, request) for request in islice(remaining, 1))
-            yield result
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -26,6 +26,11 @@ class HeatmapNetwork(Protocol):
     heatmap_frame: HeatmapFrame
     fixed_batch_size: int | None
 
+    @property
+    def num_threads(self) -> int | None:
+        """Threads that one forward pass keeps busy here; None: a GPU computes."""
+        ...
+
     def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
         ...

@@ -24,8 +24,10 @@ class OnnxNetwork:
     def __init__(self, path: Path, settings: TeacherSettings) -> None:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
-        self._num_threads = settings.num_threads or available_cores()
-        self._session = _open_session(path, self._num_threads)
+        self._session_threads = settings.num_threads or available_cores()
+        self._session = _open_session(path, self._session_threads)
+        is_on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
+        self.num_threads = self._session_threads if is_on_cpu else None
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise TeacherError(
@@ -51,7 +53,7 @@ class OnnxNetwork:
         return {
             "library": "onnxruntime",
             "providers": list(self._session.get_providers()),
-            "num_threads": self._num_threads,
+            "num_threads": self._session_threads,
             "graph_optimization": "all",
             "deterministic": True,
             "tf32": False,

@@ -25,6 +25,8 @@ from pipeline.wording import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_LOOKS = 8
+"""Batches at a time, each of which takes a network's memory again."""
 
 
 class TeacherSettings(BaseModel):
@@ -93,6 +95,11 @@ class Teacher:
     def expected_mirror_gap(self) -> float:
         """Cells between a map's peak and its mirrored-back twin's that the frame implies."""
         return mirror_gap(self.crop_to_heatmap, self.input_size_hw[1], self.heatmap_size_hw[1])
+
+    def looks_at_a_time(self, num_cores: int) -> int:
+        """Return how many batches keep so many cores busy; of a network on a GPU, one."""
+        threads = self.network.num_threads
+        return 1 if threads is None else min(max(num_cores // threads, 1), MAX_LOOKS)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the heatmaps and the points read from them, as JSON values."""

@@ -1,24 +1,24 @@
 """One look of a teacher at people: crops in, encoded views out, every failure accounted for.
 
 Decoding, warping and the reading of heatmaps run in threads beside the teacher, which so waits for
-nobody; what they compute does not depend on when they do it.
+nobody. It looks at several batches at a time where that keeps the cores busier than one that all of
+them share. What is computed does not depend on when, or beside what else, it is.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import map_ahead
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
-from pipeline.errors import ImageError
 from pipeline.frames.crop_stream import (
     ImageCrops,
     ImageRequest,
@@ -26,9 +26,8 @@ from pipeline.frames.crop_stream import (
     requests_by_image,
     stream_crops,
 )
-from pipeline.frames.geometry import SizeHW
+from pipeline.teachers.encoded_rows import BadImage, EncodedRows
 from pipeline.teachers.teacher import Teacher
-from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
@@ -45,56 +44,6 @@ OnProgress = Callable[[int], None]
 """Told how many views were added."""
 
 
-@dataclass(frozen=True)
-class BadImage:
-    """An image that could not be decoded, and whose people are therefore missing."""
-
-    name: str
-    instance_ids: tuple[int, ...]
-    reason: str
-
-
-@dataclass
-class EncodedRows:
-    """What a teacher said of all views of some people, as the store keeps it."""
-
-    rows: range
-    """The people."""
-    heatmaps: NDArray[Any]  # (n, V, K, Hh, Wh) uint8 or float16
-    outputs: NDArray[np.float32]  # (n, V, K, 4) as scale, confidence, x, y; crop pixels
-    status: NDArray[np.uint8]  # (n, V)
-    bad_images: list[BadImage] = field(default_factory=list)
-    codec_error: CodecError = NOT_MEASURED
-    optional: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Crops and tokens by array, as ``encode_shard`` takes them."""
-
-    @classmethod
-    def empty(
-        cls,
-        rows: range,
-        num_views: int,
-        num_keypoints: int,
-        heatmap_size_hw: SizeHW,
-        dtype: str,
-        optional: OptionalArrays = NONE,
-    ) -> Self:
-        """Return rows of which nothing was written yet."""
-        shape = (len(rows), num_views)
-        more: dict[str, NDArray[Any]] = {
-            name: np.zeros((*shape, *of_view), np.float16)
-            for name, of_view in optional.token_shapes(num_keypoints).items()
-        }
-        if optional.crops is not None:
-            more["crops"] = np.empty(shape, np.object_)
-        return cls(
-            rows,
-            np.zeros((*shape, num_keypoints, *heatmap_size_hw), dtype),
-            np.full((*shape, num_keypoints, 4), np.nan, np.float32),
-            np.full(shape, Status.NOT_WRITTEN, np.uint8),
-            optional=more,
-        )
-
-
 def digest_images(
     people: People, image_folder: Path, on_progress: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.uint8]:
@@ -107,13 +56,13 @@ def digest_images(
     return digests
 
 
-def describe_bad_images(bad_images: list[BadImage]) -> str:
-    """Say how many images and people are concerned, and name the first few."""
-    people = counted(sum(len(bad.instance_ids) for bad in bad_images), "person")
-    return (
-        f"{counted(len(bad_images), 'image')} with {people} could not be decoded: "
-        f"{'; '.join(bad.reason for bad in bad_images[:5])}{'; ...' if bad_images[5:] else ''}"
-    )
+@dataclass(frozen=True)
+class _Batch:
+    """Crops of one range, and where what is said of them belongs."""
+
+    encoded: EncodedRows
+    places: NDArray[np.int64]  # (B, 2) as row and view
+    crops: NDArray[np.uint8]  # (B, H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -130,9 +79,12 @@ class TeacherPass:
     profile: HeatmapProfile
     num_threads: int = 2
     """That decode and warp, and as many that read heatmaps."""
+    num_looks: int = 1
+    """Batches that the teacher looks at at a time."""
     measure: Measure = lambda _: nullcontext()
     """Of the activities ``decode``, ``warp`` and ``encode``."""
     teacher_at_work: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered for every look."""
     optional: OptionalArrays = NONE
     """What is kept beside heatmaps."""
 
@@ -141,8 +93,8 @@ class TeacherPass:
     ) -> Generator[EncodedRows]:
         """Show the teacher all views of people, and yield what it said range by range.
 
-        Batches never leave a range. Images of the next ranges are decoded while the teacher looks
-        at this one, so ranges are taken a little ahead.
+        Batches never leave a range. While the last maps of one are read, the teacher looks at the
+        next, whose images are decoded already: ranges are taken a little ahead.
         """
         begun: deque[tuple[range, int]] = deque()
 
@@ -159,11 +111,28 @@ class TeacherPass:
             measure=self.measure,
             crop_format=self.optional.crops,
         )
-        with closing(images), ThreadPoolExecutor(self.num_threads, "encode") as pool:
-            for image in images:
-                rows, num_images = begun.popleft()
-                of_these = chain([image], islice(images, num_images - 1))
-                yield self._encode_range(rows, of_these, pool, on_progress)
+        with (
+            closing(images),
+            ThreadPoolExecutor(self.num_threads, "encode") as readers,
+            ThreadPoolExecutor(self.num_looks, "look") as lookers,
+            closing(
+                map_ahead(
+                    lookers,
+                    lambda part: self._look_and_read(part, readers),
+                    self._parts(images, begun, on_progress),
+                    lookahead=self.num_looks + self.num_threads,
+                )
+            ) as answers,
+        ):
+            for answer in answers:
+                if isinstance(answer, EncodedRows):
+                    yield answer
+                    continue
+                encoded, reading = answer
+                num_views, error = reading.result()
+                # in the order of batches, whichever was read first
+                encoded.codec_error = sum_codec_errors([encoded.codec_error, error])
+                on_progress(num_views)
 
     def _requests(self, rows: range) -> list[ImageRequest]:
         taken = slice(rows.start, rows.stop)
@@ -175,45 +144,62 @@ class TeacherPass:
             image_sha256=self.image_sha256,
         )
 
-    def _encode_range(
+    def _parts(
         self,
-        rows: range,
         images: Iterator[ImageCrops],
-        pool: ThreadPoolExecutor,
+        begun: deque[tuple[range, int]],
         on_progress: OnProgress,
-    ) -> EncodedRows:
-        """Look at the crops of one range; its maps are read in the pool, a few batches behind."""
+    ) -> Iterator[_Batch | EncodedRows]:
+        """Yield the batches of each range, and after them the rows that they are to fill.
+
+        begun: ranges and how many images each has, from the one of the next image on.
+        """
         teacher, num_views = self.teacher, self.image_to_crop.shape[1]
-        encoded = EncodedRows.empty(
-            rows,
-            num_views,
-            teacher.num_keypoints,
-            teacher.heatmap_size_hw,
-            self.profile.dtype,
-            self.optional,
-        )
-        behind: deque[Future[tuple[int, CodecError]]] = deque()
+        for image in images:
+            rows, num_images = begun.popleft()
+            encoded = EncodedRows.empty(
+                rows,
+                num_views,
+                teacher.num_keypoints,
+                teacher.heatmap_size_hw,
+                self.profile.dtype,
+                self.optional,
+            )
+            of_range = self._good_images(
+                chain([image], islice(images, num_images - 1)), encoded, on_progress
+            )
+            for places, crops in _batches(of_range, teacher.settings.batch_size):
+                yield _Batch(encoded, places, crops)
+            yield encoded
 
-        def on_bad_image(request: ImageRequest, error: ImageError) -> None:
-            encoded.status[request.rows] = Status.IMAGE_UNREADABLE
-            ids = tuple(self.people.instance_id[rows.start + request.rows].tolist())
-            encoded.bad_images.append(BadImage(request.path.name, ids, str(error)))
-            on_progress(len(request.rows) * num_views)
+    def _good_images(
+        self, images: Iterable[ImageCrops], encoded: EncodedRows, on_progress: OnProgress
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """Yield rows (J,) and crops (J, V, H, W, 3) by image, and account for those without."""
+        for image in images:
+            rows = image.request.rows
+            if image.crops is not None:
+                if image.stored is not None:
+                    encoded.optional["crops"][rows] = image.stored
+                yield rows, image.crops
+                continue
+            encoded.status[rows] = Status.IMAGE_UNREADABLE
+            ids = tuple(self.people.instance_id[encoded.rows.start + rows].tolist())
+            reason = str(image.error or "no crops and no reason")
+            encoded.bad_images.append(BadImage(image.request.path.name, ids, reason))
+            on_progress(len(rows) * encoded.status.shape[1])
 
-        errors: list[CodecError] = []
-        kept = (_keep_crops(image, encoded) for image in images)
-        for places, crops in _batches(kept, teacher.settings.batch_size, on_bad_image):
-            with self.teacher_at_work():
-                heatmaps, tokens = self._look(crops)
-            for name, values in tokens.items():
-                encoded.optional[name][places[:, 0], places[:, 1]] = values
-            behind.append(pool.submit(self._read, heatmaps, places, encoded))
-            if len(behind) > self.num_threads:
-                _collect(behind, errors, on_progress)
-        while behind:
-            _collect(behind, errors, on_progress)
-        encoded.codec_error = sum_codec_errors(errors)
-        return encoded
+    def _look_and_read(
+        self, part: _Batch | EncodedRows, readers: Executor
+    ) -> tuple[EncodedRows, Future[tuple[int, CodecError]]] | EncodedRows:
+        """Look at a batch, and have its maps read; what is no batch is passed on."""
+        if isinstance(part, EncodedRows):
+            return part
+        with self.teacher_at_work():
+            heatmaps, tokens = self._look(part.crops)
+        for name, values in tokens.items():
+            part.encoded.optional[name][part.places[:, 0], part.places[:, 1]] = values
+        return part.encoded, readers.submit(self._read, heatmaps, part.places, part.encoded)
 
     def _look(
         self, crops: NDArray[np.uint8]
@@ -257,36 +243,14 @@ class TeacherPass:
         return measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
 
 
-def _keep_crops(image: ImageCrops, encoded: EncodedRows) -> ImageCrops:
-    if image.stored is not None:
-        encoded.optional["crops"][image.request.rows] = image.stored
-    return image
-
-
-def _collect(
-    behind: deque[Future[tuple[int, CodecError]]],
-    errors: list[CodecError],
-    on_progress: OnProgress,
-) -> None:
-    """Wait for the oldest batch: errors are added up in the order of batches, whoever was first."""
-    num_views, error = behind.popleft().result()
-    errors.append(error)
-    on_progress(num_views)
-
-
 def _batches(
-    images: Iterator[ImageCrops],
-    batch_size: int,
-    on_bad_image: Callable[[ImageRequest, ImageError], None],
+    images: Iterable[tuple[NDArray[np.int64], NDArray[np.uint8]]], batch_size: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Yield (places (B, 2) as row and view, crops (B, H, W, 3)) of one size, the last less."""
     places: list[tuple[int, int]] = []
     crops: list[NDArray[np.uint8]] = []
-    for image in images:
-        if image.crops is None:
-            on_bad_image(image.request, image.error or ImageError("no crops and no reason"))
-            continue
-        for row, views in zip(image.request.rows.tolist(), image.crops, strict=True):
+    for rows, of_image in images:
+        for row, views in zip(rows.tolist(), of_image, strict=True):
             places += [(row, view) for view in range(len(views))]
             crops += list(views)
         while len(places) >= batch_size:

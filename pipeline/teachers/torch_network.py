@@ -45,12 +45,12 @@ class TorchNetwork:
         self.token_dim: int = module.encoder.dim
         self.token_grid_hw: SizeHW = module.encoder.grid_hw
         self.preprocessing = _preprocessing(settings, info, weights)
-        self._num_threads = settings.num_threads or torch.get_num_threads()
+        self.num_threads = settings.num_threads or torch.get_num_threads()
 
     @torch.inference_mode()
     def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
-        torch.set_num_threads(self._num_threads)
+        torch.set_num_threads(self.num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return np.asarray(self.module(batch).numpy(), np.float32)
 
@@ -59,7 +59,7 @@ class TorchNetwork:
         self, images: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Tokens]:
         """Return what ``forward`` does, and the tokens that the maps are drawn from."""
-        torch.set_num_threads(self._num_threads)
+        torch.set_num_threads(self.num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         seen = self.module.tokens(batch)
         heatmaps = self.module.head(seen.keypoint_tokens)
@@ -71,7 +71,7 @@ class TorchNetwork:
         return {
             "library": "torch",
             "device": str(next(self.module.parameters()).device.type),
-            "num_threads": self._num_threads,
+            "num_threads": self.num_threads,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         }

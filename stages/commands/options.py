@@ -184,7 +184,9 @@ teacher_options = stack(
                 help="That mirrored-back maps move.  [default: 1 for msra, else 0]"),
     _of_teacher("--decoding", type=click.Choice(["dark", "quarter", "argmax"]),
                 help="How a keypoint is read from a heatmap.  [default: dark]"),
-    _of_teacher("--teacher-threads", type=int, metavar="N", help="Threads of one forward pass."),
+    _of_teacher("--teacher-threads", type=int, metavar="N",
+                help="Threads of one forward pass.  [default: 1 where stores are written, a batch "
+                "for every core; else one for every core]"),
 )  # fmt: skip
 _TEACHER_FIELDS = {
     "input_size": "input_size_hw",

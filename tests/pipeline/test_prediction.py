@@ -138,6 +138,7 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
         keypoint_names: tuple[str, ...] | None = None
         heatmap_frame: Any = "msra"
         fixed_batch_size: int | None = None
+        num_threads: int | None = None
 
         def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             return images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)

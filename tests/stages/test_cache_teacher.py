@@ -1,5 +1,6 @@
 """Laws of stage one: all views of all people are stored, and nothing goes wrong in silence."""
 
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,15 +143,14 @@ def test_output_that_is_not_finite_is_marked_and_told(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two views of the first two batches; the store is complete, and the command fails."""
-    look, calls = Teacher.look, 0
+    look, calls = Teacher.look, itertools.count()
 
     def poisoned(
         self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
     ) -> NDArray[np.float32]:
-        nonlocal calls
-        calls += 1
+        call = next(calls)
         heatmaps = look(self, crops, flip_indices)
-        if calls <= 2:
+        if call < 2:
             heatmaps[1, 5, 3, 3] = np.nan
         return heatmaps
 

@@ -30,6 +30,7 @@ class InstantNetwork:
     keypoint_names: tuple[str, ...] | None = None
     heatmap_frame: HeatmapFrame = "half-pixel"
     fixed_batch_size: int | None = None
+    num_threads: int | None = None
 
     def execution(self) -> dict[str, object]:
         return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.caching import admission, cluster
+from pipeline.caching import admission, cluster, shard_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome
 from pipeline.errors import Stopped
@@ -53,6 +53,17 @@ def watch_workers(monkeypatch: pytest.MonkeyPatch, react: Callable[[int], None])
 
     monkeypatch.setattr(cluster._Run, "_settle", spied)
     return pids
+
+
+def test_batches_side_by_side_write_the_bytes_of_one_after_the_other(
+    inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_worker, "available_cores", lambda: 1)
+    alone = torch_config(inputs, store=str(inputs.folder / "alone.zarr"))
+    cache_teacher(alone)
+    monkeypatch.setattr(shard_worker, "available_cores", lambda: 3)
+    cache_teacher(torch_config(inputs))
+    assert inputs.digests() == inputs.digests(Path(alone.store))
 
 
 def test_two_processes_write_the_bytes_of_the_plain_loop_whatever_signals_they_get(

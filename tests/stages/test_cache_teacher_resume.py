@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from pipeline import file_layer
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, Stopped
+from pipeline.teacher_store.folder import LocalFolder
+from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import IdentityError, IncompleteError, StoreError
+from tests.support.interruption import interrupt_after_the_first_shard
 
 
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.7, 0.9, 0.99])
@@ -39,6 +42,21 @@ def test_a_killed_run_resumes_to_the_very_bytes_of_an_uninterrupted_one(
         TeacherStore.open(inputs.store)
     cache_teacher(inputs.config(), resume=True)
     assert inputs.digests() == inputs.digests(Path(whole.store))
+
+
+@pytest.mark.parametrize("recorded", [2, None])
+def test_threads_that_are_not_given_are_one_or_what_the_store_was_begun_with(
+    inputs: Any, monkeypatch: pytest.MonkeyPatch, recorded: int | None
+) -> None:
+    begun = inputs.config(teacher_settings__num_threads=recorded)
+    interrupt_after_the_first_shard(monkeypatch)
+    with pytest.raises(Stopped):
+        cache_teacher(begun)
+    said: list[str] = []
+    cache_teacher(inputs.config(teacher_settings__num_threads=None), resume=True, say=said.append)
+    assert any(line.startswith("resuming: ") for line in said)
+    entry = read_entry(LocalFolder(inputs.store), None)
+    assert entry.execution_recipe["num_threads"] == (recorded or 1)
 
 
 def test_a_resumed_run_does_not_look_again_at_what_is_there(

@@ -37,6 +37,7 @@ class DotNetwork:
     num_keypoints = 4
     keypoint_names: tuple[str, ...] | None = None
     fixed_batch_size: int | None = None
+    num_threads: int | None = None
 
     def __init__(
         self,

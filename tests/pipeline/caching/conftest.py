@@ -37,6 +37,7 @@ class Means:
     keypoint_names: tuple[str, ...] | None = None
     heatmap_frame: HeatmapFrame = "half-pixel"
     fixed_batch_size: int | None = None
+    num_threads: int | None = None
 
     def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         cells = images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5))

@@ -100,6 +100,29 @@ def test_one_worker_may_write_shards_in_several_threads(caching: Any) -> None:
     assert caching.digests("together.zarr") == caching.digests()
 
 
+@pytest.mark.parametrize("num_cores", [1, 2, 3])
+def test_looks_at_a_time_change_no_byte(
+    caching: Any, monkeypatch: pytest.MonkeyPatch, num_cores: int
+) -> None:
+    """Later batches are looked at, and read, before earlier ones; shards overlap."""
+    list(caching.worker(caching.writer()).write_shards(range(6)))
+    look, looking, together = Teacher.look, list[int](), list[int]()
+
+    def slow_at_times(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+        looking.append(1)
+        together.append(len(looking))
+        time.sleep(0.05 if len(crops) == BATCH else 0.0)
+        looking.pop()
+        return look(self, crops, flips)
+
+    monkeypatch.setattr(Teacher, "look", slow_at_times)
+    monkeypatch.setattr(caching.teacher.network, "num_threads", 1)
+    worker = caching.worker(caching.writer("together.zarr"), num_threads=num_cores)
+    list(worker.write_shards(range(6)))
+    assert max(together) == num_cores
+    assert caching.digests("together.zarr") == caching.digests()
+
+
 def hold_publishing(
     monkeypatch: pytest.MonkeyPatch, shard: int, event: threading.Event
 ) -> list[int]:
@@ -120,21 +143,24 @@ def hold_publishing(
 def test_the_teacher_and_the_decoders_go_on_while_a_shard_is_published(
     caching: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shard 0 waits until the teacher has seen all of shard 1; shard 2 is begun, not shown."""
-    event, looks = threading.Event(), []
+    """Shard 0 waits until the teacher has seen all of shard 1; of those behind, only so many."""
+    event, looks, seen_by_then = threading.Event(), list[int](), list[int]()
     look = Teacher.look
+
+    def go_on() -> None:
+        seen_by_then.append(len(looks))
+        event.set()
 
     def seen(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
         looks.append(len(crops))
-        if len(looks) == 4:  # two batches a shard
-            threading.Timer(0.2, event.set).start()
-        if len(looks) == 5:
-            assert event.is_set()
+        if len(looks) == 5:  # two batches a shard
+            threading.Timer(0.3, go_on).start()
         return look(self, crops, flips)
 
     monkeypatch.setattr(Teacher, "look", seen)
     published = hold_publishing(monkeypatch, 0, event)
     list(caching.worker(caching.writer()).write_shards(range(6)))
+    assert 5 <= seen_by_then[0] <= 4 + 4  # one look at a time and three threads
     assert looks == [4, 2] * 5 + [3]
     assert published == list(range(6))
 

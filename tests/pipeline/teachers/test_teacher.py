@@ -33,6 +33,7 @@ class FormulaNetwork:
     heatmap_size_hw = CELLS_HW
     num_keypoints = 3
     keypoint_names: tuple[str, ...] | None = None
+    num_threads: int | None = None
     heatmap_frame: HeatmapFrame = "half-pixel"
 
     def __init__(self, fixed_batch_size: int | None = None) -> None:
@@ -87,6 +88,18 @@ def teacher_of(network: HeatmapNetwork, **settings: Any) -> Teacher:
         {"channel_order": "bgr", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)},
     ],
 )
+@pytest.mark.parametrize(
+    ("threads", "cores", "looks"),
+    [(1, 1, 1), (1, 4, 4), (3, 4, 1), (2, 5, 2), (9, 4, 1), (1, 64, 8), (None, 64, 1)],
+)
+def test_a_network_on_cores_looks_at_a_batch_for_each_and_one_on_a_gpu_at_one(
+    threads: int | None, cores: int, looks: int
+) -> None:
+    network = FormulaNetwork()
+    network.num_threads = threads
+    assert teacher_of(network).looks_at_a_time(cores) == looks
+
+
 def test_preprocessing_is_pixel_times_scale_minus_mean_over_std(
     crops: NDArray[np.uint8], settings: dict[str, Any]
 ) -> None:
