@@ -33,6 +33,8 @@ class BenchmarkStoreConfig(StageConfig):
     rounds: int = Field(5, ge=1)
     worker_batches: int = Field(1000, ge=1)
     """Batches that a worker reads before its memory is measured."""
+    loader_processes: int = Field(5, ge=1)
+    """That load training batches, one after the other: they differ by some hundredths."""
     output: Path = Path("benchmark-store")
     """Folder for store.json; scratch files go there too, on the stores' file system."""
 
@@ -83,7 +85,7 @@ def _measure(config: BenchmarkStoreConfig, path: Path, scratch: Path) -> StoreFi
         cost = in_fresh_process(measure_store_cost, store, config.worker_batches)
         found.costs.append(cost)
     if config.images is not None:
-        found.loader = in_fresh_process(measure_loader, with_views, config.images)
+        found.loader = measure_loader(with_views, config.images, config.loader_processes)
     return found
 
 

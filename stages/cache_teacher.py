@@ -238,7 +238,8 @@ def _resume_store(
 ) -> TeacherStoreWriter:
     """Open a store that was begun, refusing another one field by field.
 
-    The views are the stored ones: redrawing them would need the same library's random stream.
+    The views are the stored ones: redrawing them would need the same library's random stream. So is
+    what the profile's name stood for, which may have changed since.
     """
     name = config.teacher_name
     stored = read_entry(folder, name).identity
@@ -254,7 +255,6 @@ def _resume_store(
         identity={
             "teacher": teacher.identity(),
             "views": {**stored["views"], **views},
-            "codec": {**stored["codec"], **profile_named(config.profile).to_json()},
         },
         image_sha256=digests,
         accept_mended_images=config.accept_mended_images,

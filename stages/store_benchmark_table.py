@@ -75,6 +75,7 @@ def _limit(found: StoreFigures) -> str:
     if found.loader is not None:
         lines.append(
             f"a loader's batch of {found.loader.batch_size} takes {found.loader.ratio:.3f} times "
-            f"as long with targets ({found.loader.without_targets * 1e3:.1f} ms without)"
+            f"as long with targets ({found.loader.without_targets * 1e3:.1f} ms without), the "
+            f"median of {', '.join(f'{ratio:.3f}' for ratio in sorted(found.loader.ratios))}"
         )
     return "\n".join(lines) + "\n"

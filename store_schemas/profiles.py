@@ -66,7 +66,7 @@ DEFAULT_PROFILE = "default"
 PROFILES = {
     profile.name: profile
     for profile in (
-        HeatmapProfile("default", "uint8", 0.015, 7, "zstd", 5),
+        HeatmapProfile("default", "uint8", 0.03, 7, "lz4hc", 5),
         HeatmapProfile("small", "uint8", 0.025, 5, "zstd", 5),
         HeatmapProfile("fast", "uint8", 0.03, 7, "lz4hc", 9),
         HeatmapProfile("lossless-float16", "float16", 0.0, 0, "zstd", 3, "shuffle"),

@@ -78,9 +78,23 @@ def private_megabytes() -> float:
 
 
 def measure_loader(
-    path: Path, images: Path, num_batches: int = 12, batch_size: int = 32
+    path: Path, images: Path, num_processes: int, num_batches: int = 12, batch_size: int = 32
 ) -> LoaderCost:
-    """Load the same batches with and without targets, in turns; call it in a fresh process.
+    """Load the same batches with and without targets in fresh processes, one after the other.
+
+    Raises:
+        StoreError: the store cannot be read.
+        ImageError: an image cannot be decoded, or is not the one the store was made from.
+    """
+    found = [
+        in_fresh_process(_load, path, images, num_batches, batch_size) for _ in range(num_processes)
+    ]
+    without = float(np.median([seconds for seconds, _ in found]))
+    return LoaderCost(num_batches, batch_size, without, tuple(ratio for _, ratio in found))
+
+
+def _load(path: Path, images: Path, num_batches: int, batch_size: int) -> tuple[float, float]:
+    """Return the seconds of a batch without targets, and how many times as long one takes with.
 
     Raises:
         StoreError: the store cannot be read.
@@ -109,5 +123,4 @@ def measure_loader(
             if turn:  # the first reads images and store into the page cache
                 pairs.append((spent[False], spent[True]))
     without, with_targets = np.transpose(pairs)
-    ratio = float(np.median(with_targets / without))
-    return LoaderCost(num_batches, batch_size, float(np.median(without)), ratio)
+    return float(np.median(without)), float(np.median(with_targets / without))

@@ -136,12 +136,10 @@ def profile_candidates() -> list[Candidate]:
 
 def search_space() -> list[Candidate]:
     """Return every candidate that the profiles were chosen among, and the profiles."""
-    profiles = profile_candidates()
-    default, fast = profile_candidate(PROFILES["default"]), profile_candidate(PROFILES["fast"])
-    found = [*profiles]
+    default = profile_candidate(PROFILES["default"])
+    found = profile_candidates()
     found += [Candidate(how, default.packing) for how in _quantisations()]
     found += [Candidate(default.quantisation, packing) for packing in _packings()]
-    found += [Candidate(fast.quantisation, packing) for packing in _fast_packings(fast.packing)]
     found += [Candidate(Quantisation("float16"), packing) for packing in _float16_packings()]
     seen = {(c.quantisation, c.packing): c for c in reversed(found)}  # the profile's name stays
     return [candidate for candidate in found if seen[_key(candidate)] is candidate]
@@ -164,7 +162,8 @@ def _packings() -> list[Packing]:
     return [
         *(replace(zstd, level=level) for level in (1, 3, 5, 7, 9)),
         *(replace(zstd, compressor="lz4", level=level) for level in (1, 5, 9)),
-        *(replace(lz4hc, level=level) for level in (1, 5, 9)),
+        *(replace(lz4hc, level=level) for level in (1, 3, 5, 7, 9)),
+        replace(lz4hc, compressor="blosclz"),
         *(replace(one, shuffle=name) for one in (zstd, lz4hc) for name in SHUFFLES[1:]),
         *(replace(one, block_bytes=2**k) for one in (zstd, lz4hc) for k in (12, 13, 14, 15, 16)),
         *(replace(zstd, level=level, block_bytes=2**16) for level in (1, 3)),
@@ -172,11 +171,6 @@ def _packings() -> list[Packing]:
         *(Packing("zstd", level) for level in (1, 3, 5, 9, 15, 19, 22)),
         *(Packing("gzip", level) for level in (1, 6, 9)),
     ]
-
-
-def _fast_packings(lz4hc: Packing) -> list[Packing]:
-    lz4, blosclz = (replace(lz4hc, compressor=name) for name in ("lz4", "blosclz"))
-    return [*(replace(lz4hc, level=level) for level in (1, 5, 9)), lz4, blosclz]
 
 
 def _float16_packings() -> list[Packing]:

@@ -13,6 +13,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import IdentityError, IncompleteError, StoreError
+from store_schemas.profiles import PROFILES, HeatmapProfile
 from tests.support.interruption import interrupt_after_the_first_shard
 
 
@@ -57,6 +58,21 @@ def test_threads_that_are_not_given_are_one_or_what_the_store_was_begun_with(
     assert any(line.startswith("resuming: ") for line in said)
     entry = read_entry(LocalFolder(inputs.store), None)
     assert entry.execution_recipe["num_threads"] == (recorded or 1)
+
+
+def test_a_profile_that_has_changed_since_goes_on_as_the_store_was_begun(
+    inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program upgrade alone refuses no store: it has its own settings."""
+    whole = inputs.config(store=str(inputs.folder / "whole.zarr"))
+    cache_teacher(whole)
+    interrupt_after_the_first_shard(monkeypatch)
+    with pytest.raises(Stopped):
+        cache_teacher(inputs.config())
+    changed = HeatmapProfile("default", "uint8", 0.1, 4, "zstd", 3)
+    monkeypatch.setitem(PROFILES, "default", changed)
+    cache_teacher(inputs.config(), resume=True)
+    assert inputs.digests() == inputs.digests(Path(whole.store))
 
 
 def test_a_resumed_run_does_not_look_again_at_what_is_there(

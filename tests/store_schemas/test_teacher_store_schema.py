@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.errors import SchemaError
 from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
-from store_schemas.profiles import PROFILES
+from store_schemas.profiles import PROFILES, HeatmapProfile
 from store_schemas.teacher_store import (
     Status,
     StoreDimensions,
@@ -36,6 +36,8 @@ def dimensions(**changes: Any) -> StoreDimensions:
         "num_keypoints": 17,
         "heatmap_size_hw": (64, 48),
         "rows_per_shard": 113,
+        # the schema does not follow what a profile's name stands for
+        "profile": HeatmapProfile("default", "uint8", 0.015, 7, "zstd", 5),
     }
     return StoreDimensions(**(sizes | changes))
 

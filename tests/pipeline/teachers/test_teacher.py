@@ -80,15 +80,6 @@ def teacher_of(network: HeatmapNetwork, **settings: Any) -> Teacher:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)},
-        {"scale": 1.0, "mean": (100.0, 110.0, 120.0), "std": (1.0, 2.0, 3.0)},
-        {"channel_order": "bgr", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)},
-    ],
-)
-@pytest.mark.parametrize(
     ("threads", "cores", "looks"),
     [(1, 1, 1), (1, 4, 4), (3, 4, 1), (2, 5, 2), (9, 4, 1), (1, 64, 8), (None, 64, 1)],
 )
@@ -100,6 +91,15 @@ def test_a_network_on_cores_looks_at_a_batch_for_each_and_one_on_a_gpu_at_one(
     assert teacher_of(network).looks_at_a_time(cores) == looks
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)},
+        {"scale": 1.0, "mean": (100.0, 110.0, 120.0), "std": (1.0, 2.0, 3.0)},
+        {"channel_order": "bgr", "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)},
+    ],
+)
 def test_preprocessing_is_pixel_times_scale_minus_mean_over_std(
     crops: NDArray[np.uint8], settings: dict[str, Any]
 ) -> None:
