@@ -18,7 +18,7 @@ from store_schemas.names import pack_names
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import StoreDimensions, array_specs, default_rows_per_shard
 
-GUESSED_BITS_PER_CELL = {"default": 0.7, "small": 0.49, "fast": 0.75, "lossless-float16": 11.2}
+GUESSED_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
 """By profile, of heatmaps as they lie on disk: what stores of real people took, rounded up."""
 GUESSED_CROP_BITS_PER_PIXEL = 2.4
 """Of JPEG of the default quality; what crops of 256 x 192 of real people took, rounded up."""
