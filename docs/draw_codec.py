@@ -44,13 +44,18 @@ def draw(panel: Any, candidates: list[dict[str, Any]], speed: str) -> None:
         how = found["candidate"]
         if how["quantisation"] == default:
             families.setdefault(family(how["packing"]), []).append(place(found, speed))
+    panel.set_prop_cycle(color=plt.colormaps["tab20"].colors)  # ten colours were too few
     for label, places in families.items():
         panel.plot(*zip(*sorted(places), strict=True), ".", markersize=8, label=label)
     for found in candidates:
         how = found["candidate"]
         if how["profile"] and how["quantisation"]["dtype"] == "uint8":
             panel.plot(*place(found, speed), "k*", markersize=11)
-            panel.annotate(how["profile"], place(found, speed), (5, 6), textcoords="offset points")
+            # beside one another on the right-hand side, where they decode alike
+            offset, side = ((-5, 6), "right") if how["profile"] == "fast" else ((5, 6), "left")
+            panel.annotate(
+                how["profile"], place(found, speed), offset, textcoords="offset points", ha=side
+            )
     panel.axvline(LIMIT, color="grey", linestyle=":", linewidth=1)
     panel.set_yscale("log")
     panel.margins(y=0.12)  # room for the names
