@@ -22,8 +22,8 @@ GUESSED_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless
 """By profile, of heatmaps as they lie on disk: what stores of real people took, rounded up."""
 GUESSED_CROP_BITS_PER_PIXEL = 2.4
 """Of JPEG of the default quality; what crops of 256 x 192 of real people took, rounded up."""
-GUESSED_TOKEN_BITS = 15.5
-"""Of float16, compressed; what the demo's teacher took, rounded up."""
+GUESSED_TOKEN_BITS = 16.2
+"""Of float16, which lz4 cannot shorten; what the demo's teacher took, rounded up."""
 
 
 @dataclass(frozen=True)
