@@ -104,18 +104,32 @@ def test_one_worker_may_write_shards_in_several_threads(caching: Any) -> None:
 def test_looks_at_a_time_change_no_byte(
     caching: Any, monkeypatch: pytest.MonkeyPatch, num_cores: int
 ) -> None:
-    """Later batches are looked at, and read, before earlier ones; shards overlap."""
-    list(caching.worker(caching.writer()).write_shards(range(6)))
-    look, looking, together = Teacher.look, list[int](), list[int]()
+    """As many batches as cores wait for one another, and the very first for a later one."""
+    look, shown = Teacher.look, list[NDArray[np.uint8]]()
+    looking, together = list[int](), list[int]()
+    met, overtaken = threading.Barrier(num_cores), threading.Event()
 
-    def slow_at_times(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
-        looking.append(1)
-        together.append(len(looking))
-        time.sleep(0.05 if len(crops) == BATCH else 0.0)
-        looking.pop()
+    def noted(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+        shown.append(crops)
         return look(self, crops, flips)
 
-    monkeypatch.setattr(Teacher, "look", slow_at_times)
+    def overtaking(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+        looking.append(1)
+        together.append(len(looking))
+        if len(together) <= num_cores:
+            met.wait(20)
+        is_first = np.array_equal(crops, shown[0])
+        if is_first and num_cores > 1:
+            assert overtaken.wait(20), "nobody came"
+        heatmaps = look(self, crops, flips)
+        if not is_first:
+            overtaken.set()
+        looking.pop()
+        return heatmaps
+
+    monkeypatch.setattr(Teacher, "look", noted)
+    list(caching.worker(caching.writer()).write_shards(range(6)))
+    monkeypatch.setattr(Teacher, "look", overtaking)
     monkeypatch.setattr(caching.teacher.network, "num_threads", 1)
     worker = caching.worker(caching.writer("together.zarr"), num_threads=num_cores)
     list(worker.write_shards(range(6)))
