@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
 from pipeline.benchmarks.figures_file import write_figures
 from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
-from pipeline.caching.speed import Speed, measure_speed, null_teacher
 from pipeline.frames.views import draw_views
 from pipeline.progress import OnProgress, summed
 from pipeline.teachers.checks import measure_units

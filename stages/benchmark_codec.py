@@ -6,19 +6,20 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.benchmarks.codec_candidates import profile_candidates, search_space
+from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
 from pipeline.benchmarks.figures_file import write_figures
+from pipeline.benchmarks.study_inputs import study_people
+from pipeline.benchmarks.teacher_maps import stream_teacher_maps
+from pipeline.coco.people import spread_rows
 from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.codec_study.candidates import profile_candidates, search_space
-from pipeline.codec_study.inputs import study_people
-from pipeline.codec_study.study import CandidateFigures, CodecStudy, study_codecs
-from pipeline.codec_study.teacher_maps import spread_rows, stream_teacher_maps
+from pipeline.coco.skeletons import oks_sigmas
 from pipeline.config import StageConfig
-from pipeline.evaluation.coco_evaluation import oks_sigmas
-from pipeline.evaluation.evaluated_networks import open_fitting_teacher
 from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.progress import OnProgress, summed
 from pipeline.teachers import TeacherSettings
 from pipeline.teachers.checks import measure_units
+from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.teachers.probe import take_probe
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from pydantic import Field
 
 from pipeline.benchmarks.crop_loading import CropLoading, measure_crop_loading
+from pipeline.benchmarks.crop_study import CropFigures, study_crops
 from pipeline.benchmarks.figures_file import write_figures
 from pipeline.benchmarks.processes import in_fresh_process
+from pipeline.benchmarks.study_inputs import study_people
+from pipeline.coco.people import spread_rows
 from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.codec_study.crop_study import CropFigures, study_crops
-from pipeline.codec_study.inputs import study_people
-from pipeline.codec_study.teacher_maps import spread_rows
+from pipeline.coco.skeletons import oks_sigmas
 from pipeline.config import StageConfig
-from pipeline.evaluation.coco_evaluation import oks_sigmas
-from pipeline.evaluation.evaluated_networks import open_fitting_teacher
 from pipeline.frames.views import ViewRecipe
 from pipeline.progress import OnProgress, summed
 from pipeline.teachers import TeacherSettings
+from pipeline.teachers.opening import open_fitting_teacher
 
 
 class BenchmarkCropsConfig(StageConfig):

@@ -12,8 +12,8 @@ from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.config import StageConfig
-from pipeline.file_layer import make_folder
 from pipeline.progress import OnProgress
+from pipeline.storage.files import make_folder
 from pipeline.teacher_store.reader import TeacherStore
 
 

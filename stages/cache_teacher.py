@@ -12,27 +12,27 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
+from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
 from pipeline.caching.inputs import CacheSettings, Say, open_inputs, optional_arrays
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
+from pipeline.caching.teacher_pass import digest_images
 from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
-from pipeline.provenance import provenance
+from pipeline.runs.provenance import provenance
+from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.adding import add_teacher, compare_views
-from pipeline.teacher_store.folder import StoreFolder, absolute_location, open_folder
 from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.lease import acquire_lease
 from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
-from pipeline.teachers.encoded_rows import BadImage, describe_bad_images
 from pipeline.teachers.probe import take_probe
-from pipeline.teachers.teacher_pass import digest_images
 from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError

@@ -19,8 +19,8 @@ from pipeline.evaluation.comparison import (
     student_arm,
     teacher_arm,
 )
-from pipeline.evaluation.evaluated_networks import best_weights
-from pipeline.file_layer import publish
+from pipeline.prediction.networks import best_weights
+from pipeline.storage.files import publish
 from pipeline.teachers import TeacherSettings
 
 

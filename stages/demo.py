@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pipeline.drawn.people import write_drawn_people
 from pipeline.errors import DistilError
 from pipeline.evaluation.comparison import MEAN_POSE
-from pipeline.training.run_folder import RunFolder
+from pipeline.runs.run_folder import RunFolder
 from stages.demo_picture import draw_people
 
 TEACHER = Path(__file__).parent / "demo_teacher.safetensors"

@@ -7,7 +7,6 @@ import numpy as np
 
 from pipeline.coco.image_files import decode_image, resolve_image
 from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.evaluation.evaluated_networks import open_student
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, box_to_crop, compose, invert, resize_affine
 from pipeline.pictures.contact_sheet import contact_sheet
@@ -21,7 +20,8 @@ from pipeline.pictures.poses import (
     overlay_heatmaps,
     write_png,
 )
-from pipeline.prediction import PoseEstimator, TeacherEstimator
+from pipeline.prediction.estimators import PoseEstimator, TeacherEstimator
+from pipeline.prediction.networks import open_student
 from pipeline.teachers import TeacherSettings, open_teacher
 
 NUM_SHOWN = 8

@@ -8,22 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.coco.people import People
+from pipeline.coco.pose_results import KeypointResult, coco_results
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.coco.result_files import read_results
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.evaluated_networks import (
-    EvaluatedNetwork,
-    Facts,
-    best_weights,
-    open_evaluated_teacher,
-    open_student,
-    require_same_names,
-    with_sigmas,
-)
-from pipeline.evaluation.person_boxes import boxes_to_look_at, without_duplicates
-from pipeline.evaluation.pose_results import KeypointResult, coco_results
-from pipeline.evaluation.pose_scores import ScoreRule, instance_scores
 from pipeline.evaluation.report import EvaluationReport, compare_results
 from pipeline.evaluation.stored_poses import (
     describe_missing,
@@ -31,14 +20,25 @@ from pipeline.evaluation.stored_poses import (
     require_stored_people,
     store_facts,
 )
-from pipeline.file_layer import publish
-from pipeline.prediction import predict_people
+from pipeline.prediction.boxes import boxes_to_look_at, without_duplicates
+from pipeline.prediction.networks import (
+    EvaluatedNetwork,
+    Facts,
+    best_weights,
+    open_evaluated_teacher,
+    open_student,
+    with_sigmas,
+)
+from pipeline.prediction.people import predict_people
+from pipeline.prediction.pose_scores import ScoreRule, instance_scores
 from pipeline.progress import OnProgress, summed
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files import publish
+from pipeline.storage.folder import StoreLocation
 from pipeline.teacher_store.cached_folder import open_for_reading
-from pipeline.teacher_store.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import TeacherSettings
-from pipeline.training.run_folder import RunFolder
+from pipeline.teachers.opening import require_same_names
 from pipeline.wording import counted
 
 DEFAULT_THRESHOLD = 0.2

@@ -9,7 +9,7 @@ from pipeline.caching.planning import Cost, guess_cost, predict_cost
 from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
-from pipeline.teacher_store.object_client import is_object_location
+from pipeline.storage.object_client import is_object_location
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe

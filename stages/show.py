@@ -23,7 +23,7 @@ from pipeline.pictures.poses import (
     ring_keypoints,
     write_png,
 )
-from pipeline.teacher_store.folder import StoreLocation
+from pipeline.storage.folder import StoreLocation
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from store_schemas.errors import IncompleteError

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from pipeline.coco.pose_results import coco_results
 from pipeline.config import StageConfig
-from pipeline.evaluation.pose_results import coco_results
-from pipeline.evaluation.pose_scores import ScoreRule, instance_scores
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
-from pipeline.file_layer import publish
+from pipeline.prediction.pose_scores import ScoreRule, instance_scores
 from pipeline.progress import OnProgress, summed
-from pipeline.teacher_store.folder import StoreLocation
+from pipeline.storage.files import publish
+from pipeline.storage.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
 
 

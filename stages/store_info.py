@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from pipeline.config import StageConfig
-from pipeline.teacher_store.folder import StoreLocation, open_folder
+from pipeline.storage.folder import StoreLocation, open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
 from pipeline.wording import counted
 from store_schemas.optional_arrays import OptionalArrays

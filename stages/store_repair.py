@@ -10,30 +10,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.caching.redo import Redo, plan_redo
+from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigError, ImageError
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.folder import StoreLocation, open_folder
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.lease import acquire_lease
-from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.mending import (
+from pipeline.repair.mending import (
     mend_documents,
     mend_image_digests,
     mend_manifest,
     reopen_store,
 )
+from pipeline.repair.redo import Redo, plan_redo
+from pipeline.repair.verification import bad_shards, read_known_shards
+from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.storage.lease import acquire_lease
+from pipeline.teacher_store.entries import TeacherEntry
+from pipeline.teacher_store.layout import StoreLayout, layout_of
+from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.opening import StoredPlan, read_entry, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.verification import bad_shards, read_known_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.teachers.encoded_rows import BadImage, describe_bad_images
 from pipeline.wording import counted
 from stages.terminal import caching_progress
 from store_schemas.identity import compare_identity

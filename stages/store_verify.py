@@ -8,29 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.caching.recomputation import (
-    ARITHMETIC_TOLERANCE,
-    Disagreement,
-    recompute_views,
-    spread_views,
-)
 from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import PeopleError
 from pipeline.progress import OnProgress, summed
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.folder import StoreLocation, open_folder
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.opening import read_entry
-from pipeline.teacher_store.people_comparison import compare_people
-from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.verification import (
+from pipeline.repair.recomputation import (
+    ARITHMETIC_TOLERANCE,
+    Disagreement,
+    recompute_views,
+    spread_views,
+)
+from pipeline.repair.verification import (
     VerifiedStore,
     bad_images,
     used_images,
     verify_store,
 )
+from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.teacher_store.entries import TeacherEntry
+from pipeline.teacher_store.layout import StoreLayout, layout_of
+from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
 from store_schemas.errors import StoreError
 from store_schemas.teacher_store import Status

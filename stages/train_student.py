@@ -19,16 +19,16 @@ from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
-from pipeline.teacher_store.folder import StoreLocation
-from pipeline.training.checkpoints import CheckpointInfo, describe_network, read_info
+from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
+from pipeline.runs.initial_weights import InitialWeights
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.folder import StoreLocation
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
-from pipeline.training.initial_weights import InitialWeights
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.losses import LossConfig
 from pipeline.training.objectives import StudentObjective
 from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.run_folder import RunFolder
 from pipeline.training.sources import (
     DataConfig,
     FreshViews,

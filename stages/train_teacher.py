@@ -19,13 +19,13 @@ from pipeline.errors import ConfigError
 from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
-from pipeline.training.checkpoints import describe_network, load_network, save_weights
+from pipeline.runs.checkpoints import describe_network, load_network, save_weights
+from pipeline.runs.initial_weights import InitialTeacherWeights
+from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
-from pipeline.training.initial_weights import InitialTeacherWeights
 from pipeline.training.loop import NoProgress, Progress, Training, fit
 from pipeline.training.objectives import TeacherObjective
 from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.run_folder import RunFolder
 from pipeline.training.sources import DataConfig, read_fresh_views
 from pipeline.training.view_order import ViewOrder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import StageConfig
-from pipeline.file_layer import make_folder, publish
-from pipeline.provenance import provenance
+from pipeline.runs.provenance import provenance
+from pipeline.storage.files import make_folder, publish
 
 
 def write_figures(path: Path, config: StageConfig, figures: Mapping[str, Any]) -> Path:

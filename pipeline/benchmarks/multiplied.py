@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.coco.people import People
 from pipeline.errors import DistilError
-from pipeline.file_layer import make_folder
+from pipeline.storage.files import make_folder
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.entries import TeacherEntry, new_entry
-from pipeline.teacher_store.folder import LocalFolder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import MANIFEST_ARRAYS, Manifest
 from pipeline.teacher_store.manifest_reading import read_manifest

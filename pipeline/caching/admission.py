@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.coco.image_files import resolve_image, sha256_file
-from pipeline.teacher_store.lease import read_holder
+from pipeline.storage.lease import read_holder
 from pipeline.teacher_store.opening import StoredPlan
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
-from pipeline.evaluation.evaluated_networks import open_fitting_teacher
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
-from pipeline.teacher_store.folder import StoreLocation
+from pipeline.storage.folder import StoreLocation
 from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.teachers.probe import PROBE_PEOPLE
 from pipeline.wording import counted
 from store_schemas.optional_arrays import (

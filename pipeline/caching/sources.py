@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, TeacherError
-from pipeline.teachers.teacher import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers.opening import open_teacher
+from pipeline.teachers.teacher import Teacher, TeacherSettings
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
 

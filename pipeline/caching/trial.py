@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.inputs import TeacherInputs, optional_arrays
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.coco.people import People
-from pipeline.codec_study.fidelity import people_of_rows
-from pipeline.codec_study.teacher_maps import spread_rows
+from pipeline.caching.teacher_pass import digest_images
+from pipeline.coco.people import People, people_of_rows, spread_rows
 from pipeline.frames.views import draw_views
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.teachers.teacher_pass import digest_images
 from store_schemas.chunks import shard_index_bytes
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import default_rows_per_shard

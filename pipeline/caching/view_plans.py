@@ -5,8 +5,8 @@ from typing import Any
 from pipeline.caching.inputs import CacheSettings, Say
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
+from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.adding import compare_views, read_shared_plan
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.opening import read_entries
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan

@@ -5,7 +5,7 @@ Reading them from COCO JSON is ``read_people.py``. Rows of the same index belong
 so that an image is decoded once for all its people.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,3 +70,30 @@ class People:
     def is_labelled(self) -> NDArray[np.bool_]:
         """(N, K), true where a keypoint has a position (visibility 1 or 2)."""
         return np.asarray(self.keypoints[..., 2] > 0)
+
+
+def people_of_rows(people: People, rows: NDArray[np.int64]) -> People:
+    """Return these people with their images, and no ignore regions: AP is of them alone."""
+    images, image_index = np.unique(people.image_index[rows], return_inverse=True)
+    regions = people.ignored
+    none = np.zeros(0, np.int64)
+    return replace(
+        people,
+        image_id=people.image_id[images],
+        image_name=tuple(people.image_name[image] for image in images.tolist()),
+        image_size_hw=people.image_size_hw[images],
+        instance_id=people.instance_id[rows],
+        image_index=image_index.astype(np.int64),
+        bbox_xywh=people.bbox_xywh[rows],
+        area=people.area[rows],
+        keypoints=people.keypoints[rows],
+        ignored=type(regions)(
+            **{name: getattr(regions, name)[none] for name in type(regions).__dataclass_fields__}
+        ),
+    )
+
+
+def spread_rows(num_instances: int, num_people: int) -> NDArray[np.int64]:
+    """Return at most ``num_people`` rows, spread evenly over all people, ascending."""
+    spread = np.linspace(0, num_instances - 1, min(num_people, num_instances))
+    return np.unique(spread.round().astype(np.int64))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.coco.pose_results import KeypointResult
 from pipeline.errors import PeopleError
-from pipeline.evaluation.pose_results import KeypointResult
 from pipeline.wording import counted
 
 

@@ -8,6 +8,8 @@ are no part of the format: COCO's 17 keypoints have them built in (pycocotools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.people import Skeleton
@@ -181,3 +183,17 @@ def _halves(
                 "one half"
             )
     return tuple(map(names.index, upper)), tuple(map(names.index, lower))
+
+
+def oks_sigmas(skeleton: Skeleton) -> NDArray[np.float64]:
+    """Return the OKS fall-offs, or refuse a skeleton whose fall-offs are unknown.
+
+    Returns: (K,) float64.
+    """
+    if len(skeleton.sigmas) != skeleton.num_keypoints:
+        found = counted(len(skeleton.sigmas), "sigma") if skeleton.sigmas else "no sigmas"
+        raise ConfigError(
+            f"OKS needs one sigma per keypoint, and the skeleton has {found} for "
+            f"{counted(skeleton.num_keypoints, 'keypoint')}; give sigmas in the config"
+        )
+    return np.array(skeleton.sigmas, dtype=np.float64)

@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.coco.people import People, Skeleton
+from pipeline.coco.people import People
+from pipeline.coco.pose_results import KeypointResult
 from pipeline.coco.result_files import check_results
-from pipeline.errors import ConfigError
-from pipeline.evaluation.pose_results import KeypointResult
-from pipeline.wording import counted
+from pipeline.coco.skeletons import oks_sigmas
 
 
 @dataclass(frozen=True)
@@ -40,20 +38,6 @@ class CocoFigures:
     def as_dict(self) -> dict[str, float | None]:
         """Return the figures by name, in COCO's order."""
         return asdict(self)
-
-
-def oks_sigmas(skeleton: Skeleton) -> NDArray[np.float64]:
-    """Return the OKS fall-offs, or refuse a skeleton whose fall-offs are unknown.
-
-    Returns: (K,) float64.
-    """
-    if len(skeleton.sigmas) != skeleton.num_keypoints:
-        found = counted(len(skeleton.sigmas), "sigma") if skeleton.sigmas else "no sigmas"
-        raise ConfigError(
-            f"OKS needs one sigma per keypoint, and the skeleton has {found} for "
-            f"{counted(skeleton.num_keypoints, 'keypoint')}; give sigmas in the config"
-        )
-    return np.array(skeleton.sigmas, dtype=np.float64)
 
 
 def evaluate_results(people: People, results: Sequence[KeypointResult]) -> CocoFigures:

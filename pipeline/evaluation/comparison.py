@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.coco.people import People
-from pipeline.evaluation.evaluated_networks import (
+from pipeline.evaluation.localisation import Difference, paired_bootstrap
+from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_predictions
+from pipeline.evaluation.report import ComparisonRow, compare_figures
+from pipeline.models.cost import count_multiply_adds, count_parameters
+from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator
+from pipeline.prediction.networks import (
     EvaluatedNetwork,
     open_evaluated_teacher,
     open_student,
 )
-from pipeline.evaluation.localisation import Difference, paired_bootstrap
-from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_predictions
-from pipeline.evaluation.pose_scores import ScoreRule
-from pipeline.evaluation.report import ComparisonRow, compare_figures
-from pipeline.models.cost import count_multiply_adds, count_parameters
-from pipeline.prediction import StudentEstimator, TeacherEstimator, predict_people
+from pipeline.prediction.people import predict_people
+from pipeline.prediction.pose_scores import ScoreRule
 from pipeline.teachers import TeacherSettings
 from pipeline.teachers.torch_network import TorchNetwork
 

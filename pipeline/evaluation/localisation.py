@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.evaluation.coco_evaluation import oks_sigmas
-from pipeline.evaluation.pose_results import Poses
-from pipeline.evaluation.pose_scores import NO_ANNOTATION, keypoint_similarities
+from pipeline.coco.poses import NO_ANNOTATION, Poses
+from pipeline.coco.skeletons import oks_sigmas
+from pipeline.prediction.pose_scores import keypoint_similarities
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.coco.poses import PosePredictions
 from pipeline.errors import PeopleError
-from pipeline.evaluation.pose_scores import PosePredictions
 from pipeline.wording import counted
 
 

@@ -12,15 +12,16 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pipeline.coco.people import People
-from pipeline.evaluation.coco_evaluation import CocoFigures, evaluate_results
-from pipeline.evaluation.localisation import Localisation, measure_localisation
-from pipeline.evaluation.pose_results import (
+from pipeline.coco.pose_results import (
     KeypointResult,
     coco_results,
     result_poses,
     results_with_score_one,
 )
-from pipeline.evaluation.pose_scores import PosePredictions, ScoreRule, instance_scores
+from pipeline.coco.poses import PosePredictions
+from pipeline.evaluation.coco_evaluation import CocoFigures, evaluate_results
+from pipeline.evaluation.localisation import Localisation, measure_localisation
+from pipeline.prediction.pose_scores import ScoreRule, instance_scores
 
 
 @dataclass(frozen=True)

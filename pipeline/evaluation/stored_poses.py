@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.coco.people import People
+from pipeline.coco.poses import PosePredictions
 from pipeline.errors import PeopleError
-from pipeline.evaluation.evaluated_networks import Facts, teacher_facts
-from pipeline.evaluation.pose_scores import PosePredictions
 from pipeline.frames.geometry import apply, invert
+from pipeline.prediction.networks import Facts, teacher_facts
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
 from store_schemas.teacher_store import Status

@@ -8,13 +8,14 @@ from torch import nn
 
 from pipeline.coco.people import People, Skeleton
 from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
-from pipeline.evaluation.coco_evaluation import oks_sigmas
-from pipeline.evaluation.pose_scores import ScoreRule
 from pipeline.evaluation.report import compare_figures
 from pipeline.models.pose_networks import RegressionStudent
-from pipeline.prediction import StudentEstimator, predict_people
-from pipeline.training.checkpoints import CheckpointInfo
+from pipeline.prediction.estimators import StudentEstimator
+from pipeline.prediction.networks import rule_of
+from pipeline.prediction.people import predict_people
+from pipeline.runs.checkpoints import CheckpointInfo
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,6 @@ class Validation:
             "AP_with_score_one": row.score_one.AP,
             "mean_oks": row.mean_oks,
         }
-
-
-def rule_of(info: CheckpointInfo) -> ScoreRule:
-    """Return how poses of a network are scored, as its checkpoint says."""
-    if info.score_rule == "one" or not info.scored_keypoints:
-        return ScoreRule(kind="one")
-    return ScoreRule(scored_keypoints=info.scored_keypoints)
 
 
 def open_validation(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.coco.people import Skeleton
-from pipeline.file_layer import publish
 from pipeline.frames.geometry import Affine
+from pipeline.storage.files import publish
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]

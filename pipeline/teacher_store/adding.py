@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.storage.folder import StoreFolder
+from pipeline.storage.lease import require_lease
 from pipeline.teacher_store.entries import compare_given, new_entry
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.lease import require_lease
 from pipeline.teacher_store.opening import StoredPlan, read_entries, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan, codec_identity, views_identity

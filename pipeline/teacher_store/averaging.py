@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from store_schemas.errors import SchemaError
 from store_schemas.heatmap_codec import decode_heatmaps

@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.teacher_store.folder import LocalFolder, StoreFolder, open_folder
+from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
+from pipeline.storage.object_client import is_object_location
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.object_client import is_object_location
 from pipeline.teacher_store.opening import read_entry
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.storage.folder import StoreFolder
+from pipeline.storage.lease_file import LEASE_NAME, LeaseHolder
 from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.lease_file import LEASE_NAME, LeaseHolder
 from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import read_entries, read_entry
 from store_schemas.errors import StoreError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.teacher_store.folder import StoreFolder
+from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.plan import dimensions_of
 from store_schemas.array_spec import ArraySpec
 from store_schemas.teacher_store import StoreDimensions, array_specs

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.entries import TeacherEntry, root_document
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import StoreLayout
 from pipeline.teacher_store.plan import (
     IMAGE_SHA256,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.storage.folder import StoreFolder
+from pipeline.storage.lease import LEASE_NAME
 from pipeline.teacher_store.entries import TeacherEntry, root_document
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.lease import LEASE_NAME
 from pipeline.teacher_store.manifest import Manifest
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c

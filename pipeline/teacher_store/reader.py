@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.storage.folder import StoreFolder, open_folder
 from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.folder import StoreFolder, open_folder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import Manifest, check_images
 from pipeline.teacher_store.manifest_files import ManifestFiles

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.folder import StoreFolder
+from pipeline.storage.folder import StoreFolder
 from store_schemas.chunks import (
     ABSENT,
     BLOSC_OVERHEAD,

@@ -1,6 +1,6 @@
 """Write a teacher store: the plan, then shard by shard, then the manifest.
 
-Chunks are encoded in memory and published through ``file_layer``: zarr's own local store
+Chunks are encoded in memory and published through ``storage.files``: zarr's own local store
 reads an existing shard before it rewrites it, so that a torn one could never be replaced, and
 makes nothing durable. The root's ``zarr.json`` is the last file of the plan and is rewritten once,
 when the store is complete; a kill between any two files leaves what ``resume`` carries on from.
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.storage.folder import StoreFolder
+from pipeline.storage.lease import require_lease
 from pipeline.teacher_store.entries import TeacherEntry, compare_given, new_entry
-from pipeline.teacher_store.folder import StoreFolder
 from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.lease import require_lease
 from pipeline.teacher_store.manifest import (
     Manifest,
     ShardReceipt,

@@ -11,6 +11,7 @@ checks.py         what the probe tells of a mis-set teacher: units, frame, accur
 """
 
 from pipeline.teachers.network import HeatmapNetwork
-from pipeline.teachers.teacher import Teacher, TeacherSettings, open_teacher
+from pipeline.teachers.opening import open_teacher
+from pipeline.teachers.teacher import Teacher, TeacherSettings
 
 __all__ = ["HeatmapNetwork", "Teacher", "TeacherSettings", "open_teacher"]

@@ -20,11 +20,9 @@ from pipeline.frames.geometry import (
     mirror_gap,
 )
 from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
+from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.teachers.network import HeatmapNetwork, TokenHeatmapNetwork, Tokens
-from pipeline.wording import counted
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_LOOKS = 8
 """Batches at a time, each of which takes a network's memory again."""
 
@@ -233,42 +231,6 @@ class Teacher:
             )
             images[:, channel] -= np.float32(mean / std)
         return images
-
-
-def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
-    """Open an ONNX file, or the weights or run folder of a teacher trained here.
-
-    Raises:
-        TeacherError: the file is missing, is of no known kind, or is no heatmap network.
-    """
-    if not path.exists():
-        raise TeacherError(
-            f"teacher {path} does not exist; expected a .onnx file, a .safetensors file or the run "
-            "folder of `distil train-teacher`"
-        )
-    if path.suffix == ".onnx":
-        from pipeline.teachers.onnx_network import OnnxNetwork  # onnxruntime is an extra
-
-        return Teacher(OnnxNetwork(path, settings), settings)
-    if path.is_dir() or path.suffix == ".safetensors":
-        from pipeline.teachers.torch_network import TorchNetwork  # imports torch
-
-        network = TorchNetwork(path, settings)
-        return Teacher(network, settings.model_copy(update=network.preprocessing))
-    raise TeacherError(
-        f"teacher {path} is of no known kind; expected a .onnx file, a .safetensors file or the "
-        "run folder of `distil train-teacher`"
-    )
-
-
-def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:
-    """Refuse a teacher whose number of heatmaps is not the category's number of keypoints."""
-    if teacher.num_keypoints != len(keypoint_names):
-        raise TeacherError(
-            f"the teacher gives {counted(teacher.num_keypoints, 'heatmap')} and the category has "
-            f"{counted(len(keypoint_names), 'keypoint')} ({', '.join(keypoint_names[:3])}, ...); "
-            "use one trained on these keypoints"
-        )
 
 
 def require_settings(settings: TeacherSettings, known: Mapping[str, Any], source: Path) -> None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.runs.checkpoints import CheckpointInfo, load_network
+from pipeline.runs.run_folder import RunFolder
 from pipeline.teachers.network import Tokens
 from pipeline.teachers.teacher import TeacherSettings, require_settings
-from pipeline.training.checkpoints import CheckpointInfo, load_network
-from pipeline.training.run_folder import RunFolder
 
 
 class TorchNetwork:

@@ -16,17 +16,17 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from pipeline.training.checkpoints import (
+from pipeline.runs.checkpoints import (
     CheckpointInfo,
     TrainingPlace,
     load_training_state,
     save_training_state,
     save_weights,
 )
+from pipeline.runs.run_folder import RunFolder
 from pipeline.training.epoch_record import EpochRecord, said
 from pipeline.training.losses import LossTerms
 from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
-from pipeline.training.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
 

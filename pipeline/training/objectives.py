@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pipeline.frames.geometry import Affine, SizeHW, apply
 from pipeline.frames.heatmaps import encode_keypoints
-from pipeline.teachers.teacher import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.training.data import TrainingBatch
 from pipeline.training.losses import (
     LossConfig,

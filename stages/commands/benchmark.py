@@ -97,7 +97,7 @@ def benchmark_codec_command(**options: Any) -> None:
     codec.json in --output.
     """
     from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
-    from stages.codec_table import print_codec_study
+    from stages.commands.codec_table import print_codec_study
 
     _measure(
         benchmark_codec,
@@ -122,7 +122,7 @@ def benchmark_crops_command(**options: Any) -> None:
     crops.json in --output.
     """
     from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
-    from stages.crops_table import print_crop_study
+    from stages.commands.crops_table import print_crop_study
 
     _measure(
         benchmark_crops,
@@ -152,7 +152,7 @@ def benchmark_cache_command(**options: Any) -> None:
     what teacher and cores allow, and leaves cache.json in --output.
     """
     from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
-    from stages.speed_table import print_speeds
+    from stages.commands.speed_table import print_speeds
 
     _measure(
         benchmark_cache,
@@ -180,7 +180,7 @@ def benchmark_store_command(**options: Any) -> None:
     store.json in --output.
     """
     from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
-    from stages.store_benchmark_table import print_store_benchmark
+    from stages.commands.store_benchmark_table import print_store_benchmark
 
     _measure(
         benchmark_store,

@@ -56,8 +56,8 @@ def evaluate_command(
     from rich.console import Console
 
     from pipeline.config import load_config
+    from stages.commands.evaluation_table import print_report
     from stages.evaluate import EvaluateConfig, evaluate
-    from stages.evaluation_table import print_report
     from stages.terminal import evaluation_progress
 
     fields = teacher_fields(options)
@@ -101,8 +101,8 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
     from rich.console import Console
 
     from pipeline.config import load_config
+    from stages.commands.comparison_table import print_comparison
     from stages.compare import CompareConfig, compare
-    from stages.comparison_table import print_comparison
 
     fields = teacher_fields(options)
     config = load_config(

@@ -18,8 +18,8 @@ from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.frames.views import ViewRecipe, draw_views
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter

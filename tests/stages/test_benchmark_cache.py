@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.caching import speed
+from pipeline.benchmarks import caching_speed as speed
 from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
-from stages.speed_table import print_speeds
+from stages.commands.speed_table import print_speeds
 
 
 def test_the_benchmark_measures_both_teachers_and_leaves_no_store(

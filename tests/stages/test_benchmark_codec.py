@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
-from stages.codec_table import print_codec_study
+from stages.commands.codec_table import print_codec_study
 from store_schemas.profiles import PROFILES
 
 

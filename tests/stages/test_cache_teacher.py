@@ -18,10 +18,10 @@ from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
 from pipeline.errors import ImageError, PeopleError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.models.pose_networks import build_network
+from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
 from pipeline.teachers.onnx_network import OnnxNetwork
-from pipeline.training.checkpoints import describe_network, save_weights
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 from store_schemas.errors import IncompleteError, StoreError

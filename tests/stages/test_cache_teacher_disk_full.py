@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from pipeline import file_layer
+from pipeline.storage import files
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from store_schemas.errors import StorageError
 from tests.support.file_operations import Operation, watch
@@ -59,7 +59,7 @@ def test_a_disk_that_is_full_at_any_moment_is_told_in_one_line_and_resumed_from(
             run_watched(config, full)
         assert "\n" not in str(refusal.value)
         left = inputs.digests() if inputs.store.exists() else {}
-        assert not [name for name in left if file_layer.is_temporary(Path(name))]
+        assert not [name for name in left if files.is_temporary(Path(name))]
         assert "writer.json" not in left
         limit = -1
         run_watched(config, full)

@@ -16,8 +16,8 @@ import torch
 
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.models.pose_networks import build_network
+from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.checkpoints import describe_network, save_weights
 from stages import cache_teacher as stage
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from tests.stages.conftest import patch_writing

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import file_layer
-from pipeline.evaluation import evaluated_networks
 from pipeline.frames.geometry import HeatmapFrame
+from pipeline.storage import files
 from pipeline.teacher_store import writer
-from pipeline.teachers import Teacher
+from pipeline.teachers import Teacher, opening
 from stages.cache_teacher import cache_teacher
 from tests.support.file_operations import Disk, Left, Operation, lay_out, watch
 
@@ -50,7 +49,7 @@ def quick(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     inputs.edit(leave_four)
     monkeypatch.setattr(
-        evaluated_networks, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
+        opening, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
     )
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(writer, "default_rows_per_shard", lambda *_: 2)
@@ -91,7 +90,7 @@ class Recording:
 def without_random_names(left: Left) -> frozenset[tuple[str, bytes | None]]:
     """Return what makes a difference: temporary files and leases carry random names and ids."""
     return frozenset(
-        (name.split(".distil")[0][:-33] if file_layer.is_temporary(Path(name)) else name, data)
+        (name.split(".distil")[0][:-33] if files.is_temporary(Path(name)) else name, data)
         for name, data in left.items()
     )
 

@@ -12,7 +12,7 @@ from pipeline.caching import admission, cluster, shard_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome
 from pipeline.errors import Stopped
-from pipeline.file_layer import temporary_of
+from pipeline.storage.files import temporary_of
 from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as stage
 from stages.cache_teacher import cache_teacher

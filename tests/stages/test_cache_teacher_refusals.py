@@ -11,8 +11,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from pipeline.provenance import provenance
-from pipeline.teacher_store.folder import LocalFolder
+from pipeline.runs.provenance import provenance
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
@@ -132,10 +132,10 @@ def test_a_store_does_not_go_on_from_anything_else(
 
 def begin_again(store: Path) -> None:
     """Make a complete store one whose shards were never written, but for the first."""
+    from pipeline.repair.mending import reopen_store
+    from pipeline.storage.lease import acquire_lease
     from pipeline.teacher_store.layout import layout_of
-    from pipeline.teacher_store.lease import acquire_lease
     from pipeline.teacher_store.manifest_reading import read_manifest
-    from pipeline.teacher_store.mending import reopen_store
 
     folder = LocalFolder(store)
     entry = read_entry(folder, None)
@@ -187,7 +187,7 @@ def test_another_input_size_or_aspect_is_refused(inputs: Any, size: tuple[int, i
 def test_one_bit_of_a_torch_teachers_weights_is_refused(inputs: Any) -> None:
     from pipeline.coco.read_people import PeopleSettings, read_people
     from pipeline.models.pose_networks import build_network
-    from pipeline.training.checkpoints import describe_network, save_weights
+    from pipeline.runs.checkpoints import describe_network, save_weights
 
     skeleton = read_people(inputs.annotations, None, PeopleSettings()).skeleton
     torch.manual_seed(0)  # of some random weights the probe rightly refuses the maps

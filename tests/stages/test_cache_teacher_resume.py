@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import file_layer
 from pipeline.errors import ImageError, Stopped
-from pipeline.teacher_store.folder import LocalFolder
+from pipeline.storage import files
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
@@ -22,7 +22,7 @@ def test_a_killed_run_resumes_to_the_very_bytes_of_an_uninterrupted_one(
     inputs: Any, monkeypatch: pytest.MonkeyPatch, part: float
 ) -> None:
     """Killed at some file of the plan, of a shard, of its receipt or of the manifest."""
-    publish, count = file_layer.publish, 0
+    publish, count = files.publish, 0
 
     def counted(path: Path, data: bytes) -> None:
         nonlocal count
@@ -32,7 +32,7 @@ def test_a_killed_run_resumes_to_the_very_bytes_of_an_uninterrupted_one(
         publish(path, data)
 
     limit = -1
-    monkeypatch.setattr(file_layer, "publish", counted)
+    monkeypatch.setattr(files, "publish", counted)
     whole = inputs.config(store=str(inputs.folder / "whole.zarr"))
     cache_teacher(whole)
     limit, count = int(part * count), 0

@@ -15,10 +15,10 @@ from pipeline.config import validate_config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import MEAN_POSE, TEACHER
 from pipeline.models import build_network
-from pipeline.training.checkpoints import describe_network, save_weights
-from pipeline.training.run_folder import RunFolder
+from pipeline.runs.checkpoints import describe_network, save_weights
+from pipeline.runs.run_folder import RunFolder
+from stages.commands.comparison_table import print_comparison
 from stages.compare import CompareConfig, Comparison, compare
-from stages.comparison_table import print_comparison
 
 
 class DrawnPeople(Protocol):

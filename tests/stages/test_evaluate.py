@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from stages.commands.evaluation_table import print_report
 from stages.evaluate import evaluate
-from stages.evaluation_table import print_report
 from tests.support.evaluation_sample import Sample, save_network, write_store
 
 

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import RunFolderError
-from pipeline.teacher_store.folder import open_folder
-from pipeline.teacher_store.lease import LEASE_NAME, acquire_lease
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.folder import open_folder
+from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import BatchLoader, TrainingBatch
 from pipeline.training.loop import NoProgress
-from pipeline.training.run_folder import RunFolder
 from pipeline.training.sources import DataConfig, open_replayed_views
 from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.frames.views import ViewRecipe
+from pipeline.runs.initial_weights import InitialWeights
 from pipeline.teachers import TeacherSettings
-from pipeline.training.initial_weights import InitialWeights
 from pipeline.training.losses import LossConfig
 from pipeline.training.optimisation import OptimisationConfig
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher

@@ -26,8 +26,8 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore

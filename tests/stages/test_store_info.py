@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import ImageError
-from pipeline.provenance import provenance
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.runs.provenance import provenance
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import file_layer
 from pipeline.errors import ImageError
-from pipeline.teacher_store.folder import LocalFolder
+from pipeline.storage import files
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
@@ -59,7 +59,7 @@ def test_a_repair_killed_at_any_file_leaves_what_repair_or_resume_finishes(
     inputs: Any, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch, parts: Sequence[float]
 ) -> None:
     """Until the root says incomplete it is the damaged store, which repair alone takes."""
-    publish, limit, count = file_layer.publish, -1, 0
+    publish, limit, count = files.publish, -1, 0
 
     def counted(path: Path, data: bytes) -> object:
         nonlocal count
@@ -68,7 +68,7 @@ def test_a_repair_killed_at_any_file_leaves_what_repair_or_resume_finishes(
             raise KeyboardInterrupt
         return publish(path, data)
 
-    monkeypatch.setattr(file_layer, "publish", counted)
+    monkeypatch.setattr(files, "publish", counted)
     damaged = inputs.folder / "damaged.zarr"
     flip(shard_file(inputs, "heatmaps", 0))
     shard_file(inputs, "status", 2).unlink()

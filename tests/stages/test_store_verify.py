@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from pipeline.caching import recomputation
-from pipeline.caching.recomputation import spread_views
 from pipeline.errors import ConfigError
+from pipeline.repair import recomputation
+from pipeline.repair.recomputation import spread_views
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
@@ -168,7 +168,7 @@ def test_what_is_not_there_any_more_is_said(inputs: Any) -> None:
 def test_paths_and_settings_default_to_what_was_recorded(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.provenance import provenance
+    from pipeline.runs.provenance import provenance
     from stages import cache_teacher as stage
 
     monkeypatch.setattr(stage, "provenance", provenance)

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cli import main
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.runs.run_folder import RunFolder
 from pipeline.training.loop import NoProgress
-from pipeline.training.run_folder import RunFolder
 from pipeline.training.sources import DataConfig, ReplayedViews, open_replayed_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from stages.train_student import TrainStudentConfig, train_student

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError, TrainingError
-from pipeline.training.run_folder import RunFolder
+from pipeline.runs.run_folder import RunFolder
 from stages import preset_file
 from stages.train_student import TrainStudentConfig, train_student
 from store_schemas.errors import IncompleteError, SchemaError, StoreError

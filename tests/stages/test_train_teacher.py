@@ -8,8 +8,8 @@ import torch
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.training.checkpoints import load_network
-from pipeline.training.run_folder import RunFolder
+from pipeline.runs.checkpoints import load_network
+from pipeline.runs.run_folder import RunFolder
 from stages.train_teacher import TrainTeacherConfig, train_teacher
 
 

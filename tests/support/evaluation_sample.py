@@ -15,12 +15,12 @@ from pipeline.config import validate_config
 from pipeline.frames.geometry import apply
 from pipeline.frames.views import ViewRecipe, draw_views
 from pipeline.models.pose_networks import build_network
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.runs.checkpoints import CheckpointInfo, save_weights
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.training.checkpoints import CheckpointInfo, save_weights
 from stages.evaluate import EvaluateConfig
 
 SIZE_HW = (128, 96)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import file_layer
-from pipeline.teacher_store import lease, lease_file
+from pipeline.storage import files, lease, lease_file
 
-MODULES = (file_layer, lease, lease_file)
+MODULES = (files, lease, lease_file)
 """All that changes files of a store."""
 
 

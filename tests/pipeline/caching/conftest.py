@@ -15,8 +15,8 @@ from pipeline.coco.image_files import sha256_file
 from pipeline.coco.people import People
 from pipeline.frames.geometry import HeatmapFrame
 from pipeline.frames.views import ViewRecipe, draw_views
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import WriterLease, acquire_lease
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher, TeacherSettings

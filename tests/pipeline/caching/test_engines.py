@@ -14,8 +14,8 @@ from pipeline.caching import admission, cluster_access
 from pipeline.caching.engines import EngineChoice, PlainLoop, open_engine
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.errors import ClusterError, ConfigError
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import acquire_lease
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
 from pipeline.teachers import TeacherSettings
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.coco.people import People
+from pipeline.coco.pose_results import result_poses, results_with_score_one
 from pipeline.coco.result_files import read_detections, read_results
 from pipeline.errors import PeopleError
-from pipeline.evaluation.pose_results import result_poses, results_with_score_one
 
 PeopleMaker = Callable[..., People]
 POSE: dict[str, Any] = {"image_id": 10, "category_id": 7, "keypoints": [1.5] * 15, "score": 0.5}

@@ -14,12 +14,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.people import People
+from pipeline.coco.pose_results import KeypointResult, coco_results, results_with_score_one
+from pipeline.coco.poses import PosePredictions
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import CocoFigures, coco_ground_truth, evaluate_results
-from pipeline.evaluation.pose_results import KeypointResult, coco_results, results_with_score_one
-from pipeline.evaluation.pose_scores import PosePredictions, ScoreRule
 from pipeline.evaluation.report import EvaluationReport, compare_figures, compare_results
+from pipeline.prediction.pose_scores import ScoreRule
 
 PeopleMaker = Callable[..., People]
 

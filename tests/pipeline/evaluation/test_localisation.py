@@ -8,6 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.coco.pose_results import coco_results
+from pipeline.coco.poses import PosePredictions
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import evaluate_results
 from pipeline.evaluation.localisation import (
@@ -19,8 +21,6 @@ from pipeline.evaluation.localisation import (
     pose_of_person,
 )
 from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_predictions
-from pipeline.evaluation.pose_results import coco_results
-from pipeline.evaluation.pose_scores import PosePredictions
 
 PeopleMaker = Callable[..., People]
 

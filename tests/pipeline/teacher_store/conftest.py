@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
-from pipeline.file_layer import walk_files
-from pipeline.teacher_store.folder import open_folder
-from pipeline.teacher_store.lease import LEASE_NAME, WriterLease, acquire_lease
+from pipeline.storage.files import walk_files
+from pipeline.storage.folder import open_folder
+from pipeline.storage.lease import LEASE_NAME, WriterLease, acquire_lease
 from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import file_layer
-from pipeline.file_layer import TEMPORARY_SUFFIX
+from pipeline.repair.mending import mend_image_digests
+from pipeline.repair.verification import foreign_names
+from pipeline.storage import files
+from pipeline.storage.files import TEMPORARY_SUFFIX
+from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.adding import add_teacher
-from pipeline.teacher_store.folder import open_folder
 from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.mending import mend_image_digests
 from pipeline.teacher_store.opening import read_entries
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.verification import foreign_names
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.errors import CorruptError, IdentityError, SchemaError, StoreError
 from store_schemas.identity import canonical_json, fingerprint
@@ -63,18 +63,18 @@ class Kill(BaseException):
 
 def kill_at(patch: pytest.MonkeyPatch, step: int) -> None:
     """Let that many files be published, and leave the next one half-written."""
-    done, publish = 0, file_layer.publish
+    done, publish = 0, files.publish
 
     def publish_or_die(path: Path, data: bytes) -> None:
         nonlocal done
         if done == step:
-            file_layer.make_folder(path.parent)
+            files.make_folder(path.parent)
             (path.parent / f".{path.name}.0{TEMPORARY_SUFFIX}").write_bytes(data[: len(data) // 2])
             raise Kill
         done += 1
         publish(path, data)
 
-    patch.setattr(file_layer, "publish", publish_or_die)
+    patch.setattr(files, "publish", publish_or_die)
 
 
 def test_a_kill_anywhere_leaves_the_first_teacher_and_is_healed(

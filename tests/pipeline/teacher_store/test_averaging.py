@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.adding import add_teacher
 from pipeline.teacher_store.averaging import AveragedTeachers, open_teachers
-from pipeline.teacher_store.folder import open_folder
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import IncompleteError, SchemaError
 from store_schemas.heatmap_codec import decode_heatmaps

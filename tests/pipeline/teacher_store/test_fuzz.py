@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import read_holder
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import read_holder
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import StoreError
 from store_schemas.identity import canonical_json

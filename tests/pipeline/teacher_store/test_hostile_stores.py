@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zarr
 
-from pipeline.teacher_store.folder import LocalFolder, open_folder
+from pipeline.storage.folder import LocalFolder, open_folder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, SchemaError, StoreError

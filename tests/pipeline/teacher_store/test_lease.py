@@ -15,10 +15,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline.file_layer import walk_files
-from pipeline.teacher_store import lease, lease_file
-from pipeline.teacher_store.folder import LocalFolder
-from pipeline.teacher_store.lease import LEASE_NAME, acquire_lease, read_holder, require_lease
+from pipeline.storage import lease, lease_file
+from pipeline.storage.files import walk_files
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import LEASE_NAME, acquire_lease, read_holder, require_lease
 from store_schemas.errors import LeaseError, StorageError, StoreError
 
 FORK = multiprocessing.get_context("fork")

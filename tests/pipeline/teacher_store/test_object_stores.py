@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.repair.verification import verify_store
+from pipeline.storage.folder import open_folder
+from pipeline.storage.lease import LEASE_NAME
+from pipeline.storage.object_folder import ObjectFolder
 from pipeline.teacher_store.cached_folder import CachedFolder, open_for_reading
-from pipeline.teacher_store.folder import open_folder
 from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.lease import LEASE_NAME
-from pipeline.teacher_store.object_folder import ObjectFolder
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.verification import verify_store
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 from tests.support.object_server import BUCKET, ObjectServer
 
@@ -88,8 +88,8 @@ def test_a_writer_that_stopped_after_any_request_is_carried_on_to_the_same_bytes
             environ["REQUEST_METHOD"] == "PUT" and object_server.asked["PUT"] > last  # noqa: B023
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.teacher_store.object_client.MAX_RETRIES", 0)
-            patch.setattr("pipeline.teacher_store.object_folder.ATTEMPTS", 1)
+            patch.setattr("pipeline.storage.object_client.MAX_RETRIES", 0)
+            patch.setattr("pipeline.storage.object_folder.ATTEMPTS", 1)
             writer.layout.folder._own = None
             with pytest.raises(Exception, match="did not let this run write"):
                 factory.write_rest(writer)

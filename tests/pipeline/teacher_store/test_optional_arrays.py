@@ -14,11 +14,11 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.frames.stored_crops import decode_crop, encode_crop
-from pipeline.teacher_store.folder import LocalFolder
+from pipeline.repair.verification import verify_store
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.verification import verify_store
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.checking import check_store
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import file_layer
-from pipeline.file_layer import TEMPORARY_SUFFIX
+from pipeline.storage import files
+from pipeline.storage.files import TEMPORARY_SUFFIX
 from pipeline.teacher_store.plan import people_identity, views_identity
 from store_schemas.errors import IdentityError
 
@@ -29,7 +29,7 @@ class Kill(BaseException):
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let that many files be published or removed, and leave the next one half-written."""
     done = 0
-    publish, remove = file_layer.publish, file_layer.remove
+    publish, remove = files.publish, files.remove
 
     def count() -> None:
         nonlocal done
@@ -39,7 +39,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     def publish_or_die(path: Path, data: bytes) -> None:
         if done == step:
-            file_layer.make_folder(path.parent)
+            files.make_folder(path.parent)
             (path.parent / f".{path.name}.0{TEMPORARY_SUFFIX}").write_bytes(data[: len(data) // 2])
         count()
         publish(path, data)
@@ -49,8 +49,8 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             count()
             remove(path)
 
-    monkeypatch.setattr(file_layer, "publish", publish_or_die)
-    monkeypatch.setattr(file_layer, "remove", remove_or_die)
+    monkeypatch.setattr(files, "publish", publish_or_die)
+    monkeypatch.setattr(files, "remove", remove_or_die)
 
 
 def test_a_kill_between_any_two_steps_is_healed(

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pipeline.teacher_store.folder import LocalFolder
+from pipeline.repair.verification import bad_shards, read_known_shards
+from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.stored_file import StoredFile
-from pipeline.teacher_store.verification import bad_shards, read_known_shards
 from store_schemas.errors import CorruptError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.file_layer import temporary_of, walk_files
+from pipeline.storage.files import temporary_of, walk_files
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError, StoreError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")

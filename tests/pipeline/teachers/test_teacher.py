@@ -11,12 +11,8 @@ from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.teachers.network import HeatmapNetwork
-from pipeline.teachers.teacher import (
-    Teacher,
-    TeacherSettings,
-    open_teacher,
-    require_keypoints,
-)
+from pipeline.teachers.opening import open_teacher, require_keypoints
+from pipeline.teachers.teacher import Teacher, TeacherSettings
 
 SIZE_HW = (64, 48)
 CELLS_HW = (16, 12)

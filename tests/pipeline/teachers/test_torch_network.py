@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pipeline.coco.people import Skeleton
 from pipeline.errors import RunFolderError, TeacherError
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.runs.checkpoints import describe_network, load_network, save_weights
+from pipeline.runs.run_folder import RunFolder
 from pipeline.teachers import Teacher, TeacherSettings, open_teacher
-from pipeline.training.checkpoints import describe_network, load_network, save_weights
-from pipeline.training.run_folder import RunFolder
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),

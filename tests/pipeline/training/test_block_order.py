@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.teacher_store.object_folder import MAX_OPEN_FILES
+from pipeline.storage.object_folder import MAX_OPEN_FILES
 from pipeline.training.block_order import NUM_LANES, SHARDS_PER_GROUP, BlockOrder
 from pipeline.training.view_order import ViewBatch
 

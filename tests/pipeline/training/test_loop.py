@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingError
-from pipeline.training.checkpoints import CheckpointInfo
+from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.runs.run_folder import RunFolder
 from pipeline.training.loop import NoProgress, Training, fit
 from pipeline.training.losses import LossTerms
 from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.run_folder import RunFolder
 
 STEPS_PER_EPOCH = 3
 INFO = CheckpointInfo(
@@ -134,7 +134,7 @@ def test_the_best_weights_are_those_of_the_highest_ap_the_later_of_equals(
         epochs.append(info.epoch)
         return {"AP": next(found)}
 
-    from pipeline.training.checkpoints import read_info
+    from pipeline.runs.checkpoints import read_info
 
     folder = new_folder(tmp_path / "run")
     place = fit(training(validate=validate, epochs=5), folder, NoProgress())

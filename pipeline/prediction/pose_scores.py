@@ -1,0 +1,113 @@
+"""Predicted poses as columns, the score of a pose, and the removal of duplicate poses.
+
+The instance score and OKS-NMS follow HRNet (``lib/nms/nms.py``, ``lib/dataset/coco.py``), whose
+figures every later top-down method reports.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.poses import PosePredictions
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """How the score that ranks a pose is made from the scores of its keypoints."""
+
+    kind: Literal["keypoint_mean", "one"] = "keypoint_mean"
+    """``one``: the pose counts 1, for networks whose keypoint scores were never trained."""
+    threshold: float | None = 0.2
+    """Only keypoint scores above it are averaged (0 if none is); None averages all."""
+    scored_keypoints: tuple[int, ...] | None = None
+    """Only these keypoints' scores are averaged, e.g. those a training set labels; None: all."""
+
+
+def instance_scores(predictions: PosePredictions, rule: ScoreRule) -> NDArray[np.float64]:
+    """Score every pose: what the rule says of its keypoint scores, times its box score.
+
+    Returns: (P,) float64.
+    """
+    if rule.kind == "one":
+        return predictions.box_score.copy()
+    scores = predictions.keypoint_scores[:, _scored_columns(rule, predictions)]
+    if rule.threshold is None:
+        counted = np.ones_like(scores, dtype=np.bool_)
+    else:
+        counted = scores > rule.threshold
+    total = np.where(counted, scores, 0.0).sum(axis=1)
+    mean = total / np.maximum(counted.sum(axis=1), 1)
+    return np.asarray(mean * predictions.box_score)
+
+
+def _scored_columns(rule: ScoreRule, predictions: PosePredictions) -> list[int]:
+    num_keypoints = predictions.keypoint_scores.shape[1]
+    if rule.scored_keypoints is None:
+        return list(range(num_keypoints))
+    wrong = [k for k in rule.scored_keypoints if not 0 <= k < num_keypoints]
+    if wrong or not rule.scored_keypoints:
+        raise ConfigError(
+            f"scored_keypoints is {list(rule.scored_keypoints)}; expected at least one index from "
+            f"0 to {num_keypoints - 1}; leave it out to average all keypoints"
+        )
+    return list(rule.scored_keypoints)
+
+
+def keypoint_similarities(
+    keypoints: NDArray[np.float64],
+    others: NDArray[np.float64],
+    area: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Compute the terms whose mean is OKS, as pycocotools ``computeOks``: eps is added to the area.
+
+    keypoints, others: (..., K, 2) float64, same frame, broadcast against each other.
+    area: (...) float64, that frame's pixels squared. sigmas: (K,) float64.
+    Returns: (..., K) float64 in [0, 1].
+    """
+    # A pose flung out of the picture overflows to an infinite distance, hence to 0: no warning.
+    with np.errstate(over="ignore"):
+        squared = ((keypoints - others) ** 2).sum(axis=-1)
+        error = squared / (2 * sigmas) ** 2 / (area + np.spacing(1))[..., np.newaxis] / 2
+    return np.asarray(np.exp(-error))
+
+
+def oks_nms(
+    predictions: PosePredictions,
+    scores: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+    *,
+    threshold: float = 0.9,
+    max_per_image: int = 20,
+) -> NDArray[np.int64]:
+    """Drop poses that repeat a better scored pose of their image, for boxes from a detector.
+
+    scores: (P,) float64. sigmas: (K,) float64. Of equal scores the earlier row is kept.
+    Returns: (Q,) int64, the kept rows by ascending image id, then by descending score.
+    """
+    by_image = np.lexsort((-scores, predictions.image_id))  # stable
+    starts = np.flatnonzero(np.diff(predictions.image_id[by_image])) + 1
+    kept: list[np.int64] = []
+    for rows in np.split(by_image, starts):
+        kept += _greedy(predictions, rows, sigmas, threshold)[:max_per_image]
+    return np.array(kept, dtype=np.int64)
+
+
+def _greedy(
+    predictions: PosePredictions,
+    rows: NDArray[np.int64],
+    sigmas: NDArray[np.float64],
+    threshold: float,
+) -> list[np.int64]:
+    kept = []
+    while rows.size:
+        best, rows = rows[0], rows[1:]
+        kept.append(best)
+        area = (predictions.crop_area[best] + predictions.crop_area[rows]) / 2
+        keypoints = predictions.keypoints
+        oks = keypoint_similarities(keypoints[rows], keypoints[best], area, sigmas).mean(axis=-1)
+        rows = rows[oks <= threshold]
+    return kept

@@ -1,0 +1,271 @@
+"""Weights on disk: safetensors with a JSON header, never pickled objects.
+
+A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
+state holds the network, the optimiser and the place in the training; the learning rate, the order
+of people and every random draw follow from the place and the seed, so nothing else is needed.
+"""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline.coco.people import Skeleton
+from pipeline.config import ComponentConfig
+from pipeline.errors import ConfigError, RunFolderError
+from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher, build_network
+from pipeline.storage.files import publish
+
+ScoreRule = Literal["learned", "one"]
+_HEADER_KEY = "distil"
+
+HeaderT = TypeVar("HeaderT", bound=BaseModel)
+
+
+class CheckpointInfo(ComponentConfig):
+    """What a network is, how it is fed, and how its answers are scored."""
+
+    kind: Literal["student", "teacher"]
+    architecture: str
+    input_size_hw: SizeHW
+    padding: float
+    heatmap_size_hw: SizeHW | None = None
+    heatmap_frame: HeatmapFrame | None = None
+    keypoint_names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    flip_indices: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    upper_body: tuple[int, ...]
+    lower_body: tuple[int, ...]
+    rgb_mean: tuple[float, float, float] = IMAGENET_MEAN
+    rgb_std: tuple[float, float, float] = IMAGENET_STD
+    score_rule: ScoreRule
+    scored_keypoints: tuple[int, ...]
+    """Keypoints whose score was ever trained; the others' scores mean nothing."""
+    store_fingerprint: str | None = None
+    store_content: str | None = None
+    seed: int
+    epoch: int
+    step: int
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return Skeleton(
+            keypoint_names=self.keypoint_names,
+            edges=self.edges,
+            flip_indices=self.flip_indices,
+            sigmas=self.sigmas,
+            upper_body=self.upper_body,
+            lower_body=self.lower_body,
+        )
+
+
+class TrainingPlace(ComponentConfig):
+    """Where a training stands after an epoch."""
+
+    epoch: int
+    """Epochs that are done."""
+    step: int
+    """Steps that are done."""
+    best_ap: float | None = None
+    scored_keypoints: tuple[int, ...] = ()
+
+
+def describe_network(
+    network: RegressionStudent | TokenPoseTeacher,
+    skeleton: Skeleton,
+    *,
+    padding: float,
+    seed: int,
+    score_rule: ScoreRule,
+    heatmap_frame: HeatmapFrame | None = None,
+    store_fingerprint: str | None = None,
+    store_content: str | None = None,
+) -> CheckpointInfo:
+    """Return what a checkpoint says of a network that has not been trained yet."""
+    is_teacher = isinstance(network, TokenPoseTeacher)
+    return CheckpointInfo(
+        kind="teacher" if is_teacher else "student",
+        architecture=network.architecture,
+        input_size_hw=network.input_size_hw,
+        padding=padding,
+        heatmap_size_hw=network.heatmap_size_hw if is_teacher else None,
+        heatmap_frame=heatmap_frame,
+        keypoint_names=skeleton.keypoint_names,
+        edges=skeleton.edges,
+        flip_indices=skeleton.flip_indices,
+        sigmas=skeleton.sigmas,
+        upper_body=skeleton.upper_body,
+        lower_body=skeleton.lower_body,
+        score_rule=score_rule,
+        scored_keypoints=(),
+        store_fingerprint=store_fingerprint,
+        store_content=store_content,
+        seed=seed,
+        epoch=0,
+        step=0,
+    )
+
+
+def save_weights(
+    path: Path, network: nn.Module, info: CheckpointInfo, *, as_float16: bool = False
+) -> None:
+    """Publish a network's weights with ``info`` in the header.
+
+    as_float16: halve the file; ``load_network`` gives float32 again, rounded.
+    """
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        halve = as_float16 and tensor.dtype == torch.float32
+        tensors[name] = _plain(tensor.half() if halve else tensor)
+    publish(path, save(tensors, {_HEADER_KEY: info.model_dump_json()}))
+
+
+def load_network(path: Path) -> tuple[RegressionStudent | TokenPoseTeacher, CheckpointInfo]:
+    """Rebuild the network of a weights file, in evaluation mode.
+
+    Raises:
+        RunFolderError: there is no such file, or it does not hold one of our networks.
+    """
+    info, tensors = _read(path, CheckpointInfo)
+    try:
+        network = build_network(info.architecture, len(info.keypoint_names))
+    except ConfigError as error:
+        raise RunFolderError(f"{path}: {error}") from error
+    _fill(network, tensors, path)
+    return network.eval(), info
+
+
+def save_training_state(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, place: TrainingPlace
+) -> None:
+    """Publish all that a training needs to go on exactly where it stands."""
+    tensors = {f"network/{name}": _plain(x) for name, x in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
+    publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Return what a weights file says of its network.
+
+    Raises:
+        RunFolderError: there is no such file, or it does not hold one of our networks.
+    """
+    return _read(path, CheckpointInfo)[0]
+
+
+def load_training_state(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingPlace:
+    """Put a saved training state into a network and its freshly built optimiser.
+
+    Raises:
+        RunFolderError: there is no such file, or it belongs to another network.
+    """
+    place, tensors = _read(path, TrainingPlace)
+    weights: dict[str, Tensor] = {}
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, rest = name.partition("/")
+        if owner == "network":
+            weights[rest] = tensor
+        else:
+            index, _, field = rest.partition("/")
+            states.setdefault(int(index), {})[field] = tensor
+    _fill(network, weights, path)
+    weights_in_order = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, state in states.items():
+        for field, tensor in state.items():
+            state[field] = _laid_out_like(weights_in_order[number], tensor)
+    # The groups carry the settings, which come from the configuration and the schedule.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    return place
+
+
+def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Copy from a weights file all tensors of some submodules that fit by name and shape.
+
+    parts: names of submodules, such as ``backbone`` and ``encoder``.
+    Returns the names of the copied tensors.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a part has no tensor that fits.
+    """
+    _, tensors = _read(path, CheckpointInfo)
+    own = network.state_dict()
+    copied: list[str] = []
+    for part in parts:
+        fitting = [
+            name
+            for name, tensor in own.items()
+            if name.startswith(f"{part}.")
+            and name in tensors
+            and tensors[name].shape == tensor.shape
+        ]
+        if not fitting:
+            known = ", ".join(name for name, _ in network.named_children())
+            raise RunFolderError(
+                f"{path} holds no tensor of {part!r} with a name and shape of this network; name "
+                f"parts that fit (this network has: {known}) or choose other weights"
+            )
+        copied += fitting
+    with torch.no_grad():
+        for name in copied:
+            own[name].copy_(tensors[name])
+    return tuple(copied)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu").contiguous()
+
+
+def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """Return a moment in the memory order of its weight, which fused optimisers rely on."""
+    if tensor.shape != weight.shape:
+        return tensor  # the number of steps
+    return torch.empty_like(weight, device=tensor.device, requires_grad=False).copy_(tensor)
+
+
+def _read(path: Path, header: type[HeaderT]) -> tuple[HeaderT, dict[str, Tensor]]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(_HEADER_KEY, "")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise RunFolderError(f"there is no file {path}; give the path of saved weights") from error
+    except (SafetensorError, OSError) as error:
+        raise RunFolderError(f"{path} is not a whole safetensors file: {error}") from error
+    try:
+        return header.model_validate_json(text), tensors
+    except ValidationError as error:
+        raise RunFolderError(
+            f"{path} has no header of this program ({header.__name__}); give a file that "
+            "train-student or train-teacher wrote"
+        ) from error
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        expected, got = own.get(name), tensors.get(name)
+        if expected is None or got is None or expected.shape != got.shape:
+            raise RunFolderError(
+                f"{path}: tensor {name} is {_shape(got)} in the file and {_shape(expected)} in the "
+                "network; the file belongs to another architecture or another version"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else str(tuple(tensor.shape))

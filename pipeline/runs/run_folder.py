@@ -1,0 +1,132 @@
+"""A run folder: every file of one training, each appearing whole.
+
+config.json                        all settings, defaults included
+provenance.json                    versions, command and teacher store of the start and each resume
+metrics.jsonl                      one line per epoch and per validation; no times, so that a
+                                   resumed run equals an uninterrupted one byte for byte
+checkpoints/last.safetensors       weights after the last whole epoch
+checkpoints/best.safetensors       weights of the highest validation AP; without
+                                   validation, those after the last whole epoch
+checkpoints/training_state.safetensors   what --resume needs
+evaluation.json                    written by ``distil evaluate``
+log.txt                            what was said while it ran, with times
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.config import StageConfig, changed_settings, parse_config
+from pipeline.errors import RunFolderError
+from pipeline.runs.provenance import provenance
+from pipeline.storage.files import publish
+
+StageT = TypeVar("StageT", bound=StageConfig)
+
+
+class RunFolder:
+    """The one owner of the paths of a run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.provenance = root / "provenance.json"
+        self.metrics = root / "metrics.jsonl"
+        self.last_weights = root / "checkpoints" / "last.safetensors"
+        self.best_weights = root / "checkpoints" / "best.safetensors"
+        self.training_state = root / "checkpoints" / "training_state.safetensors"
+        self.evaluation = root / "evaluation.json"
+        self.log = root / "log.txt"
+
+    def check(self, config: StageConfig, *, resume: bool) -> None:
+        """Refuse a folder in which this run can neither start nor go on; writes nothing.
+
+        Raises:
+            RunFolderError: a new run, and the folder holds something; or a resumed one, and there
+                is no run, or a setting other than ``resumable_changes`` differs.
+        """
+        if resume:
+            self._check_resumable(config)
+        elif self.root.is_dir() and any(self.root.iterdir()):
+            what = "a run" if self.config.is_file() else "other files"
+            way_out = ", or go on with it by --resume" if self.config.is_file() else ""
+            raise RunFolderError(
+                f"the run folder {self.root} already holds {what}; choose another "
+                f"--run-folder{way_out}"
+            )
+
+    def begin(self, config: StageConfig, facts: Mapping[str, object], *, resume: bool) -> None:
+        """Write config.json, and add to provenance.json; the folder was checked before.
+
+        facts: what provenance.json says besides versions: command, teacher store.
+        """
+        events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
+        events.append({"event": "resume" if resume else "start", **provenance(**facts)})
+        publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
+        publish(self.config, config.to_json().encode())
+
+    def _check_resumable(self, config: StageConfig) -> None:
+        for name, before, after in changed_settings(self.read_config(type(config)), config):
+            if not _is_among(name, config.resumable_changes):
+                raise RunFolderError(
+                    f"the run in {self.root} began with {name} = {json.dumps(before)}, now it is "
+                    f"{json.dumps(after)}; resume with the same setting, or start another run"
+                )
+
+    def read_config(self, stage: type[StageT]) -> StageT:
+        """Return the configuration that the run in this folder has.
+
+        Raises:
+            RunFolderError: there is no run here.
+        """
+        if not self.config.is_file():
+            raise RunFolderError(
+                f"there is no run in {self.root} (no config.json); check --run-folder, or "
+                "leave --resume out to start one"
+            )
+        return parse_config(stage, self.config.read_bytes(), str(self.config))
+
+    def append_metrics(self, line: Mapping[str, object]) -> None:
+        """Add one line to metrics.jsonl, durably."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, object]]:
+        """Return the lines of metrics.jsonl; a torn last line is left out."""
+        if not self.metrics.is_file():
+            return []
+        whole_lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in whole_lines]
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop what metrics.jsonl says of steps after ``step``."""
+        kept = [line for line in self.read_metrics() if int(str(line["step"])) <= step]
+        publish(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Write what the program says meanwhile to log.txt as well."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.removeHandler(handler)
+                logger.setLevel(level)
+            handler.close()
+
+
+def _is_among(name: str, beginnings: frozenset[str]) -> bool:
+    return any(name == start or name.startswith(f"{start}.") for start in beginnings)

@@ -1,0 +1,188 @@
+"""What ``distil evaluate`` shows: figures, keypoints, and the settings that move AP."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.evaluation.report import EvaluationReport
+from pipeline.prediction.pose_scores import ScoreRule
+from pipeline.wording import counted
+
+DIGITS_OF_A_DIGEST = 12
+_WIDTH_OF_A_KEYPOINT = 18  # beside its name: two numbers and the space around them
+
+Facts = Mapping[str, str | int | float | bool | None]
+
+
+def print_report(console: Console, report: EvaluationReport, notes: Sequence[str] = ()) -> None:
+    """Print the figures of an evaluation and everything that a comparison of them needs.
+
+    notes: what the reader must know, a sentence each.
+    """
+    console.print(_headline(report))
+    console.print(_coco_figures(report))
+    console.print(_keypoints(report, console.width))
+    console.print(_settings(report))
+    for note in notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+
+
+def _headline(report: EvaluationReport) -> Table:
+    """The three columns of every comparison."""
+    table = Table(box=box.ROUNDED, header_style="bold")
+    for title in ("AP, own score", "AP, score 1", "mean OKS", "people", "poses", "images"):
+        table.add_column(title, justify="right")
+    row = report.row
+    table.add_row(
+        *(
+            Text(_figure(value), style="bold green")
+            for value in (row.own_score.AP, row.score_one.AP, row.mean_oks)
+        ),
+        str(report.num_people),
+        str(report.num_poses),
+        str(report.num_images),
+    )
+    return table
+
+
+def _coco_figures(report: EvaluationReport) -> Table:
+    # Ten figures beside their label: with rich's usual space around each, 80 columns cut them off.
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("score", no_wrap=True)
+    figures = {"own": report.row.own_score, "1": report.row.score_one}
+    for name in report.row.own_score.as_dict():
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, values in figures.items():
+        table.add_row(label, *map(_figure, values.as_dict().values()))
+    return table
+
+
+def _keypoints(report: EvaluationReport, width: int) -> Table:
+    """PCK and OKS of each keypoint, in as many column groups as the terminal has room for."""
+    names = report.keypoint_names
+    measured = report.row.localisation
+    rows = list(zip(names, measured.pck, measured.keypoint_oks, strict=True))
+    rows.append(("mean", measured.mean_pck, np.float64(np.nan)))
+    longest = max(len(name) for name, _, _ in rows)
+    num_groups = max(1, min(3, width // (longest + _WIDTH_OF_A_KEYPOINT)))
+    height = -(-len(rows) // num_groups)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for _ in range(num_groups):
+        table.add_column("keypoint")
+        table.add_column("PCK@0.2", justify="right")
+        table.add_column("OKS", justify="right", min_width=5)
+    for first in range(height):
+        cells: list[str] = []
+        for name, pck, oks in rows[first::height]:
+            cells += [name, _figure(pck), _figure(oks)]
+        table.add_row(*cells)
+    return table
+
+
+def _settings(report: EvaluationReport) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, describe in _LINES.items():
+        text = describe(report.evaluated)
+        if text:
+            table.add_row(label, Text(text))
+    table.add_row("score", Text(_score(report.score_rule, report.evaluated)))
+    return table
+
+
+def _evaluated(facts: Facts) -> str:
+    source = str(facts.get("source", ""))
+    path = next(
+        (facts[n] for n in ("weights", "teacher", "store", "predictions") if n in facts), ""
+    )
+    details = [str(facts[n]) for n in ("architecture",) if n in facts]
+    details = [detail for detail in details if not str(path).endswith(detail)]  # an ONNX file's
+    if "epoch" in facts:
+        details.append(f"epoch {facts['epoch']}")
+    return f"{source} {path}" + (f" ({', '.join(details)})" if details else "")
+
+
+def _boxes(facts: Facts) -> str:
+    parts = []
+    if facts.get("boxes") == "detections":
+        parts.append(f"detections {facts['detections']}, not clipped")
+    elif "boxes" in facts:
+        clipped = "clipped to the image" if facts.get("clip_boxes") else "as annotated"
+        parts.append(f"ground truth, {clipped}")
+    if facts.get("padding") is not None:
+        parts.append(f"padding {facts['padding']:g}")
+    if "input_size" in facts:
+        parts.append(f"crops {facts['input_size']}")
+    return ", ".join(parts)
+
+
+def _flips(facts: Facts) -> str:
+    if "flip_test" not in facts:
+        return ""
+    shift = facts.get("flip_shift")
+    moved = "" if shift is None else f", mirrored maps shifted by {counted(int(shift), 'cell')}"
+    return f"on{moved}" if facts["flip_test"] else "off"
+
+
+def _decoding(facts: Facts) -> str:
+    if "decoding" not in facts:
+        return ""
+    frame = facts.get("heatmap_frame")
+    return f"{facts['decoding']}" + (f", heatmap frame {frame}" if frame else "")
+
+
+def _store(facts: Facts) -> str:
+    fingerprint, content = facts.get("store_fingerprint"), facts.get("store_content")
+    if not fingerprint:
+        return ""
+    trained = "trained from " if facts.get("source") == "student" else ""
+    return f"{trained}fingerprint {_short(fingerprint)}" + (
+        f", content {_short(content)}" if content else ""
+    )
+
+
+def _nms(facts: Facts) -> str:
+    if facts.get("source") == "predictions":
+        return "none: results are taken as they are"
+    if "nms_oks" not in facts:
+        return "none: one pose per person"
+    return f"OKS {facts['nms_oks']}, at most {facts['nms_max_poses_per_image']} poses per image"
+
+
+_LINES: dict[str, Callable[[Facts], str]] = {
+    "evaluated": _evaluated,
+    "truth": lambda facts: str(facts.get("annotations", "the store's own people")),
+    "store": _store,
+    "teacher": lambda facts: (
+        f"sha256 {_short(facts['teacher_sha256'])}" if "teacher_sha256" in facts else ""
+    ),
+    "boxes": _boxes,
+    "flip test": _flips,
+    "decoding": _decoding,
+    "NMS": _nms,
+}
+
+
+def _score(rule: ScoreRule | None, facts: Facts) -> str:
+    if rule is None:
+        return "as in the results"
+    box_score = "box score x " if facts.get("boxes") == "detections" else ""
+    if rule.kind == "one":
+        return f"{box_score}1 by rule: the network's keypoint scores were never trained"
+    scored = rule.scored_keypoints
+    which = "keypoint" if scored is None else f"{len(scored)} trained keypoint"
+    above = "s" if rule.threshold is None else f"s above {rule.threshold:g}"
+    return f"{box_score}mean of the {which} score{above}"
+
+
+def _short(digest: object) -> str:
+    return str(digest)[:DIGITS_OF_A_DIGEST]
+
+
+def _figure(value: float | np.float64 | None) -> str:
+    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
