@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from stages.commands import terminal
+from stages import terminal
 from stages.terminal import caching_progress, evaluation_progress, training_progress
 
 TERMS = {"loss": 1.25, "regression": 0.5, "simulated_heatmap": 0.25, "confidence": 0.125}
