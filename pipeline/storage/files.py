@@ -64,6 +64,13 @@ def make_folder(path: Path) -> list[Path]:
     return made
 
 
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that are empty, those made last first, and forget them all."""
+    while folders:
+        with suppress(OSError):
+            os.rmdir(folders.pop())
+
+
 def make_durable(root: Path) -> None:
     """Make what killed writers left durable: they may not have come as far as that.
 

@@ -10,10 +10,12 @@ Every process has a client of its own; see ``object_client`` for those that are 
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ObjectStoreError
 from pipeline.storage.object_client import check_location, first_line, open_client
@@ -37,12 +39,26 @@ _PIECE = 1 << 20
 _Result = TypeVar("_Result")
 
 
-class ObjectVersion(NamedTuple):
-    """One version of an object, and when the object store took it, by its own clock."""
+@dataclass(frozen=True)
+class ObjectVersion:
+    """A version of an object; the claim of the process that wrote it."""
 
+    folder: "ObjectFolder"
+    name: str
     e_tag: str | None
     version: str | None
-    modified: datetime | None
+    modified: datetime | None = None
+    """Time by the object store's own clock."""
+
+    def rewrite(self, data: bytes, is_ours: Callable[[], bool]) -> "ObjectVersion | None":
+        written = self.folder._put_if(self.name, data, self)
+        if written is not None:
+            return written
+        newest = self.folder._version(self.name)  # read first: the next version may be another's
+        return newest if is_ours() else None
+
+    def close(self) -> None:
+        """Do nothing: there are no locks."""
 
 
 class ObjectFolder:
@@ -84,7 +100,7 @@ class ObjectFolder:
         return self._get(name, fetch)
 
     def size(self, name: str) -> int | None:
-        found = self.stat(name)
+        found = self._stat(name)
         return None if found is None else found["size"]
 
     def sha256(self, name: str) -> str:
@@ -129,21 +145,21 @@ class ObjectFolder:
     def sweep(self) -> None:
         self.remove(*(path for path, _ in self._list() if path.startswith(CLOCK_PREFIX)))
 
-    def stat(self, name: str) -> "ObjectMeta | None":
-        """Return what the object store says of an object, None where there is none."""
-        import obstore
+    def claim(
+        self,
+        name: str,
+        data: bytes,
+        require_dead: Callable[[bytes, bool | None, float], None] | None,
+    ) -> ObjectVersion | None:
+        former = self._version(name)
+        if former is not None and require_dead is not None:
+            require_dead(self.read(name, len(data)), None, self._age(former))
+        return self._put_if(name, data, former) or self._version(name)
 
-        with self._explained(f"read {name}"):
-            try:
-                return self._insist(lambda client: obstore.head(client, name), f"read {name}")
-            except FileNotFoundError:
-                return None
+    def _put_if(self, name: str, data: bytes, former: ObjectVersion | None) -> ObjectVersion | None:
+        """Write an object if it is still the former version, or still absent; else return None.
 
-    def put_if(self, name: str, data: bytes, former: ObjectVersion | None) -> ObjectVersion | None:
-        """Write an object if it is still a former version, or is not there; None: it is not so.
-
-        Of two that do so at the same time one gets None. Where an answer is lost, None may also be
-        given to whoever wrote: read what is there.
+        Of several writers at once all but one get None; where an answer was lost even that one may.
 
         Raises:
             StoreError: the object store has no conditional writes.
@@ -166,14 +182,36 @@ class ObjectFolder:
                     f"{self} must lie in an object store with conditional writes, which its writer "
                     "needs to be the only one; write to a folder and copy it there"
                 ) from None
-        return ObjectVersion(put["e_tag"], put["version"], None)
+        return ObjectVersion(self, name, put["e_tag"], put["version"])
 
-    def version(self, name: str) -> ObjectVersion | None:
+    def _version(self, name: str) -> ObjectVersion | None:
         """Return the version of an object, None where there is none."""
-        found = self.stat(name)
+        found = self._stat(name)
         if found is None:
             return None
-        return ObjectVersion(found["e_tag"], found["version"], found["last_modified"])
+        return ObjectVersion(self, name, found["e_tag"], found["version"], found["last_modified"])
+
+    def _age(self, version: ObjectVersion) -> float:
+        """Return the age of a version in seconds, by the object store's own clock."""
+        name = f"{CLOCK_PREFIX}{uuid.uuid4().hex}"
+        self.publish(name, b"")
+        try:
+            now = self._version(name)
+        finally:
+            self.remove(name)
+        if now is None or now.modified is None or version.modified is None:
+            return 0.0
+        return (now.modified - version.modified).total_seconds()
+
+    def _stat(self, name: str) -> "ObjectMeta | None":
+        """Return the metadata of an object, None where there is none."""
+        import obstore
+
+        with self._explained(f"read {name}"):
+            try:
+                return self._insist(lambda client: obstore.head(client, name), f"read {name}")
+            except FileNotFoundError:
+                return None
 
     def _get(self, name: str, fetch: Callable[["ObjectStore"], _Result]) -> _Result:
         with self._explained(f"read {name}"):

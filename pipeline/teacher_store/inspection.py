@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.storage.folder import StoreFolder
-from pipeline.storage.lease_file import LEASE_NAME, LeaseHolder
+from pipeline.storage.lease import LEASE_NAME, LeaseHolder
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.manifest_reading import read_manifest
