@@ -4,18 +4,14 @@ Names use forward slashes. ``storage.files`` makes local files durable; ``storag
 holds the folders in object stores.
 """
 
-import errno
-import fcntl
 import os
-import stat
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Protocol
 
 from pydantic import BeforeValidator
 
 from pipeline.storage import files
+from pipeline.storage.claims import Claim, LockedFile, RequireDead, claim_file
 from pipeline.storage.object_client import is_object_location
 from pipeline.storage.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError
@@ -23,108 +19,81 @@ from store_schemas.errors import CorruptError, StoreError
 StoreLocation = Annotated[
     str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
 ]
-"""Where a store is, in a setting: a path, or a URL, which a ``Path`` would lose slashes of."""
-
-
-_CLAIM_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""A link is refused, a pipe is opened without waiting, and NFS locks only what can be written."""
-_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
-_NO_LINKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK}
-
-RequireDead = Callable[[bytes, bool | None, float], None]
-
-
-class Claim(Protocol):
-    """An object that this process wrote, and may rewrite until another process replaces it."""
-
-    def rewrite(self, data: bytes, is_ours: Callable[[], bool]) -> "Claim | None":
-        """Write the object again and return the new claim; None if another process replaced it.
-
-        Args:
-            data: As long as before.
-            is_ours: Reads the object and tells whether this process wrote it; called where the
-                answer to an earlier write was lost.
-        """
-        ...
-
-    def close(self) -> None:
-        """Unlock the object; it stays, but folders that were made for it vanish if empty."""
+"""Location of a store in a setting: a path or a URL; a ``Path`` would merge slashes of a URL."""
 
 
 class StoreFolder(Protocol):
-    """A folder of whole objects; picklable, and the same one in every process."""
+    """A folder of whole objects; pickled, it is the same folder in every process."""
 
     is_remote: bool
-    """Whether every object costs a request over the network; a forked process cannot read then."""
+    """Whether reading an object is a request over the network; a forked process then cannot."""
     has_files: bool
-    """Whether its objects are files of this machine; else opening one takes it into memory."""
+    """Whether objects are files of this machine; else opening one reads it into memory."""
     max_open_files: int
-    """Descriptors that whoever reads an array may keep open, one of each shard."""
+    """Number of descriptors that a reader of an array may keep open, one of each shard."""
 
     def __str__(self) -> str:
-        """Return where it is, for messages."""
+        """Return the location, for messages."""
         ...
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write an object whole and durably; replaces an older one.
+        """Write an object whole and durably; replaces a former object.
 
         Raises:
-            StorageError: the disk does not take it.
+            StorageError: the disk cannot write it.
         """
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Return an object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            FileNotFoundError: there is none.
-            CorruptError: it is longer than it may be, or no plain object.
+            FileNotFoundError: there is no object.
+            CorruptError: it is longer than ``max_bytes``, or not a regular file.
         """
         ...
 
     def size(self, name: str) -> int | None:
-        """Return an object's length, None where there is none."""
+        """Return the length of an object in bytes, None where there is none."""
         ...
 
     def sha256(self, name: str) -> str:
-        """Return an object's sha256 in hexadecimal, or raise FileNotFoundError."""
+        """Return the sha256 of an object in hexadecimal; errors as ``read``."""
         ...
 
     def open_descriptor(self, name: str) -> int:
-        """Open an object for ``pread``, as ``read`` would; the caller closes it."""
+        """Open an object for ``pread``; the caller closes it; errors as ``read``."""
         ...
 
     def names(self) -> list[str]:
-        """Return every object below the root, sorted; litter of killed writers is left out."""
+        """Return the sorted names of all objects below the root but temporary ones."""
         ...
 
     def num_bytes(self) -> int:
-        """Return the length of all objects together."""
+        """Return the length of all objects together, in bytes."""
         ...
 
     def remove(self, *names: str) -> None:
-        """Delete objects durably; one that is not there is no error."""
+        """Delete objects durably; missing ones are ignored."""
 
     def sweep(self) -> None:
-        """Delete what killed writers left unfinished, and make durable what they finished.
+        """Delete temporary objects of killed writers, and make durable the others.
 
-        Only while no other process writes there.
+        Call it only while no other process writes there.
         """
 
     def claim(self, name: str, data: bytes, require_dead: RequireDead | None) -> Claim | None:
-        """Write an object unless another process claims it; of several at once only one does.
+        """Write an object unless a living process claims it; of several at once one succeeds.
 
         Args:
-            require_dead: Raises an error to keep a former object, given its first bytes, whether
-                its lock is free (None: there are no locks) and its age in seconds by the clock of
-                the folder. None: replace the former object, whatever it is.
+            require_dead: Raises an error for a claim that must be respected; None replaces any.
 
         Returns:
-            None if the object changed meanwhile: try again. Where the answer of an object store
-            was lost the claim may be another's: compare what is there.
+            None if the object changed meanwhile: try again. After a lost answer of an object store
+            the claim may be another process's: read the object to be sure.
 
         Raises:
             FileNotFoundError: the former object or its folder was removed meanwhile: try again.
-            StoreError: the object is not a plain one, or the folder cannot be written.
+            StoreError: the object is not a regular file, or the folder cannot be written.
             OSError: the disk cannot write it.
         """
         ...
@@ -139,11 +108,11 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # Strings: pathlib would intern every part of a path, and a training opens a file for ever.
+        # Strings: pathlib interns every part of a path, for as long as the process lives.
         self._prefix = str(root)
         self._plain_folders = {""}
         self._made: list[Path] = []
-        """Folders that were made for a claim."""
+        """Folders that a claim made."""
 
     def __str__(self) -> str:
         return str(self.root)
@@ -184,13 +153,11 @@ class LocalFolder:
             files.sweep_temporaries(self.root)
             files.make_durable(self.root)
 
-    def claim(
-        self, name: str, data: bytes, require_dead: RequireDead | None
-    ) -> "LockedFile | None":
+    def claim(self, name: str, data: bytes, require_dead: RequireDead | None) -> LockedFile | None:
         path = Path(self._path(name))
         try:
             self._made += files.make_folder(path.parent)
-            descriptor = _put_locked(path, data, require_dead)
+            descriptor = claim_file(path, data, require_dead)
         except (FileExistsError, NotADirectoryError):
             raise self._not_a_folder() from None
         except BaseException:
@@ -202,7 +169,7 @@ class LocalFolder:
         return StoreError(f"{self} must be a folder, but is a file; choose another path")
 
     def _path(self, name: str) -> str:
-        """Return a path none of whose folders below the root is a link out of the store."""
+        """Return a path; a folder below the root that is a link is refused."""
         folder = name.rpartition("/")[0]
         if folder not in self._plain_folders:
             parts = folder.split("/")
@@ -212,125 +179,6 @@ class LocalFolder:
                     raise CorruptError(f"{path} must be a folder; a store holds no links")
             self._plain_folders.add(folder)
         return f"{self._prefix}/{name}"
-
-
-class LockedFile:
-    """A claimed local file, locked until its process ends, closes it or is killed."""
-
-    def __init__(self, path: Path, descriptor: int, made: list[Path]) -> None:
-        self._path = path
-        self._descriptor = descriptor
-        self._made = made
-
-    def rewrite(self, data: bytes, is_ours: Callable[[], bool]) -> Self | None:
-        # Rewritten in place: whoever took over has put another file there.
-        os.pwrite(self._descriptor, data, 0)
-        return self if _is_at(self._descriptor, self._path) else None
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        files.remove_empty(self._made)
-
-
-def _put_locked(path: Path, data: bytes, require_dead: RequireDead | None) -> int | None:
-    """Put a file that is locked already in the place of the former one; None: that has changed.
-
-    It is written and locked under a temporary name, and then linked or renamed: nobody sees it torn
-    or unlocked.
-    """
-    temporary = files.temporary_of(path)
-    descriptor = os.open(temporary, _CLAIM_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
-    is_put = False
-    try:
-        _lock(descriptor)
-        os.pwrite(descriptor, data, 0)
-        os.fsync(descriptor)
-        if require_dead is None:
-            is_put = _replace(temporary, path)
-        else:
-            now = os.fstat(descriptor).st_mtime
-            is_put = _follow(temporary, path, len(data), now, require_dead)
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if not is_put:
-            os.close(descriptor)
-    return descriptor if is_put else None
-
-
-def _follow(
-    temporary: Path, path: Path, length: int, now: float, require_dead: RequireDead
-) -> bool:
-    """Rename a file where there is none, or one that may be replaced; False: that has changed.
-
-    now: By the clock that times the folder's files; machines may differ in theirs.
-    """
-    try:
-        former = os.open(path, _CLAIM_FLAGS)
-    except FileNotFoundError:
-        return _appear(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise
-        raise _not_a_file(path) from None
-    try:
-        if not stat.S_ISREG(os.fstat(former).st_mode):
-            raise _not_a_file(path)
-        is_free = _lock(former)
-        if not _is_at(former, path):
-            return False
-        require_dead(os.pread(former, length, 0), is_free, now - os.fstat(former).st_mtime)
-        return _replace(temporary, path)  # while the former file is locked
-    finally:
-        os.close(former)
-
-
-def _appear(temporary: Path, path: Path) -> bool:
-    """Give a file its name unless another file has it."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        # Of two that rename at once the later one stays.
-        os.replace(temporary, path)
-    return True
-
-
-def _replace(temporary: Path, path: Path) -> bool:
-    try:
-        os.replace(temporary, path)
-    except IsADirectoryError:
-        raise _not_a_file(path) from None
-    return True
-
-
-def _not_a_file(path: Path) -> StoreError:
-    return StoreError(f"{path} must be a regular file, but is none; remove it and run again")
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Lock a file and return whether it was free; None where the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return None
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file still has its name."""
-    try:
-        there = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(descriptor), there)
 
 
 def open_folder(location: str | Path | StoreFolder) -> StoreFolder:
@@ -352,5 +200,5 @@ def open_folder(location: str | Path | StoreFolder) -> StoreFolder:
 
 
 def absolute_location(location: str) -> str:
-    """Return where a store is, as every process of this machine would name it."""
+    """Return the location of a store that is valid in every working folder of this machine."""
     return location if is_object_location(location) else str(Path(location).absolute())

@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pipeline.errors import ObjectStoreError
 from pipeline.storage import files
-from pipeline.storage.folder import Claim, StoreFolder
+from pipeline.storage.claims import Claim
+from pipeline.storage.folder import StoreFolder
 from store_schemas.errors import LeaseError, StoreError
 from store_schemas.metadata import parse_json
 
@@ -103,12 +103,7 @@ class WriterLease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _is_held(self) -> bool:
@@ -177,7 +172,9 @@ def acquire_lease(folder: StoreFolder, *, take_over: bool = False) -> WriterLeas
                 if read_holder(folder) == run_id:
                     return WriterLease(folder, holder, claim)
                 claim.close()
-    raise LeaseError(f"{folder} changes hands all the time; run again when that is over")
+    raise LeaseError(
+        f"{folder} is claimed by one run after another; wait for the other runs, and run again"
+    )
 
 
 def _is_dead(
@@ -218,14 +215,18 @@ def this_machine() -> str:
     return f"{socket.gethostname()}-{boot}"
 
 
-def read_holder(folder: StoreFolder) -> str | None:
-    """Return the run id of the writer that holds a store; None where there is none."""
+def read_lease(folder: StoreFolder) -> LeaseHolder | None:
+    """Return the holder that ``writer.json`` names, dead or alive; None where it names none."""
     try:
-        found = parse_json(folder.read(LEASE_NAME, LEASE_BYTES), LEASE_NAME)
+        return LeaseHolder.parse(folder.read(LEASE_NAME, LEASE_BYTES))
     except (FileNotFoundError, StoreError):
         return None
-    run_id = found.get("run_id")
-    return run_id if isinstance(run_id, str) else None
+
+
+def read_holder(folder: StoreFolder) -> str | None:
+    """Return the id of the run that holds a store; None where there is none."""
+    lease = read_lease(folder)
+    return None if lease is None else lease.run_id
 
 
 def require_lease(folder: StoreFolder, run_id: str) -> None:
