@@ -4,7 +4,7 @@ Every way is shown the very same crops, batch by batch, so that the differences 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.benchmarks.fidelity import DecodedPoints, Poses, StudiedPeople, measure_poses
-from pipeline.errors import ImageError
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
 from pipeline.frames.stored_crops import decode_crop, encode_crop
 from pipeline.teachers.teacher import Teacher
 from store_schemas.optional_arrays import SUBSAMPLINGS, CropFormat, crop_format
@@ -86,36 +85,18 @@ def study_crops(
         for quality in QUALITIES
     ]
     ways = [_Way(crops, DecodedPoints.empty(studied)) for crops in (None, *formats)]
-    flips = studied.people.skeleton.flip_indices
-    for rows, crops in _batches(teacher, studied, image_folder):
-        places = np.stack([rows, np.zeros_like(rows)], axis=1)
+    people = studied.people
+    requests = requests_by_image(
+        people, image_folder, people.image_index, studied.image_to_crop[:, 0]
+    )
+    images = stream_crops(requests, teacher.input_size_hw)
+    for rows, views, crops in batched_crops(images, teacher.settings.batch_size):
+        places = np.stack([rows, views], axis=1)
         for way in ways:
-            way.decoded.add(places, teacher.look(way.see(crops), flips))
+            way.decoded.add(places, teacher.look(way.see(crops), people.skeleton.flip_indices))
         on_progress(len(rows))
     lossless = measure_poses(studied, ways[0].decoded)
     return [_figures(way, studied, ways[0].decoded, lossless) for way in ways]
-
-
-def _batches(
-    teacher: Teacher, studied: StudiedPeople, image_folder: Path
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yield rows (B,) and lossless crops (B, H, W, 3), in the teacher's batch size."""
-    people, size = studied.people, teacher.settings.batch_size
-    views = studied.image_to_crop[:, 0]
-    rows: list[int] = []
-    crops: list[NDArray[np.uint8]] = []
-    for image in stream_crops(
-        requests_by_image(people, image_folder, people.image_index, views), teacher.input_size_hw
-    ):
-        if image.crops is None:
-            raise image.error or ImageError(f"{image.request.path}: no crops and no reason")
-        rows += image.request.rows.tolist()
-        crops += list(image.crops)
-        while len(rows) >= size:
-            yield np.array(rows[:size]), np.stack(crops[:size])
-            del rows[:size], crops[:size]
-    if rows:
-        yield np.array(rows), np.stack(crops)
 
 
 def _figures(

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.errors import ImageError
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
 from pipeline.teachers.teacher import Teacher
 
 
@@ -36,28 +35,8 @@ def stream_teacher_maps(
     Raises:
         ImageError: an image cannot be decoded whole.
     """
-    batch_size = teacher.settings.batch_size
-    places: list[tuple[int, int]] = []
-    crops: list[NDArray[np.uint8]] = []
     requests = requests_by_image(people, image_folder, people.image_index[rows], image_to_crop)
-    for image in stream_crops(requests, teacher.input_size_hw):
-        if image.crops is None:
-            raise image.error or ImageError(f"{image.request.path}: no crops and no reason")
-        for place, views in zip(image.request.rows.tolist(), image.crops, strict=True):
-            places += [(place, view) for view in range(len(views))]
-            crops += list(views)
-        while len(places) >= batch_size:
-            yield _look(teacher, people, places[:batch_size], crops[:batch_size])
-            del places[:batch_size], crops[:batch_size]
-    if places:
-        yield _look(teacher, people, places, crops)
-
-
-def _look(
-    teacher: Teacher,
-    people: People,
-    places: list[tuple[int, int]],
-    crops: list[NDArray[np.uint8]],
-) -> MapBatch:
-    seen = teacher.observe(np.stack(crops), people.skeleton.flip_indices)
-    return MapBatch(np.array(places), seen.heatmaps)
+    images = stream_crops(requests, teacher.input_size_hw)
+    for places, views, crops in batched_crops(images, teacher.settings.batch_size):
+        output = teacher.observe(crops, people.skeleton.flip_indices)
+        yield MapBatch(np.stack([places, views], axis=1), output.heatmaps)
