@@ -26,7 +26,7 @@ _SECONDS_ALONE = 2.0
 
 
 class NullNetwork:
-    """A network that returns the same raw maps for all images, in no time; else like another one."""
+    """A network that returns the same raw maps for all images; all else is another network's."""
 
     def __init__(self, network: HeatmapNetwork, maps: NDArray[np.float32]) -> None:
         """Copy the properties of a network; maps: (B, K, Hh, Wh) of one batch."""

@@ -93,7 +93,8 @@ def study_crops(
     ways = [_Way(crops, DecodedPoints.empty(studied)) for crops in (None, *formats)]
     flips = studied.people.skeleton.flip_indices
     batch_size = teacher.settings.batch_size
-    for places, crops in stream_crop_batches(studied, image_folder, batch_size):
+    for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
+        places = np.stack([rows, views], axis=1)
         for way in ways:
             way.decoded.add(places, teacher.look(way.encode_and_decode(crops), flips))
         on_progress(len(places))

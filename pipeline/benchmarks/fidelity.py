@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People, people_of_rows
 from pipeline.coco.pose_results import coco_results
 from pipeline.coco.poses import PosePredictions
-from pipeline.errors import ImageError
 from pipeline.evaluation.coco_evaluation import evaluate_results
 from pipeline.evaluation.localisation import oks_per_person
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.frames.crop_stream import (
+    CropBatch,
+    batched_crops,
+    requests_by_image,
+    stream_crops,
+)
 from pipeline.frames.geometry import SizeHW, apply, compose, invert, padded_box_size
 from pipeline.frames.heatmaps import decode_heatmaps as decode_points
 from pipeline.frames.views import ViewRecipe, draw_views
@@ -73,27 +77,15 @@ def study_people(
 
 def stream_crop_batches(
     studied: StudiedPeople, image_folder: Path, batch_size: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yield places (B, 2) as person, view, and crops (B, H, W, 3) uint8 RGB of all views.
+) -> Iterator[CropBatch]:
+    """Yield the crops of all views; their rows are places in the list of people.
 
     Raises:
         ImageError: an image cannot be decoded whole.
     """
-    places: list[tuple[int, int]] = []
-    crops: list[NDArray[np.uint8]] = []
     people = studied.people
     requests = requests_by_image(people, image_folder, people.image_index, studied.image_to_crop)
-    for image in stream_crops(requests, studied.input_size_hw):
-        if image.crops is None:
-            raise image.error or ImageError(f"{image.request.path}: no crops and no reason")
-        for person, views in zip(image.request.rows.tolist(), image.crops, strict=True):
-            places += [(person, view) for view in range(len(views))]
-            crops += list(views)
-        while len(places) >= batch_size:
-            yield np.array(places[:batch_size]), np.stack(crops[:batch_size])
-            del places[:batch_size], crops[:batch_size]
-    if places:
-        yield np.array(places), np.stack(crops)
+    yield from batched_crops(stream_crops(requests, studied.input_size_hw), batch_size)
 
 
 def stream_teacher_maps(
@@ -106,8 +98,8 @@ def stream_teacher_maps(
     """
     flips = studied.people.skeleton.flip_indices
     batch_size = teacher.settings.batch_size
-    for places, crops in stream_crop_batches(studied, image_folder, batch_size):
-        yield MapBatch(places, teacher.look(crops, flips))
+    for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
+        yield MapBatch(np.stack([rows, views], axis=1), teacher.look(crops, flips))
 
 
 @dataclass(frozen=True)
