@@ -25,8 +25,8 @@ class Quantisation:
     relative_threshold: float = 0.0
     """Threshold in parts of the teacher's typical peak; unused for float16."""
     exact_radius: int | None = DARK_RADIUS
-    """Cells around the peak within which levels are exact; None: one step everywhere, and heat below
-    the threshold is 0."""
+    """Cells around the peak within which levels are exact; None: one step everywhere, and heat
+    below the threshold is 0."""
 
     def quantise(
         self, heatmaps: NDArray[np.float32], typical_peak: float

@@ -106,7 +106,7 @@ def study_codecs(
 
 
 def bytes_beside_heatmaps(num_keypoints: int, num_views: int) -> float:
-    """Return the bytes a store keeps for a view beside its heatmaps, with its share of the person's.
+    """Return the bytes of a view beside its packed heatmaps, its share of the person's included.
 
     Not counted is what does not grow with the people: the JSON, and one manifest row in a shard.
     """
