@@ -1,7 +1,7 @@
 """Speed of reading views: in one fresh process, each reader in turns with raw float16.
 
 A busy machine slows both of them alike, so the ratios hold where the figures do not. Warm:
-processor time, the page cache full. Cold: wall-clock time, after the kernel was asked to drop the
+processor time, the page cache full. Cold: wall-clock time, after the kernel was told to drop the
 files.
 """
 
