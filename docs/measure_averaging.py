@@ -2,7 +2,7 @@
 
     python -m docs.measure_averaging STORE NAME,NAME,...
 
-Processor time of batches of 64 random views, medians over 25 batches.
+Prints the processor time of a view, in batches of 64 random views, medians over 25 batches.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Laws of the codec study: what it says is what storing does."""
+"""Laws of the codec study: its figures are those of really storing the heatmaps."""
 
 from dataclasses import replace
 
