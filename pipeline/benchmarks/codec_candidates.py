@@ -142,12 +142,10 @@ def search_space() -> list[Candidate]:
     found += [Candidate(how, default.packing) for how in _quantisations()]
     found += [Candidate(default.quantisation, packing) for packing in _packings()]
     found += [Candidate(Quantisation("float16"), packing) for packing in _float16_packings()]
-    seen = {(c.quantisation, c.packing): c for c in reversed(found)}  # the profile's name stays
-    return [candidate for candidate in found if seen[_key(candidate)] is candidate]
-
-
-def _key(candidate: Candidate) -> tuple[Quantisation, Packing]:
-    return candidate.quantisation, candidate.packing
+    unique: dict[tuple[Quantisation, Packing], Candidate] = {}
+    for candidate in found:  # profiles come first, so that their names are kept
+        unique.setdefault((candidate.quantisation, candidate.packing), candidate)
+    return list(unique.values())
 
 
 def _quantisations() -> list[Quantisation]:

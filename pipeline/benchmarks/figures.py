@@ -69,7 +69,7 @@ class LoaderCost:
     """Seconds of a batch without targets, median over processes."""
     ratios: tuple[float, ...]
     """Time with targets over time without, of the same batch one after the other: the median of
-    each process. Processes differ by some hundredths, as their memory lies."""
+    each process. Processes differ by some hundredths, with the layout of their memory."""
 
     @property
     def ratio(self) -> float:

@@ -163,7 +163,7 @@ def ellipsoid_surface(
 ) -> tuple[Patch, Floats, Floats, Floats, Floats] | None:
     """Return patch, whitened x and y, height sqrt(1 - x^2 - y^2) and cover of an ellipse.
 
-    None: it lies outside the image.
+    Return None for an ellipse outside the image.
     """
     reach = np.sqrt(np.diag(covariance)) + 1
     patch = canvas.patch(centre - reach, centre + reach)
