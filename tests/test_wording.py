@@ -1,4 +1,4 @@
-"""Laws of wording that a machine can check, over every docstring, help text and message."""
+"""Laws of wording that a machine can check: docstrings, help texts, messages and pages."""
 
 import ast
 import re
@@ -21,6 +21,8 @@ BANNED = {
 }
 """Words that are not the project's, as patterns, and the words to use in their place."""
 REWRITTEN_NOW: tuple[str, ...] = (
+    "ARCHITECTURE.md",
+    "README.md",
     "cli.py",
     "pipeline/ahead.py",
     "pipeline/caching",
@@ -52,6 +54,10 @@ def source_files() -> list[Path]:
     return [ROOT / "cli.py", *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
 
 
+def pages() -> list[Path]:
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield the line and text of every string that stands alone: of fields and constants too."""
     for node in ast.walk(tree):
@@ -72,6 +78,9 @@ def violations(name: str, source: str) -> list[str]:
 
     name: its path from the project's root, with slashes.
     """
+    if name.endswith(".md"):
+        prose = re.sub(r"^```.*?^```|`[^`]*`", "", source, flags=re.MULTILINE | re.DOTALL)
+        return banned_words(name, prose)
     tree = ast.parse(source)
     num_lines = len(source.splitlines())
     found = []
@@ -82,15 +91,22 @@ def violations(name: str, source: str) -> list[str]:
         if first and first[0] in BARE_FIRST_WORDS:
             found.append(f"{name}:{line} begins with {first[0]!r}: name the noun first")
     for line, text in texts(tree):
-        words = " ".join(text.split())
-        for pattern, better in BANNED.items():
-            # No part of a name such as --accept-mended-images: names are kept.
-            if match := re.search(rf"(?<![\w-]){pattern}(?![\w-])", words, re.IGNORECASE):
-                found.append(f"{name}:{line} says {match[0]!r}: use {better}")
+        found += banned_words(f"{name}:{line}", text)
     return found
 
 
-@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def banned_words(where: str, text: str) -> list[str]:
+    """List the banned words of a text; names such as --accept-mended-images are not words."""
+    words, found = " ".join(text.split()), []
+    for pattern, better in BANNED.items():
+        if match := re.search(rf"(?<![\w-]){pattern}(?![\w-])", words, re.IGNORECASE):
+            found.append(f"{where} says {match[0]!r}: use {better}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", source_files() + pages(), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_a_file_keeps_the_laws_of_wording(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()
     if not name.startswith(REWRITTEN_NOW):
