@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
-from pipeline.benchmarks.figures_file import write_figures
+from pipeline.benchmarks.figures import write_figures
 from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import OnProgress, summed

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.benchmarks.figures import StoreFigures
-from pipeline.benchmarks.figures_file import write_figures
+from pipeline.benchmarks.figures import StoreFigures, write_figures
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pipeline.frames.crop_stream import (
     ImageCrops,
     ImageRequest,
     Measure,
+    batched_crops,
     requests_by_image,
     stream_crops,
 )
@@ -165,29 +167,21 @@ class TeacherPass:
                 self.profile.dtype,
                 self.optional,
             )
-            of_range = self._good_images(
-                chain([image], islice(images, num_images - 1)), encoded, on_progress
-            )
-            for places, crops in _batches(of_range, teacher.settings.batch_size):
-                yield _Batch(encoded, places, crops)
+            of_range = chain([image], islice(images, num_images - 1))
+            unreadable = partial(self._leave_out, encoded, on_progress)
+            for batch in batched_crops(
+                _with_stored_crops(of_range, encoded), teacher.settings.batch_size, unreadable
+            ):
+                yield _Batch(encoded, np.stack([batch.rows, batch.views], axis=1), batch.crops)
             yield encoded
 
-    def _good_images(
-        self, images: Iterable[ImageCrops], encoded: EncodedRows, on_progress: OnProgress
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-        """Yield rows (J,) and crops (J, V, H, W, 3) by image, and account for those without."""
-        for image in images:
-            rows = image.request.rows
-            if image.crops is not None:
-                if image.stored is not None:
-                    encoded.optional["crops"][rows] = image.stored
-                yield rows, image.crops
-                continue
-            encoded.status[rows] = Status.IMAGE_UNREADABLE
-            ids = tuple(self.people.instance_id[encoded.rows.start + rows].tolist())
-            reason = str(image.error or "no crops and no reason")
-            encoded.bad_images.append(BadImage(image.request.path.name, ids, reason))
-            on_progress(len(rows) * encoded.status.shape[1])
+    def _leave_out(self, encoded: EncodedRows, on_progress: OnProgress, image: ImageCrops) -> None:
+        """Mark the people of an image that has no crops."""
+        rows = image.request.rows
+        encoded.status[rows] = Status.IMAGE_UNREADABLE
+        ids = tuple(self.people.instance_id[encoded.rows.start + rows].tolist())
+        encoded.bad_images.append(BadImage(image.request.path.name, ids, str(image.error)))
+        on_progress(len(rows) * encoded.status.shape[1])
 
     def _look_and_read(
         self, part: _Batch | EncodedRows, readers: Executor
@@ -243,18 +237,9 @@ class TeacherPass:
         return measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
 
 
-def _batches(
-    images: Iterable[tuple[NDArray[np.int64], NDArray[np.uint8]]], batch_size: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yield (places (B, 2) as row and view, crops (B, H, W, 3)) of one size, the last less."""
-    places: list[tuple[int, int]] = []
-    crops: list[NDArray[np.uint8]] = []
-    for rows, of_image in images:
-        for row, views in zip(rows.tolist(), of_image, strict=True):
-            places += [(row, view) for view in range(len(views))]
-            crops += list(views)
-        while len(places) >= batch_size:
-            yield np.array(places[:batch_size]), np.stack(crops[:batch_size])
-            del places[:batch_size], crops[:batch_size]
-    if places:
-        yield np.array(places), np.stack(crops)
+def _with_stored_crops(images: Iterable[ImageCrops], encoded: EncodedRows) -> Iterator[ImageCrops]:
+    """Yield images, and keep the JPEG files of their crops."""
+    for image in images:
+        if image.stored is not None:
+            encoded.optional["crops"][image.request.rows] = image.stored
+        yield image

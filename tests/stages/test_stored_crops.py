@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.benchmarks.crop_loading import measure_crop_loading
+from pipeline.benchmarks.processes import measure_crop_loading
 from pipeline.caching import planning
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, TeacherError
@@ -242,7 +242,7 @@ def test_loading_is_measured_from_images_and_crops_with_targets_and_without(
     with_crops: Any, store: Path
 ) -> None:
     found = measure_crop_loading(
-        with_crops.store, with_crops.images, num_batches=1, batch_size=2, num_turns=2
+        with_crops.store, with_crops.images, num_batches=1, batch_size=2, num_rounds=1
     )
     assert min(found.images, found.images_with_targets, found.crops) > 0
     assert found.speed_up == found.images_with_targets / found.crops_with_targets
