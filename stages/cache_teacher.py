@@ -14,11 +14,17 @@ from pydantic import Field
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs, optional_arrays
+from pipeline.caching.inputs import (
+    CacheSettings,
+    digest_images,
+    draw_view_plan,
+    open_inputs,
+    optional_arrays,
+    stored_view_plan,
+    view_identity,
+)
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
-from pipeline.caching.teacher_pass import digest_images
-from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.runs.provenance import provenance
@@ -33,7 +39,7 @@ from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
@@ -77,7 +83,7 @@ def cache_teacher(
     resume: bool = False,
     take_over: bool = False,
     engine_choice: EngineChoice = THIS_PROCESS,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> CacheResult:
     """Let the teacher look at all people once and write the teacher store.
 
@@ -192,7 +198,7 @@ def _begin_teacher(
     teacher: Teacher,
     digests: NDArray[np.uint8],
     is_store: bool,
-    say: Say,
+    say: Log,
 ) -> TeacherStoreWriter:
     """Probe the teacher and write its plan: of a new store, or beside a store's other teachers."""
     views = (
@@ -247,7 +253,7 @@ def _resume_store(
     asked = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
     fields = ("codec.profile", "crops", "tokens")  # first: what else differs follows from them
     compare_identity(stored, asked, fields, "resume with it, or write to another path")
-    views = given_views(config, teacher)
+    views = view_identity(config, teacher)
     compare_views(stored["views"], {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,
@@ -263,7 +269,7 @@ def _resume_store(
     )
 
 
-def _missing_people(store: StoreFolder, teacher: str, say: Say) -> tuple[tuple[int, ...], int]:
+def _missing_people(store: StoreFolder, teacher: str, say: Log) -> tuple[tuple[int, ...], int]:
     """Name the people whose images could not be read; count the views without finite output."""
     opened = TeacherStore.open(store, teacher)
     is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)

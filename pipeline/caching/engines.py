@@ -15,8 +15,8 @@ from pipeline.caching.shard_worker import (
     read_writers_plan,
 )
 from pipeline.caching.stopping import StopRequest
-from pipeline.cores import available_cores
 from pipeline.errors import ConfigError
+from pipeline.parallel import available_cores
 from pipeline.teachers.teacher import Teacher
 
 OnProgress = Callable[[int], None]

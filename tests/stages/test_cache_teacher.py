@@ -259,7 +259,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(
     assert f"plan: {people} people x 3 views (the evaluation crop and 2 augmented)" in text
     assert f" = {3 * people} views in 1 shard of up to " in text
     assert "12.34 GB free at" in text
-    assert ("(guessed; --probe measures it)" in text) != with_probe
+    assert ("(from typical stores; --probe measures it)" in text) != with_probe
     assert ("bytes of heatmaps and" in text and " s) on this machine" in text) == with_probe
     assert "TOO SMALL" not in text
 
@@ -270,4 +270,4 @@ def test_a_plan_warns_of_a_disk_that_is_too_small(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     said: list[str] = []
     plan_cache(inputs.config(), with_probe=False, say=said.append)
-    assert said[-1].startswith("plan: THE DISK IS TOO SMALL; choose another --store, or fewer")
+    assert said[-1].startswith("estimate: THE DISK IS TOO SMALL; choose another --store, or fewer")
