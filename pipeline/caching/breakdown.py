@@ -1,4 +1,4 @@
-"""Where the time of stage one goes: CPU seconds by activity, over all threads of a process.
+"""Time of stage one: CPU seconds by activity, over all threads of a process.
 
 Decoding, warping, encoding and writing run in threads of their own and are measured there. The rest
 of the process's CPU time is the teacher's, as the threads of its library cannot be measured.
@@ -20,7 +20,7 @@ ACTIVITIES = ("decode", "warp", "teacher", "encode", "write", "idle")
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What the cores of one process, or of several, did in some span of time."""
+    """CPU and wall time of one process, or of several, over a span of time."""
 
     core_seconds: float = 0.0
     """Wall time x cores."""

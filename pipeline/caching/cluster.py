@@ -44,7 +44,7 @@ WORKERS_SECONDS = 2.0
 """Interval at which the list of workers is read."""
 RESULT_SECONDS = 30.0
 NO_WORKER_SECONDS = 300.0
-"""How long a cluster may be without any worker: batch systems start them late."""
+"""Longest time without any worker, which batch systems may start late."""
 
 
 @dataclass(frozen=True)

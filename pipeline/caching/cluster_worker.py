@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _WorkerState:
-    """What one worker keeps between shards, of the last run only."""
+    """State that one worker keeps between the shards of a run."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while one thread prepares; several threads may then write shards at a time."""

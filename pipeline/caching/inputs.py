@@ -79,7 +79,7 @@ class CacheSettings(TeacherInputs):
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
     """Number of people on whom the teacher is checked first."""
     accept_weak_teacher: bool = False
-    """Whether to go on with a teacher whose heatmaps the check finds too poor."""
+    """Write the store even if the check finds the teacher too weak."""
 
 
 def open_inputs(

@@ -34,7 +34,7 @@ class ShardTask:
     teacher_settings: TeacherSettings
     images: Path
     skip_bad: bool
-    """Whether shards are written without the people of unreadable images, or are held back."""
+    """Write shards without the people of unreadable images; else such shards are held back."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ShardOutcome:
     """Receipt of the files; None: the shard was held back, as images could not be read."""
     bad_images: tuple[BadImage, ...]
     breakdown: Breakdown = field(default_factory=Breakdown, compare=False)
-    """Where this process's time went since the outcome before."""
+    """Time of this process since the outcome before."""
 
 
 class ShardWorker:
