@@ -48,14 +48,14 @@ from store_schemas.teacher_store import Status
 
 
 class CacheTeacherConfig(CacheSettings):
-    """All settings that decide the bytes of a store."""
+    """All that decides what stage one writes."""
 
     skip_bad: bool = False
-    """Complete the store without the people of unreadable images, and list them."""
+    """Finish without the people of unreadable images, and list them."""
     accept_mended_images: bool = False
-    """Accept images that changed since the plan, if no shard was written of them."""
+    """On resuming, take images that changed, as long as no shard was written of them."""
     grace_seconds: float = Field(20.0, ge=0)
-    """Longest time in which the running shard is still finished after SIGTERM or Ctrl-C."""
+    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
 
 
 @dataclass(frozen=True)

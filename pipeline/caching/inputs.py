@@ -35,23 +35,23 @@ ProfileName = Literal["default", "small", "fast", "lossless-float16"]
 
 
 class TeacherInputs(StageConfig):
-    """People, a teacher, the views that it predicts, and what is stored of each view."""
+    """People, a teacher, and the views in which it sees them."""
 
     annotations: Path
     images: Path
     teacher: Path
     profile: ProfileName = "default"
-    """Format in which heatmaps are stored."""
+    """How heatmaps are stored."""
     crops: bool = False
-    """Store the crops too, as JPEG; the teacher then predicts the decoded JPEG crops."""
+    """Keep the crops too, as JPEG; the teacher then looks at what is left of them."""
     crop_quality: int = Field(90, ge=1, le=MAX_QUALITY)
-    """Quality of the JPEG crops."""
+    """Of JPEG."""
     crop_subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
-    """Chroma subsampling of the JPEG crops."""
+    """Of their colour."""
     tokens: Literal["keypoint", "visual", "both"] | None = None
-    """Tokens to store, of a teacher trained by ``distil train-teacher``; None: no tokens."""
+    """Which tokens to keep, of a teacher that was trained here."""
     views: int = Field(8, ge=0)
-    """Number of augmented views of every person, beside the evaluation crop."""
+    """Augmented views of every person, beside the evaluation crop."""
     seed: int = Field(0, ge=0)
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
@@ -60,26 +60,26 @@ class TeacherInputs(StageConfig):
     @model_validator(mode="after")
     def _check_crops(self) -> Self:
         fields = type(self).model_fields
-        names = ("crop_quality", "crop_subsampling")
-        if not self.crops and any(getattr(self, name) != fields[name].default for name in names):
+        asked = [
+            f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
+        ]
+        if asked and not self.crops:
             raise ValueError(
-                "crop_quality and crop_subsampling must be left out unless crops are stored; add "
-                "crops, or leave them out"
+                "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
+                "leave them out"
             )
         return self
 
 
 class CacheSettings(TeacherInputs):
-    """All that the plan and the size of a store depend on."""
+    """All that a plan of a store depends on."""
 
     store: StoreLocation
-    """Location of the store: the path of a folder, or a URL."""
+    """Where it lies: the path of a folder, or a URL."""
     teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
-    """Name of the teacher's group in the store, which may hold several teachers."""
+    """Of the teacher's group in the store, which may hold several."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
-    """Number of people on whom the teacher is checked first."""
     accept_weak_teacher: bool = False
-    """Write the store even if the check finds the teacher too weak."""
 
 
 def open_inputs(
