@@ -8,11 +8,12 @@ from pydantic import Field
 
 from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
 from pipeline.benchmarks.figures import write_figures
-from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
+from pipeline.caching.inputs import TeacherInputs, open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import OnProgress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
+from pipeline.wording import Log
 from store_schemas.profiles import profile_named
 
 
@@ -39,7 +40,7 @@ class CacheBenchmark:
 def benchmark_cache(
     config: BenchmarkCacheConfig,
     on_progress: OnProgress = lambda *_: None,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> CacheBenchmark:
     """Write stores of some people with a null teacher and with the given one, and time both.
 

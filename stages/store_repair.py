@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigError, ImageError
@@ -23,6 +22,7 @@ from pipeline.repair.mending import (
     reopen_store,
 )
 from pipeline.repair.redo import Redo, plan_redo
+from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import bad_shards, read_known_shards
 from pipeline.storage.folder import StoreLocation, open_folder
 from pipeline.storage.lease import acquire_lease

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import PeopleError
@@ -19,6 +18,7 @@ from pipeline.repair.recomputation import (
     recompute_views,
     spread_views,
 )
+from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import (
     VerifiedStore,
     bad_images,

@@ -17,7 +17,7 @@ COMMANDS = "stages/commands"
 STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c"}
 ROOMS = (
     ("errors", "wording"),
-    ("config", "progress", "ahead", "cores", "devices"),
+    ("config", "progress", "devices", "parallel"),
     ("storage", "drawn"),
     ("coco",),
     ("frames",),

@@ -18,7 +18,7 @@ from pipeline.caching.breakdown import Breakdown
 from pipeline.caching.inputs import TeacherInputs
 from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
-from pipeline.cores import available_cores
+from pipeline.parallel import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
 from pipeline.teachers.probe import Probe
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ahead import map_ahead
 from pipeline.coco.image_files import (
     decode_image,
     decode_image_bytes,
@@ -22,6 +21,7 @@ from pipeline.errors import ImageError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
 from pipeline.frames.stored_crops import store_and_see
+from pipeline.parallel import map_ahead
 from store_schemas.optional_arrays import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]

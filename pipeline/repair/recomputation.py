@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ahead import map_ahead
-from pipeline.cores import available_cores
 from pipeline.frames.crop_stream import (
     CropBatch,
     ImageCrops,
@@ -24,6 +22,7 @@ from pipeline.frames.crop_stream import (
     requests_by_image,
     stream_crops,
 )
+from pipeline.parallel import available_cores, map_ahead
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from store_schemas.errors import StoreError

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.parallel import available_cores
 from pipeline.teachers.teacher import TeacherSettings
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.benchmarks.processes import measure_crop_loading
-from pipeline.caching import planning
+from pipeline.caching import estimate
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, TeacherError
 from pipeline.frames.crops import warp_crop
@@ -198,7 +198,7 @@ def test_tokens_of_an_onnx_teacher_are_refused_and_nothing_is_written(inputs: An
 def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
     said: list[str] = []
     config = inputs.config(crops=True)
     cost = plan_cache(config, with_probe=True, say=said.append)
@@ -207,9 +207,9 @@ def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     files = [crops_file(inputs, shard).stat().st_size for shard in range(result.num_people // 2)]
     measured = sum(files) / (result.num_people // 2 * 2 * result.num_views)
     assert cost.optional_bytes_per_view["crops"] == pytest.approx(measured, rel=0.02)
-    assert any("plan: of it crops about" in line for line in said)
+    assert any("estimate: of these, crops about" in line for line in said)
     guessed = plan_cache(config, with_probe=False).optional_bytes_per_view["crops"]
-    assert guessed == pytest.approx(256 * 192 * planning.GUESSED_CROP_BITS_PER_PIXEL / 8)
+    assert guessed == pytest.approx(256 * 192 * estimate.TYPICAL_CROP_BITS_PER_PIXEL / 8)
 
 
 def test_the_benchmark_compares_every_quality_with_the_lossless_crop(

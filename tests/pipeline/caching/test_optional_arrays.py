@@ -1,4 +1,4 @@
-"""Crops and tokens of stage one: the teacher looks at what is stored, and its tokens are bound."""
+"""Crops and tokens of stage one: the teacher predicts the stored crops, and tokens are bounded."""
 
 from typing import Any
 
@@ -53,12 +53,12 @@ def all_views(caching: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return places[0], places[1]
 
 
-def test_the_teacher_looks_at_the_decoded_stored_crop(caching: Any) -> None:
+def test_the_teacher_predicts_the_decoded_stored_crop(caching: Any) -> None:
     store = write(caching, OptionalArrays(CROPS))
     rows, views = all_views(caching)
     crops, stored = store.read_crops(rows, views), store.read(rows, views)
-    seen = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
-    heatmaps, scale = encode_heatmaps(seen, store.threshold)
+    predicted = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
+    heatmaps, scale = encode_heatmaps(predicted, store.threshold)
     np.testing.assert_array_equal(stored.heatmaps, heatmaps, strict=True)
     np.testing.assert_array_equal(stored.scale, scale, strict=True)
     people = caching.people
@@ -111,11 +111,11 @@ def inputs(**changes: Any) -> TeacherInputs:
     )
 
 
-def test_what_is_asked_for_is_what_is_kept() -> None:
+def test_the_settings_name_what_is_stored() -> None:
     teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH))
     assert optional_arrays(inputs(), teacher) == OptionalArrays()
-    asked = inputs(crops=True, crop_quality=80, tokens="both")
-    assert optional_arrays(asked, teacher) == OptionalArrays(
+    both = inputs(crops=True, crop_quality=80, tokens="both")
+    assert optional_arrays(both, teacher) == OptionalArrays(
         crop_format(SIZE_HW, 80, "4:2:0"), TokenFormat(("keypoint", "visual"), DIM, GRID_HW)
     )
     one = optional_arrays(inputs(tokens="visual"), teacher).tokens
