@@ -15,19 +15,18 @@ from pydantic import Field
 from pipeline.coco.read_people import PeopleSettings
 from pipeline.config import StageConfig
 from pipeline.devices import DeviceName, choose_device
-from pipeline.errors import ConfigError
 from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
-from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.models.pose_networks import build_teacher
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
 from pipeline.runs.initial_weights import InitialTeacherWeights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
+from pipeline.training.heatmap_criterion import HeatmapCriterion
 from pipeline.training.loop import NoProgress, Progress, Training, fit
-from pipeline.training.objectives import TeacherObjective
 from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.sources import DataConfig, read_fresh_views
-from pipeline.training.view_order import ViewOrder
+from pipeline.training.settings import FreshViewSettings
+from pipeline.training.sources import read_fresh_views
 
 
 class TrainTeacherConfig(StageConfig):
@@ -44,7 +43,9 @@ class TrainTeacherConfig(StageConfig):
     annotations: Path
     images: Path
     people: PeopleSettings = PeopleSettings()
-    data: DataConfig = DataConfig(recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0))
+    data: FreshViewSettings = FreshViewSettings(
+        recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
+    )
     heatmap_frame: HeatmapFrame = "half-pixel"
     """Where the targets put a crop point, and so where the trained heatmaps do."""
     heatmap_sigma: float = Field(2.0, gt=0)
@@ -94,27 +95,16 @@ def train_teacher(
     if note := describe_missing_halves(skeleton, config.data.recipe):
         say(note)
     torch.manual_seed(config.seed)
-    network = build_network(config.architecture, skeleton.num_keypoints)
-    if not isinstance(network, TokenPoseTeacher):
-        raise ConfigError(f"architecture {config.architecture} is a student; choose a teacher")
+    network = build_teacher(config.architecture, skeleton.num_keypoints)
     if not (resume and folder.training_state.is_file()):
         config.initial.copy_into(network)
-    order = ViewOrder(
-        views.instances,
-        views.people.instance_id,
-        views.num_views,
-        config.optimisation.batch_size,
-        config.seed,
-    )
-    loader = BatchLoader(
-        views.dataset(network.input_size_hw), order, config.num_loader_workers, device
-    )
-    objective = TeacherObjective(
+    order = views.order(config.optimisation.batch_size, config.seed)
+    loader = BatchLoader(views.dataset(network), order, config.num_loader_workers, device)
+    criterion = HeatmapCriterion(
         crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
         network.heatmap_size_hw,
         config.heatmap_sigma,
         network.num_keypoints,
-        device,
     )
     info = describe_network(
         network,
@@ -130,8 +120,9 @@ def train_teacher(
         place = fit(
             Training(
                 network=network,
+                criterion=criterion,
+                normalise=info.pixels.normalise,
                 info=info,
-                objective=objective,
                 batches_of_epoch=loader.batches_of_epoch,
                 steps_per_epoch=len(order),
                 batch_size=order.batch_size,

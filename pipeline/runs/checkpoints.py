@@ -1,11 +1,14 @@
-"""Weights on disk: safetensors with a JSON header, never pickled objects.
+"""Weights and training states on disk; loading one runs no code of the file.
 
-A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
-state holds the network, the optimiser and the place in the training; the learning rate, the order
-of people and every random draw follow from the place and the seed, so nothing else is needed.
+A weights file is safetensors with a JSON header: one network and all that is needed to use it
+(``CheckpointInfo``). A training state is written by ``torch.save`` and read with ``weights_only``:
+network, criterion, optimiser and the place in the training; the learning rate, the order of people
+and every random draw follow from the place and the seed, so nothing else is needed.
 """
 
+import io
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, TypeVar
 
 import torch
@@ -18,8 +21,8 @@ from pipeline.coco.people import Skeleton
 from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher, build_network
+from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelNormalisation
+from pipeline.models.pose_networks import HeatmapTeacher, PoseNetwork, Student, build_network
 from pipeline.storage.files import publish
 
 ScoreRule = Literal["learned", "one"]
@@ -55,6 +58,11 @@ class CheckpointInfo(ComponentConfig):
     step: int
 
     @property
+    def pixels(self) -> PixelNormalisation:
+        """Normalisation of the crops that the network was trained on."""
+        return PixelNormalisation(self.rgb_mean, self.rgb_std)
+
+    @property
     def skeleton(self) -> Skeleton:
         return Skeleton(
             keypoint_names=self.keypoint_names,
@@ -78,7 +86,7 @@ class TrainingPlace(ComponentConfig):
 
 
 def describe_network(
-    network: RegressionStudent | TokenPoseTeacher,
+    network: PoseNetwork,
     skeleton: Skeleton,
     *,
     padding: float,
@@ -89,13 +97,12 @@ def describe_network(
     store_content: str | None = None,
 ) -> CheckpointInfo:
     """Return what a checkpoint says of a network that has not been trained yet."""
-    is_teacher = isinstance(network, TokenPoseTeacher)
     return CheckpointInfo(
-        kind="teacher" if is_teacher else "student",
+        kind=network.role,
         architecture=network.architecture,
         input_size_hw=network.input_size_hw,
         padding=padding,
-        heatmap_size_hw=network.heatmap_size_hw if is_teacher else None,
+        heatmap_size_hw=network.heatmap_size_hw,
         heatmap_frame=heatmap_frame,
         keypoint_names=skeleton.keypoint_names,
         edges=skeleton.edges,
@@ -127,7 +134,7 @@ def save_weights(
     publish(path, save(tensors, {_HEADER_KEY: info.model_dump_json()}))
 
 
-def load_network(path: Path) -> tuple[RegressionStudent | TokenPoseTeacher, CheckpointInfo]:
+def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
     """Rebuild the network of a weights file, in evaluation mode.
 
     Raises:
@@ -143,14 +150,51 @@ def load_network(path: Path) -> tuple[RegressionStudent | TokenPoseTeacher, Chec
 
 
 def save_training_state(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, place: TrainingPlace
+    path: Path,
+    network: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    place: TrainingPlace,
 ) -> None:
-    """Publish all that a training needs to go on exactly where it stands."""
-    tensors = {f"network/{name}": _plain(x) for name, x in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
-    publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
+    """Publish all that a training needs to go on exactly where it stands.
+
+    criterion: the loss, which may own weights of its own.
+    """
+    state = {
+        "place": place.model_dump(mode="json"),
+        "network": network.state_dict(),
+        "criterion": criterion.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    file = io.BytesIO()
+    torch.save(state, file)
+    publish(path, file.getvalue())
+
+
+def load_training_state(
+    path: Path, network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingPlace:
+    """Put a saved training state into a network, its criterion and their fresh optimiser.
+
+    Raises:
+        RunFolderError: there is no such file, or it belongs to another network or criterion.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        place = TrainingPlace.model_validate(state["place"])
+        _fill(network, state["network"], path)
+        _fill(criterion, state["criterion"], path)
+        saved = state["optimizer"]["state"]
+    except FileNotFoundError as error:
+        raise RunFolderError(f"there is no training state {path}; check --run-folder") from error
+    except (RuntimeError, EOFError, KeyError, TypeError, UnpicklingError, ValidationError) as error:
+        raise RunFolderError(
+            f"{path} is not a whole training state: {str(error).splitlines()[0]}; start another run"
+        ) from error
+    # The groups carry the settings, which come from the configuration and the schedule.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved, "param_groups": groups})
+    return place
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -160,35 +204,6 @@ def read_info(path: Path) -> CheckpointInfo:
         RunFolderError: there is no such file, or it does not hold one of our networks.
     """
     return _read(path, CheckpointInfo)[0]
-
-
-def load_training_state(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingPlace:
-    """Put a saved training state into a network and its freshly built optimiser.
-
-    Raises:
-        RunFolderError: there is no such file, or it belongs to another network.
-    """
-    place, tensors = _read(path, TrainingPlace)
-    weights: dict[str, Tensor] = {}
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        owner, _, rest = name.partition("/")
-        if owner == "network":
-            weights[rest] = tensor
-        else:
-            index, _, field = rest.partition("/")
-            states.setdefault(int(index), {})[field] = tensor
-    _fill(network, weights, path)
-    weights_in_order = [weight for group in optimizer.param_groups for weight in group["params"]]
-    for number, state in states.items():
-        for field, tensor in state.items():
-            state[field] = _laid_out_like(weights_in_order[number], tensor)
-    # The groups carry the settings, which come from the configuration and the schedule.
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
-    return place
 
 
 def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,13 +241,6 @@ def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu").contiguous()
-
-
-def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
-    """Return a moment in the memory order of its weight, which fused optimisers rely on."""
-    if tensor.shape != weight.shape:
-        return tensor  # the number of steps
-    return torch.empty_like(weight, device=tensor.device, requires_grad=False).copy_(tensor)
 
 
 def _read(path: Path, header: type[HeaderT]) -> tuple[HeaderT, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ metrics.jsonl                      one line per epoch and per validation; no tim
 checkpoints/last.safetensors       weights after the last whole epoch
 checkpoints/best.safetensors       weights of the highest validation AP; without
                                    validation, those after the last whole epoch
-checkpoints/training_state.safetensors   what --resume needs
+checkpoints/training_state.pt      what --resume needs
 evaluation.json                    written by ``distil evaluate``
 log.txt                            what was said while it ran, with times
 """
@@ -38,7 +38,7 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.last_weights = root / "checkpoints" / "last.safetensors"
         self.best_weights = root / "checkpoints" / "best.safetensors"
-        self.training_state = root / "checkpoints" / "training_state.safetensors"
+        self.training_state = root / "checkpoints" / "training_state.pt"
         self.evaluation = root / "evaluation.json"
         self.log = root / "log.txt"
 
@@ -70,6 +70,13 @@ class RunFolder:
         publish(self.config, config.to_json().encode())
 
     def _check_resumable(self, config: StageConfig) -> None:
+        old_state = self.training_state.with_suffix(".safetensors")
+        if old_state.is_file() and not self.training_state.is_file():
+            raise RunFolderError(
+                f"the run in {self.root} was begun by an earlier version, whose pixels were "
+                "normalised with other rounding, so that it cannot go on exactly; start another "
+                "run, from its weights if you like (--init-weights)"
+            )
         for name, before, after in changed_settings(self.read_config(type(config)), config):
             if not _is_among(name, config.resumable_changes):
                 raise RunFolderError(
