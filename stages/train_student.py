@@ -15,7 +15,6 @@ from pipeline.config import StageConfig
 from pipeline.devices import DeviceName, choose_device
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
-from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import build_student
 from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
 from pipeline.runs.initial_weights import InitialWeights
@@ -68,7 +67,7 @@ class TrainStudentConfig(StageConfig):
     val_images: Path | None = None
     """None: the folder ``images``."""
     people: PeopleSettings = PeopleSettings()
-    data: ViewSettings
+    data: ViewSettings = Field(default_factory=FreshViewSettings)
     loss: LossConfig = LossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialWeights = InitialWeights()
@@ -165,14 +164,14 @@ def train_student(
     # People and views. Whatever does not fit is refused here, before the first step.
     views = _open_views(config)
     skeleton = views.people.skeleton
-    if config.store is None and (note := describe_missing_halves(skeleton, config.data.recipe)):
+    for note in views.notes():
         say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
     network = build_student(config.architecture, skeleton.num_keypoints)
     goes_on = resume and folder.training_state.is_file()
     if not goes_on:
         config.initial.copy_into(network)
-    dataset = views.dataset(network)
+    dataset = views.dataset(network.input_size_hw, network.token_shape)
     validation = _open_validation(config, skeleton, device)
     info = describe_network(
         network,

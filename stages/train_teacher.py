@@ -99,7 +99,9 @@ def train_teacher(
     if not (resume and folder.training_state.is_file()):
         config.initial.copy_into(network)
     order = views.order(config.optimisation.batch_size, config.seed)
-    loader = BatchLoader(views.dataset(network), order, config.num_loader_workers, device)
+    loader = BatchLoader(
+        views.dataset(network.input_size_hw), order, config.num_loader_workers, device
+    )
     criterion = HeatmapCriterion(
         crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
         network.heatmap_size_hw,

@@ -177,7 +177,7 @@ def test_help_fits_80_columns_and_says_what_is_taken_and_left(name: str | None) 
 
 
 def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
-    from pipeline.training.sources import DataConfig
+    from pipeline.training.settings import ReplayedViewSettings
     from stages.cache_teacher import CacheTeacherConfig
     from stages.evaluate import EvaluateConfig
     from stages.show import ShowConfig
@@ -194,7 +194,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
         ("cache-teacher", "channel_order"): caching["teacher_settings"].default.channel_order,
         ("train-student", "seed"): TrainStudentConfig.model_fields["seed"].default,
         ("train-student", "workers"): TrainStudentConfig.model_fields["num_loader_workers"].default,
-        ("train-student", "on_corrupt"): DataConfig.model_fields["on_corrupt"].default,
+        ("train-student", "on_corrupt"): ReplayedViewSettings.model_fields["on_corrupt"].default,
         ("evaluate", "keypoint_threshold"): EvaluateConfig.model_fields[
             "keypoint_threshold"
         ].default,

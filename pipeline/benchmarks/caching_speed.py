@@ -20,6 +20,7 @@ from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
 from pipeline.cores import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
@@ -41,10 +42,11 @@ class NullNetwork:
         self.heatmap_frame = network.heatmap_frame
         self.fixed_batch_size = network.fixed_batch_size
         self.num_threads = network.num_threads
+        self.token_shape = network.token_shape
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         """Return (B, K, Hh, Wh) raw heatmaps, those given."""
-        return self._maps[: len(images)].copy()
+        return NetworkOutput(self._maps[: len(images)].copy())
 
     def execution(self) -> dict[str, Any]:
         """Return nothing: no arithmetic is done."""
@@ -86,7 +88,7 @@ def null_teacher(teacher: Teacher, probe: Probe) -> Teacher:
     """Return a teacher that takes no time, with maps as the given one makes them."""
     batch_size = teacher.settings.batch_size
     crops = np.resize(probe.crops, (batch_size, *probe.crops.shape[1:]))
-    raw = teacher.network.forward(teacher.preprocess(crops))
+    raw = teacher.network.forward(teacher.preprocess(crops)).heatmaps
     return Teacher(NullNetwork(teacher.network, raw), teacher.settings)
 
 

@@ -61,7 +61,10 @@ def measure_crop_loading(
     files = TrainingImages(store.people, images, store.image_sha256)
     datasets = {
         (source, reads): StoreViewDataset(
-            store, files if source == "images" else None, store.input_size_hw, reads
+            store,
+            files if source == "images" else None,
+            store.input_size_hw,
+            frozenset({"heatmaps"} if reads else ()),
         )
         for source, reads in ways
     }

@@ -108,7 +108,7 @@ def _load(path: Path, images: Path, num_batches: int, batch_size: int) -> tuple[
             store,
             TrainingImages(store.people, images, store.image_sha256),
             store.input_size_hw,
-            reads,
+            frozenset({"heatmaps"} if reads else ()),
         )
         for reads in (False, True)
     }

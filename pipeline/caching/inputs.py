@@ -136,7 +136,6 @@ def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
     if config.crops:
         crops = crop_format(teacher.input_size_hw, config.crop_quality, config.crop_subsampling)
     if config.tokens is not None:
-        network = teacher.token_network
         kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
-        tokens = TokenFormat(kinds, network.token_dim, network.token_grid_hw)
+        tokens = TokenFormat(kinds, *teacher.require_tokens())
     return OptionalArrays(crops, tokens)

@@ -173,7 +173,7 @@ def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTea
     Raises:
         ConfigError: no network has this name, or there is no keypoint.
     """
-    build = {**STUDENTS, **TEACHERS}.get(architecture)
+    build = STUDENTS.get(architecture) or TEACHERS.get(architecture)
     if build is None:
         known = ", ".join(sorted({**STUDENTS, **TEACHERS}))
         raise ConfigError(f"unknown architecture {architecture!r}; expected one of: {known}")

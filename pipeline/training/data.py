@@ -18,9 +18,19 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.coco.people import People, Skeleton
 from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
-from pipeline.frames.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
+from pipeline.frames.geometry import (
+    Affine,
+    HeatmapFrame,
+    SizeHW,
+    apply,
+    compose,
+    crop_to_heatmap,
+    is_mirroring,
+    resize_affine,
+)
 from pipeline.frames.views import ViewRecipe, draw_view
 from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.images import TrainingImages
@@ -88,7 +98,6 @@ class StoreViewDataset(Dataset[TrainingBatch]):
     The store opens its files in the process that reads.
 
     images: None: crops are the stored ones.
-    crop_to_heatmap: (2, 3), the *student's* crop pixels to the frame of the teacher's heatmaps.
     reads: fields of the teacher that the loss terms read.
     on_corrupt: what a view whose heatmaps or stored crop cannot be read is: an error, or replaced,
         crop and keypoints included, by another view of the same person.
@@ -99,14 +108,16 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         store: AnyTeachers,
         images: TrainingImages | None,
         input_size_hw: SizeHW,
-        crop_to_heatmap: Affine,
         reads: frozenset[TeacherField],
         on_corrupt: OnCorrupt = "raise",
     ) -> None:
         self._store = store
         self._images = images
         self._input_size_hw = input_size_hw
-        self._crop_to_heatmap = np.asarray(crop_to_heatmap, np.float32)
+        frame: HeatmapFrame = store.identity["teacher"]["heatmap_frame"]
+        stored_to_heatmap = crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw)
+        input_to_stored = resize_affine(input_size_hw, store.input_size_hw)
+        self._crop_to_heatmap = compose(stored_to_heatmap, input_to_stored).astype(np.float32)
         self._stored_to_input = resize_affine(store.input_size_hw, input_size_hw)
         self._reads = reads
         self._replacing = ReplacingReader(store, self._read) if on_corrupt == "skip" else None
@@ -133,6 +144,7 @@ class StoreViewDataset(Dataset[TrainingBatch]):
             keypoints = apply(self._stored_to_input, stored.keypoints).astype(np.float32)
             fields |= {"keypoints": keypoints, "confidences": stored.confidence}
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
+            assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
             tokens = store.read_tokens(instances, views)
             fields |= {f"{kind}_tokens": values for kind, values in tokens.items()}
         affines = np.tile(self._crop_to_heatmap, (len(instances), 1, 1))

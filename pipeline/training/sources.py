@@ -11,15 +11,8 @@ from pipeline.coco.image_files import resolve_image
 from pipeline.coco.people import People
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.frames.geometry import (
-    HeatmapFrame,
-    SizeHW,
-    compose,
-    crop_to_heatmap,
-    resize_affine,
-)
-from pipeline.frames.views import ViewRecipe
-from pipeline.models.pose_networks import PoseNetwork
+from pipeline.frames.geometry import SizeHW
+from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
 from pipeline.training.block_order import BlockOrder
@@ -74,6 +67,11 @@ class FreshViews:
         """Return which views an epoch shows."""
         return ViewOrder(self.instances, self.people.instance_id, self.num_views, batch_size, seed)
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know before the training starts."""
+        note = describe_missing_halves(self.people.skeleton, self.data.recipe)
+        return () if note is None else (note,)
+
     @property
     def provenance(self) -> StoreDigests:
         """Digests of the store that is trained from: none."""
@@ -84,13 +82,13 @@ class FreshViews:
         """Name of what is read, and number of its person-views that can be corrupt: none."""
         return str(self.image_folder), 0
 
-    def dataset(self, student: PoseNetwork) -> FreshViewDataset:
-        """Return views that are drawn when they are read, as crops for a network."""
+    def dataset(
+        self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
+    ) -> FreshViewDataset:
+        """Return views that are drawn when they are read, as crops of a student's input size."""
         cache_bytes = self.data.image_cache_mib << 20
         images = TrainingImages(self.people, self.image_folder, cache_bytes=cache_bytes)
-        return FreshViewDataset(
-            self.people, images, self.data.recipe, self.seed, student.input_size_hw
-        )
+        return FreshViewDataset(self.people, images, self.data.recipe, self.seed, input_size_hw)
 
 
 def read_fresh_views(
@@ -122,7 +120,6 @@ class ReplayedViews:
     """(n,), rows of the people that can be trained on."""
     num_views: int
     """Views of a person that epochs take turns at."""
-    heatmap_frame: HeatmapFrame
     padding: float
 
     @property
@@ -142,6 +139,10 @@ class ReplayedViews:
         instance_ids = self.people.instance_id[self.instances]
         return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know before the training starts: nothing."""
+        return ()
+
     @property
     def provenance(self) -> StoreDigests:
         """Digests of the store that is trained from."""
@@ -152,7 +153,9 @@ class ReplayedViews:
         """Name of what is read, and number of its person-views that can be corrupt."""
         return str(self.store.path), len(self.instances) * self.num_views
 
-    def dataset(self, student: PoseNetwork) -> StoreViewDataset:
+    def dataset(
+        self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
+    ) -> StoreViewDataset:
         """Return the stored views, resized to a student's input.
 
         Raises:
@@ -160,20 +163,18 @@ class ReplayedViews:
                 another shape than the stored ones that are learned from.
         """
         for field in sorted(self.reads & {"keypoint_tokens", "visual_tokens"}):
-            require_tokens(self.store, field.removesuffix("_tokens"), student.token_shape)
-        stored_hw, input_size_hw = self.store.input_size_hw, student.input_size_hw
+            require_tokens(self.store, field.removesuffix("_tokens"), token_shape)
+        stored_hw = self.store.input_size_hw
         if input_size_hw[0] * stored_hw[1] != input_size_hw[1] * stored_hw[0]:
             raise ConfigError(
                 f"the aspect of the student's input, {_size(input_size_hw)} (height x width), must "
                 f"be that of the stored views, but {self.store.path} holds crops of "
                 f"{_size(stored_hw)}; choose another architecture, or write a store of that aspect"
             )
-        teacher = crop_to_heatmap(self.heatmap_frame, stored_hw, self.store.heatmap_size_hw)
         return StoreViewDataset(
             self.store,
             self._images(),
             input_size_hw,
-            compose(teacher, resize_affine(input_size_hw, stored_hw)),
             self.reads,
             self.data.on_corrupt,
         )
@@ -237,7 +238,6 @@ def open_replayed_views(
         reads=reads,
         instances=instances,
         num_views=num_views,
-        heatmap_frame=store.identity["teacher"]["heatmap_frame"],
         padding=ViewRecipe.model_validate(store.views.recipe).padding,
     )
 
@@ -294,12 +294,13 @@ def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> N
         )
     if shape is None or tokens.dim != shape.dim:
         raise ConfigError(
-            f"the student's tokens have {'no' if shape is None else shape.dim} channels, those of {store.path} {tokens.dim}; they "
-            "must be as many: choose a student of the teacher's size"
+            f"the student's tokens have {'no' if shape is None else shape.dim} channels, those of "
+            f"{store.path} {tokens.dim}; they must be as many: choose a student of the teacher's "
+            "size"
         )
     if kind == "visual" and tuple(tokens.grid_hw) != shape.grid_hw:
         raise ConfigError(
-            f"the student has {shape.grid_hw[0]} x {shape.grid_hw[1]} patches, the tokens of {store.path} are "
-            f"of {tokens.grid_hw[0]} x {tokens.grid_hw[1]}; they must be the same: choose a "
-            "student of the teacher's size"
+            f"the student has {shape.grid_hw[0]} x {shape.grid_hw[1]} patches, the tokens of "
+            f"{store.path} are of {tokens.grid_hw[0]} x {tokens.grid_hw[1]}; they must be the "
+            "same: choose a student of the teacher's size"
         )

@@ -21,6 +21,7 @@ from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
@@ -71,9 +72,11 @@ def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatc
     looks, sizes = [], []
     forward, look = OnnxNetwork.forward, Teacher.look
 
-    def count_forward(self: OnnxNetwork, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def count_forward(
+        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool
+    ) -> NetworkOutput:
         sizes.append(len(images))
-        return forward(self, images)
+        return forward(self, images, with_tokens)
 
     def count_look(
         self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]

@@ -11,8 +11,8 @@ import pytest
 from pipeline.frames.views import ViewRecipe
 from pipeline.runs.initial_weights import InitialWeights
 from pipeline.teachers import TeacherSettings
-from pipeline.training.losses import LossConfig
 from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.settings import LossConfig
 from stages.cache_teacher import CacheTeacherConfig, cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
 from stages.evaluate import EvaluateConfig, evaluate

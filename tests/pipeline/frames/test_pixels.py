@@ -7,7 +7,9 @@ import torch
 from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelNormalisation
 
 EVERY_LEVEL = np.arange(256, dtype=np.uint8)
-CROPS = np.stack([EVERY_LEVEL, EVERY_LEVEL[::-1], np.roll(EVERY_LEVEL, 77)], -1).reshape(1, 16, 16, 3)
+CROPS = np.stack([EVERY_LEVEL, EVERY_LEVEL[::-1], np.roll(EVERY_LEVEL, 77)], -1).reshape(
+    1, 16, 16, 3
+)
 
 
 @pytest.mark.parametrize(

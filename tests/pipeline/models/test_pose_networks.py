@@ -79,9 +79,10 @@ def test_heads_see_the_tokens_that_are_handed_out() -> None:
     with torch.no_grad():
         output = network(crops)
         with_tokens = network(crops, with_tokens=True)
-        expected = network.head(with_tokens.tokens.keypoint_tokens)
+        tokens = with_tokens.tokens
+        expected = network.head(tokens.keypoint_tokens)
     assert output.tokens is None
-    assert with_tokens.tokens.visual_tokens.shape == (2, 48, 128)
+    assert tokens.visual_tokens.shape == (2, 48, 128)
     assert network.token_shape == (128, (8, 6))
     assert torch.equal(output.keypoints, expected.keypoints)
     assert torch.equal(output.keypoints, with_tokens.keypoints)
@@ -94,7 +95,8 @@ def test_permuting_keypoint_tokens_permutes_the_answers() -> None:
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         before = network(crops)
-        network.encoder.keypoint_tokens.copy_(network.encoder.keypoint_tokens[:, order])
+        tokens = network.get_parameter("encoder.keypoint_tokens")
+        tokens.copy_(tokens[:, order].clone())
         after = network(crops)
     torch.testing.assert_close(after.keypoints, before.keypoints[:, order])
 

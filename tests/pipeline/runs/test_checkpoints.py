@@ -1,5 +1,6 @@
 """Laws of checkpoints: what is saved is what is loaded, and a wrong file is refused in one line."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
 
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
         network = build_network("distilpose-xs", 3).to(memory_format=torch.channels_last)
-        return network, build_optimizer(network, config)
+        return network, build_optimizer(network, nn.Module(), config)
 
     def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -87,9 +88,9 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
     network, optimiser = fresh()
     step(network, optimiser)
     place = TrainingPlace(epoch=1, step=1, best_ap=0.25, scored_keypoints=(0, 2))
-    save_training_state(tmp_path / "s.safetensors", network, optimiser, place)
+    save_training_state(tmp_path / "s.pt", network, nn.Module(), optimiser, place)
     twin, twin_optimiser = fresh()
-    assert load_training_state(tmp_path / "s.safetensors", twin, twin_optimiser) == place
+    assert load_training_state(tmp_path / "s.pt", twin, nn.Module(), twin_optimiser) == place
     for _ in range(2):
         step(network, optimiser)
         step(twin, twin_optimiser)
@@ -122,10 +123,24 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_state_of_another_architecture_is_refused_by_tensor(tmp_path: Path) -> None:
-    config = OptimisationConfig()
+    def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(network, nn.Module(), OptimisationConfig())
+
     teacher, student = (build_network(name, 3) for name in ("tokenpose-xs", "distilpose-xs"))
     place = TrainingPlace(epoch=1, step=1)
-    path = tmp_path / "s.safetensors"
-    save_training_state(path, teacher, build_optimizer(teacher, config), place)
+    path = tmp_path / "s.pt"
+    save_training_state(path, teacher, nn.Module(), optimizer_of(teacher), place)
     with pytest.raises(RunFolderError, match=r"tensor head\.\S+ is .* belongs to another archite"):
-        load_training_state(path, student, build_optimizer(student, config))
+        load_training_state(path, student, nn.Module(), optimizer_of(student))
+
+
+@pytest.mark.parametrize("data", [b"", b"torn", pickle.dumps({"place": Path("x")})])
+def test_a_training_state_that_is_none_is_refused_in_one_line(tmp_path: Path, data: bytes) -> None:
+    """A pickle that names code is not run either."""
+    (tmp_path / "s.pt").write_bytes(data)
+    network = nn.Linear(1, 1)
+    optimizer = build_optimizer(network, nn.Module(), OptimisationConfig())
+    with pytest.raises(RunFolderError, match=r"s\.pt is not a whole training state: [^\n]*$"):
+        load_training_state(tmp_path / "s.pt", network, nn.Module(), optimizer)
+    with pytest.raises(RunFolderError, match=r"there is no training state"):
+        load_training_state(tmp_path / "none.pt", network, nn.Module(), optimizer)
