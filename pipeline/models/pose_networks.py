@@ -201,6 +201,6 @@ def build_teacher(architecture: str, num_keypoints: int) -> HeatmapTeacher:
 def _wrong_role(architecture: str, role: str, networks: Iterable[str]) -> ConfigError:
     known = ", ".join(sorted(networks))
     return ConfigError(
-        f"architecture must be that of a {role}, one of {known}, got {architecture}; choose one "
-        "of them"
+        f"architecture must be that of a {role}, got {architecture}, which is none; choose one of: "
+        f"{known}"
     )

@@ -1,14 +1,11 @@
-"""Weights and training states on disk; loading one runs no code of the file.
+"""Weights on disk: safetensors with a JSON header, never pickled objects.
 
-A weights file is safetensors with a JSON header: one network and all that is needed to use it
-(``CheckpointInfo``). A training state is written by ``torch.save`` and read with ``weights_only``:
-network, criterion, optimiser and the place in the training; the learning rate, the order of people
-and every random draw follow from the place and the seed, so nothing else is needed.
+A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
+state holds network, criterion, optimiser and the place in the training; the learning rate, the
+order of people and every random draw follow from the place and the seed, so nothing else is needed.
 """
 
-import io
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal, TypeVar
 
 import torch
@@ -77,6 +74,8 @@ class CheckpointInfo(ComponentConfig):
 class TrainingPlace(ComponentConfig):
     """Where a training stands after an epoch."""
 
+    version: Literal[2] = 2
+    """Of the arithmetic of training: a state of another one cannot go on bit for bit."""
     epoch: int
     """Epochs that are done."""
     step: int
@@ -160,15 +159,34 @@ def save_training_state(
 
     criterion: the loss, which may own weights of its own.
     """
-    state = {
-        "place": place.model_dump(mode="json"),
-        "network": network.state_dict(),
-        "criterion": criterion.state_dict(),
-        "optimizer": optimizer.state_dict(),
+    tensors = {
+        f"{owner}/{name}": _plain(tensor)
+        for owner, module in (("network", network), ("criterion", criterion))
+        for name, tensor in module.state_dict().items()
     }
-    file = io.BytesIO()
-    torch.save(state, file)
-    publish(path, file.getvalue())
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
+    publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """Return what a weights file says of its network.
+
+    Raises:
+        RunFolderError: there is no such file, or it does not hold one of our networks.
+    """
+    return _read(path, CheckpointInfo)[0]
+
+
+def check_training_state(path: Path) -> None:
+    """Refuse a training state, if there is one, of an earlier version: ``RunFolderError``."""
+    if path.is_file() and "version" not in _read(path, TrainingPlace)[0].model_fields_set:
+        raise RunFolderError(
+            f"{path} was written by an earlier version, which rounded normalised pixels otherwise, "
+            "so the run cannot go on exactly; start another run, from its weights if you like "
+            "(--init-weights)"
+        )
 
 
 def load_training_state(
@@ -179,31 +197,26 @@ def load_training_state(
     Raises:
         RunFolderError: there is no such file, or it belongs to another network or criterion.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        place = TrainingPlace.model_validate(state["place"])
-        _fill(network, state["network"], path)
-        _fill(criterion, state["criterion"], path)
-        saved = state["optimizer"]["state"]
-    except FileNotFoundError as error:
-        raise RunFolderError(f"there is no training state {path}; check --run-folder") from error
-    except (RuntimeError, EOFError, KeyError, TypeError, UnpicklingError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path} is not a whole training state: {str(error).splitlines()[0]}; start another run"
-        ) from error
+    place, tensors = _read(path, TrainingPlace)
+    weights: dict[str, dict[str, Tensor]] = {"network": {}, "criterion": {}}
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, _, rest = name.partition("/")
+        if owner in weights:
+            weights[owner][rest] = tensor
+        else:
+            index, _, field = rest.partition("/")
+            states.setdefault(int(index), {})[field] = tensor
+    _fill(network, weights["network"], path)
+    _fill(criterion, weights["criterion"], path)
+    weights_in_order = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, state in states.items():
+        for field, tensor in state.items():
+            state[field] = _laid_out_like(weights_in_order[number], tensor)
     # The groups carry the settings, which come from the configuration and the schedule.
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": saved, "param_groups": groups})
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
     return place
-
-
-def read_info(path: Path) -> CheckpointInfo:
-    """Return what a weights file says of its network.
-
-    Raises:
-        RunFolderError: there is no such file, or it does not hold one of our networks.
-    """
-    return _read(path, CheckpointInfo)[0]
 
 
 def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -241,6 +254,13 @@ def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu").contiguous()
+
+
+def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """Return a moment in the memory order of its weight, which fused optimisers rely on."""
+    if tensor.shape != weight.shape:
+        return tensor  # the number of steps
+    return torch.empty_like(weight, device=tensor.device, requires_grad=False).copy_(tensor)
 
 
 def _read(path: Path, header: type[HeaderT]) -> tuple[HeaderT, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ metrics.jsonl                      one line per epoch and per validation; no tim
 checkpoints/last.safetensors       weights after the last whole epoch
 checkpoints/best.safetensors       weights of the highest validation AP; without
                                    validation, those after the last whole epoch
-checkpoints/training_state.pt      what --resume needs
+checkpoints/training_state.safetensors   what --resume needs
 evaluation.json                    written by ``distil evaluate``
 log.txt                            what was said while it ran, with times
 """
@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from pipeline.config import StageConfig, changed_settings, parse_config
 from pipeline.errors import RunFolderError
+from pipeline.runs.checkpoints import check_training_state
 from pipeline.runs.provenance import provenance
 from pipeline.storage.files import publish
 
@@ -38,7 +39,7 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.last_weights = root / "checkpoints" / "last.safetensors"
         self.best_weights = root / "checkpoints" / "best.safetensors"
-        self.training_state = root / "checkpoints" / "training_state.pt"
+        self.training_state = root / "checkpoints" / "training_state.safetensors"
         self.evaluation = root / "evaluation.json"
         self.log = root / "log.txt"
 
@@ -70,13 +71,7 @@ class RunFolder:
         publish(self.config, config.to_json().encode())
 
     def _check_resumable(self, config: StageConfig) -> None:
-        old_state = self.training_state.with_suffix(".safetensors")
-        if old_state.is_file() and not self.training_state.is_file():
-            raise RunFolderError(
-                f"the run in {self.root} was begun by an earlier version, whose pixels were "
-                "normalised with other rounding, so that it cannot go on exactly; start another "
-                "run, from its weights if you like (--init-weights)"
-            )
+        check_training_state(self.training_state)
         for name, before, after in changed_settings(self.read_config(type(config)), config):
             if not _is_among(name, config.resumable_changes):
                 raise RunFolderError(

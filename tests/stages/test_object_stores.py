@@ -28,6 +28,7 @@ from stages.cache_teacher import cache_teacher
 from stages.train_student import TrainStudentConfig, train_student
 from store_schemas.errors import LeaseError
 from tests.support.object_server import ObjectServer
+from tests.support.training_batches import tensors_of
 
 INPUT_SIZE_HW = (64, 48)
 
@@ -36,8 +37,6 @@ import sys
 import pipeline.teacher_store.writer as writer
 from pipeline.config import parse_config
 from stages import cache_teacher as stage
-from tests.support.training_batches import tensors_of
-from tests.support.training_batches import tensors_of
 writer.default_rows_per_shard = lambda *_: 2
 stage.provenance = lambda **_: {}
 config = parse_config(stage.CacheTeacherConfig, sys.stdin.buffer.read(), "stdin")

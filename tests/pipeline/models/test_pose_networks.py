@@ -110,9 +110,9 @@ def test_an_unknown_architecture_lists_the_known_ones() -> None:
 
 def test_a_network_of_the_other_role_is_refused() -> None:
     """A teacher is no student, and the refusal lists those that are."""
-    with pytest.raises(ConfigError, match="student, one of distilpose-s, distilpose-xs, got toke"):
+    with pytest.raises(ConfigError, match=r"student, got tokenpose-xs, .* one of: distilpose-s"):
         build_student("tokenpose-xs", 17)
-    with pytest.raises(ConfigError, match="teacher, one of tokenpose-s, tokenpose-xs, got distil"):
+    with pytest.raises(ConfigError, match=r"teacher, got distilpose-xs, .* one of: tokenpose-s"):
         build_teacher("distilpose-xs", 17)
 
 
