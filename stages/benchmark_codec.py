@@ -16,7 +16,7 @@ from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.config import StageConfig
 from pipeline.frames.views import ViewRecipe, draw_views
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers import TeacherSettings
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.opening import open_fitting_teacher
@@ -54,11 +54,11 @@ class CodecBenchmark:
 
 
 def benchmark_codec(
-    config: BenchmarkCodecConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkCodecConfig, progress: Progress = NO_PROGRESS
 ) -> CodecBenchmark:
     """Store a teacher's live maps of some people in many ways and compare size, speed and fidelity.
 
-    on_progress: of views.
+    progress: counts views.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -79,7 +79,7 @@ def benchmark_codec(
         studied,
         search_space() if config.sweep else profile_candidates(),
         typical_peak,
-        summed(on_progress, len(rows) * studied.num_views),
+        summed(progress, len(rows) * studied.num_views),
     )
     return CodecBenchmark(study, _write(config, study))
 

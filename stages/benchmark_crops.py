@@ -15,7 +15,7 @@ from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.config import StageConfig
 from pipeline.frames.views import ViewRecipe
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers import TeacherSettings
 from pipeline.teachers.opening import open_fitting_teacher
 
@@ -48,11 +48,11 @@ class CropBenchmark:
 
 
 def benchmark_crops(
-    config: BenchmarkCropsConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkCropsConfig, progress: Progress = NO_PROGRESS
 ) -> CropBenchmark:
     """Show a teacher crops as they are and as JPEG, and compare AP, keypoints and bytes.
 
-    on_progress: of people.
+    progress: counts people.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -65,7 +65,7 @@ def benchmark_crops(
     teacher = open_fitting_teacher(config.teacher, people, config.teacher_settings)
     rows = spread_rows(people.num_instances, config.people_count)
     studied = study_people(people, rows, teacher, config.recipe)
-    figures = study_crops(teacher, studied, config.images, summed(on_progress, len(rows)))
+    figures = study_crops(teacher, studied, config.images, summed(progress, len(rows)))
     loading = None
     if config.store is not None:
         loading = in_fresh_process(measure_crop_loading, config.store, config.images)

@@ -12,7 +12,7 @@ from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.config import StageConfig
-from pipeline.progress import OnProgress
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.storage.files import make_folder
 from pipeline.teacher_store.reader import TeacherStore
 
@@ -48,11 +48,11 @@ class StoreBenchmark:
 
 
 def benchmark_store(
-    config: BenchmarkStoreConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkStoreConfig, progress: Progress = NO_PROGRESS
 ) -> StoreBenchmark:
     """Read stores in fresh processes beside raw float16, zarr and whatever peers are installed.
 
-    on_progress: of stores.
+    progress: counts stores.
 
     Raises:
         StoreError: a store cannot be read, or is not complete.
@@ -61,10 +61,10 @@ def benchmark_store(
     make_folder(config.output)
     figures: list[StoreFigures] = []
     for place, path in enumerate(config.store):
-        on_progress(place, len(config.store))
+        progress.update(place, len(config.store))
         with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:
             figures.append(_measure(config, path, Path(scratch)))
-    on_progress(len(config.store), len(config.store))
+    progress.update(len(config.store), len(config.store))
     document = {"stores": [asdict(found) for found in figures]}
     written = write_figures(config.output / "store.json", config, document)
     return StoreBenchmark(figures, written)

@@ -21,6 +21,7 @@ from pipeline.caching.teacher_pass import digest_images
 from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
@@ -34,7 +35,6 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
 from pipeline.wording import counted
-from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
@@ -77,6 +77,7 @@ def cache_teacher(
     resume: bool = False,
     take_over: bool = False,
     engine_choice: EngineChoice = THIS_PROCESS,
+    progress: Progress = NO_PROGRESS,
     say: Say = lambda _: None,
 ) -> CacheResult:
     """Let the teacher look at all people once and write the teacher store.
@@ -134,16 +135,14 @@ def cache_teacher(
         held_back: list[BadImage] = []
         breakdowns: list[Breakdown] = []
         views_of_shards = [num_views * len(writer.shard_rows(shard)) for shard in pending]
-        with (
-            caching_progress(sum(views_of_shards)) as progress,
-            stop.running_shards(views_of_shards),
-        ):
-            for outcome in engine.run(task, teacher, pending, progress.add_views, stop):
+        counters = ShardProgress(progress, sum(views_of_shards))
+        with stop.running_shards(views_of_shards):
+            for outcome in engine.run(task, teacher, pending, counters.add_views, stop):
                 breakdowns.append(outcome.breakdown)
                 if outcome.receipt is None:
                     held_back += outcome.bad_images
                 else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+                    counters.add_bytes(sum(outcome.receipt.lengths))
             stop.check()
 
         if held_back:

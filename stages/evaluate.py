@@ -31,7 +31,7 @@ from pipeline.prediction.networks import (
 )
 from pipeline.prediction.people import predict_people
 from pipeline.prediction.pose_scores import ScoreRule, instance_scores
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files import publish
 from pipeline.storage.folder import StoreLocation
@@ -153,10 +153,10 @@ class _Scored:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(config: EvaluateConfig, on_progress: OnProgress = lambda *_: None) -> EvaluateResult:
+def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> EvaluateResult:
     """Measure poses against the truth, and write evaluation.json and results.json if asked.
 
-    on_progress: of poses.
+    progress: counts poses.
 
     Raises:
         DistilError: an input is at fault; nothing is written.
@@ -167,9 +167,9 @@ def evaluate(config: EvaluateConfig, on_progress: OnProgress = lambda *_: None) 
     if config.predictions is not None:
         scored = _given_poses(config, config.predictions)
     elif config.store is not None:
-        scored = _stored_poses(config, config.store, on_progress)
+        scored = _stored_poses(config, config.store, progress)
     else:
-        scored = _estimated_poses(config, on_progress)
+        scored = _estimated_poses(config, progress)
 
     people = scored.people
     truth = {} if config.annotations is None else {"annotations": str(config.annotations)}
@@ -197,7 +197,7 @@ def _given_poses(config: EvaluateConfig, path: Path) -> _Scored:
     return _Scored(people, read_results(path, people), None, facts)
 
 
-def _stored_poses(config: EvaluateConfig, path: str, on_progress: OnProgress) -> _Scored:
+def _stored_poses(config: EvaluateConfig, path: str, progress: Progress) -> _Scored:
     name = config.teacher_name
     store = TeacherStore.open(open_for_reading(path, config.store_cache, name), name)
     people = store.people
@@ -211,13 +211,13 @@ def _stored_poses(config: EvaluateConfig, path: str, on_progress: OnProgress) ->
     given, stored = config.people.skeleton.sigmas, store.people.skeleton.sigmas
     people = with_sigmas(people, given or people.skeleton.sigmas or stored)
     rule = ScoreRule(threshold=config.keypoint_threshold)
-    count = summed(on_progress, store.people.num_instances)
+    count = summed(progress, store.people.num_instances)
     predictions = read_stored_poses(store, config.batch_size, count)
     results = coco_results(predictions, instance_scores(predictions, rule), people.category_id)
     return _Scored(people, results, rule, store_facts(store), tuple(notes))
 
 
-def _estimated_poses(config: EvaluateConfig, on_progress: OnProgress) -> _Scored:
+def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
     assert config.images is not None
     people = _annotated_people(config)
     network = _open_network(config, people)
@@ -233,7 +233,7 @@ def _estimated_poses(config: EvaluateConfig, on_progress: OnProgress) -> _Scored
         boxes,
         padding=padding,
         batch_size=config.batch_size,
-        on_progress=summed(on_progress, len(boxes.image_index)),
+        on_progress=summed(progress, len(boxes.image_index)),
     )
     scores = instance_scores(predictions, network.rule)
     if config.detections is not None:

@@ -16,6 +16,7 @@ from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigError, ImageError
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.mending import (
     mend_documents,
     mend_image_digests,
@@ -35,7 +36,6 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
-from stages.terminal import caching_progress
 from store_schemas.identity import compare_identity
 from store_schemas.teacher_store import Status
 
@@ -71,7 +71,11 @@ class RepairResult:
 
 
 def store_repair(
-    config: StoreRepairConfig, *, take_over: bool = False, say: Say = lambda _: None
+    config: StoreRepairConfig,
+    *,
+    take_over: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Say = lambda _: None,
 ) -> RepairResult:
     """Redo exactly what is damaged or missing of a store, and finish it.
 
@@ -117,7 +121,8 @@ def store_repair(
                 )
             teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
             writer = _reopen(config, layout, entry, manifest, redo, teacher, lease.run_id)
-            _write_shards(ShardTask(writer, path, teacher.settings, images, False), teacher, redo)
+            task = ShardTask(writer, path, teacher.settings, images, False)
+            _write_shards(task, teacher, redo, progress)
         else:
             writer = TeacherStoreWriter(layout, entry, lease.run_id)
         content = writer.finish()
@@ -167,22 +172,22 @@ def _reopen(
     )
 
 
-def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo) -> None:
+def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo, progress: Progress) -> None:
     """Do the pending shards; people are left out of those alone that lacked some before."""
     pending = task.writer.pending_shards()
     plan = read_writers_plan(task.writer)
     held_back: list[BadImage] = []
     num_views = task.writer.layout.dimensions.num_views
     num_pending = num_views * sum(len(task.writer.shard_rows(shard)) for shard in pending)
-    with caching_progress(num_pending) as progress:
-        for skip_bad in (False, True):
-            worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
-            shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
-            for outcome in worker.write_shards(shards, progress.add_views):
-                if outcome.receipt is None:
-                    held_back += outcome.bad_images
-                else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+    counters = ShardProgress(progress, num_pending)
+    for skip_bad in (False, True):
+        worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
+        shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
+        for outcome in worker.write_shards(shards, counters.add_views):
+            if outcome.receipt is None:
+                held_back += outcome.bad_images
+            else:
+                counters.add_bytes(sum(outcome.receipt.lengths))
     if held_back:
         raise ImageError(
             f"{describe_bad_images(held_back)}; all other shards are written: store repair tries "

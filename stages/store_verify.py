@@ -12,7 +12,7 @@ from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import PeopleSettings, read_people
 from pipeline.config import StageConfig
 from pipeline.errors import PeopleError
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.repair.recomputation import (
     ARITHMETIC_TOLERANCE,
     Disagreement,
@@ -80,12 +80,10 @@ class VerifyResult:
         )
 
 
-def store_verify(
-    config: StoreVerifyConfig, on_progress: OnProgress = lambda *_: None
-) -> VerifyResult:
+def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) -> VerifyResult:
     """Compare a store with what its metadata promise and with what it was made from.
 
-    on_progress: told how many shards, images and views were looked at, and of how many.
+    progress: counts shards, images and views.
 
     Raises:
         StoreError: the root's metadata cannot be read, or the teacher is another one.
@@ -104,7 +102,7 @@ def store_verify(
 
     total = layout.dimensions.num_shards + (config.sample if teacher and images else 0)
     total += layout.dimensions.num_images if images else 0
-    add = summed(on_progress, total)
+    add = summed(progress, total)
     result = VerifyResult(str(folder))
     found = verify_store(layout, entry, add)
     _report_files(result, found, entry)

@@ -19,13 +19,14 @@ from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
 from pipeline.runs.initial_weights import InitialWeights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.folder import StoreLocation
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import NoProgress, Progress, Training, fit
+from pipeline.training.loop import Training, fit
 from pipeline.training.losses import LossConfig
 from pipeline.training.objectives import StudentObjective
 from pipeline.training.optimisation import OptimisationConfig
@@ -132,7 +133,7 @@ def train_student(
     run_folder: Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainStudentResult:
@@ -206,7 +207,7 @@ def train_student(
                 ledger=ledger,
             ),
             folder,
-            progress or NoProgress(),
+            progress,
             resume=resume,
         )
         if summary := ledger.summary():

@@ -19,11 +19,12 @@ from pipeline.errors import ConfigError
 from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
 from pipeline.frames.views import ViewRecipe, describe_missing_halves
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
 from pipeline.runs.initial_weights import InitialTeacherWeights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import NoProgress, Progress, Training, fit
+from pipeline.training.loop import Training, fit
 from pipeline.training.objectives import TeacherObjective
 from pipeline.training.optimisation import OptimisationConfig
 from pipeline.training.sources import DataConfig, read_fresh_views
@@ -74,7 +75,7 @@ def train_teacher(
     run_folder: Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainTeacherResult:
@@ -140,7 +141,7 @@ def train_teacher(
                 device=device,
             ),
             folder,
-            progress or NoProgress(),
+            progress,
             resume=resume,
         )
     if config.float16_copy is not None:

@@ -16,6 +16,7 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from pipeline.progress import Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
     TrainingPlace,
@@ -35,34 +36,6 @@ LOG_EVERY_STEPS = 20
 
 BatchT = TypeVar("BatchT")
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
-
-
-class Progress(Protocol):
-    """Somebody who watches a training."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Hear of the mean terms since the last call, after ``step`` of ``total`` steps."""
-
-
-class NoProgress:
-    """Nobody watches."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Ignore the news."""
 
 
 class Objective(Protocol[BatchT_contra]):
@@ -209,7 +182,8 @@ def _train_epoch(
             images_per_second = num_steps * training.batch_size / (now - since)
             since = now
             rate = optimizer.param_groups[0]["lr"]
-            progress.update(step + 1, training.num_steps, means, rate, images_per_second)
+            figures = {**means, "lr": rate, "images/s": images_per_second}
+            progress.update(step + 1, training.num_steps, figures)
     return record.epoch_means()
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # they take a moment to load, which --help has no use for
     from rich.console import Console
 
     from pipeline.config import StageConfig
+    from pipeline.progress import Progress
 
 
 class _Written(Protocol):
@@ -58,7 +59,7 @@ def _people_option(default: int) -> Decorator[Any]:
 
 
 def _measure(
-    stage: Callable[[ConfigT, Callable[[int, int], None]], ResultT],
+    stage: Callable[[ConfigT, "Progress"], ResultT],
     settings: type[ConfigT],
     options: dict[str, Any],
     unit: str,
@@ -71,12 +72,12 @@ def _measure(
     from rich.console import Console
 
     from pipeline.config import load_config
-    from stages.terminal import benchmark_progress
+    from stages.commands.terminal import brief_progress
 
     sources = {name: options.pop(name) for name in ("config_file", "overrides")}
     config = load_config(settings, **sources, fields=options)
-    with benchmark_progress(unit) as on_progress:
-        result = stage(config, on_progress)
+    with brief_progress("measuring", unit) as progress:
+        result = stage(config, progress)
     show(Console(), result)
     if result.written is not None:
         click.echo(f"wrote {result.written}")

@@ -72,6 +72,7 @@ def cache_teacher_command(
     from pipeline.caching.engines import EngineChoice
     from pipeline.config import load_config
     from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+    from stages.commands.terminal import caching_progress
     from stages.plan_cache import plan_cache
 
     fields = teacher_fields(options)
@@ -87,13 +88,15 @@ def cache_teacher_command(
     if plan:
         plan_cache(config, with_probe=probe is not None, say=click.echo)
         return
-    result = cache_teacher(
-        config,
-        resume=resume,
-        take_over=take_over,
-        engine_choice=EngineChoice(workers, scheduler),
-        say=click.echo,
-    )
+    with caching_progress() as progress:
+        result = cache_teacher(
+            config,
+            resume=resume,
+            take_over=take_over,
+            engine_choice=EngineChoice(workers, scheduler),
+            progress=progress,
+            say=click.echo,
+        )
     views = result.num_people * result.num_views * result.num_teachers
     of = f" of {result.num_teachers} teachers" if result.num_teachers > 1 else ""
     click.echo(

@@ -57,8 +57,8 @@ def evaluate_command(
 
     from pipeline.config import load_config
     from stages.commands.evaluation_table import print_report
+    from stages.commands.terminal import brief_progress
     from stages.evaluate import EvaluateConfig, evaluate
-    from stages.terminal import evaluation_progress
 
     fields = teacher_fields(options)
     fields["people.area_fraction"] = options.pop("area_fraction")
@@ -73,8 +73,8 @@ def evaluate_command(
             "people.clip_boxes": False if unclipped_boxes else None,
         },
     )
-    with evaluation_progress() as on_progress:
-        result = evaluate(config, on_progress)
+    with brief_progress("evaluating", "poses") as progress:
+        result = evaluate(config, progress)
     print_report(Console(), result.report, result.notes)
     for path in result.written:
         click.echo(f"wrote {path}")

@@ -67,12 +67,12 @@ def verify_command(**options: Any) -> None:
     says now than its codec allows.
     """
     from pipeline.config import load_config
+    from stages.commands.terminal import brief_progress
     from stages.store_verify import StoreVerifyConfig, disagreement_as_lines, store_verify
-    from stages.terminal import checking_progress
 
     config = load_config(StoreVerifyConfig, fields=options)
-    with checking_progress() as on_progress:
-        result = store_verify(config, on_progress)
+    with brief_progress("checking", "shards, images, views") as progress:
+        result = store_verify(config, progress)
     for line in result.checked:
         click.echo(f"checked: {line}")
     for line in result.unchecked:
@@ -105,10 +105,12 @@ def repair_command(take_over: bool, **options: Any) -> None:
     were. It can be stopped at any time and run again; cache-teacher --resume goes on with it too.
     """
     from pipeline.config import load_config
+    from stages.commands.terminal import caching_progress
     from stages.store_repair import StoreRepairConfig, store_repair
 
     config = load_config(StoreRepairConfig, fields=options)
-    result = store_repair(config, take_over=take_over, say=click.echo)
+    with caching_progress() as progress:
+        result = store_repair(config, take_over=take_over, progress=progress, say=click.echo)
     missing = len(result.missing_people)
     left_out = f", {counted(missing, 'person')} left out" if missing else ""
     click.echo(

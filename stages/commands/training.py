@@ -58,7 +58,7 @@ def train_student_command(
     """
     from pipeline.config import load_config
     from stages import preset_file
-    from stages.terminal import training_progress
+    from stages.commands.terminal import training_progress
     from stages.train_student import TrainStudentConfig, train_student
 
     config = load_config(
@@ -119,7 +119,7 @@ def train_teacher_command(
     """
     from pipeline.config import load_config
     from stages import preset_file
-    from stages.terminal import training_progress
+    from stages.commands.terminal import training_progress
     from stages.train_teacher import TrainTeacherConfig, train_teacher
 
     config = load_config(

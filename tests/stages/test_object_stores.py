@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import RunFolderError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import BatchLoader, TrainingBatch
-from pipeline.training.loop import NoProgress
 from pipeline.training.sources import DataConfig, open_replayed_views
 from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher
@@ -182,8 +182,8 @@ class Killed(Exception):
 
 
 class KilledAtStep(NoProgress):
-    def update(self, step: int, *news: Any) -> None:
-        if step >= 5:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= 5:
             raise Killed
 
 

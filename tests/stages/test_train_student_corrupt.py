@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from cli import main
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress
 from pipeline.training.sources import DataConfig, ReplayedViews, open_replayed_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from stages.train_student import TrainStudentConfig, train_student
@@ -137,8 +137,8 @@ class KilledAtStep(NoProgress):
     def __init__(self, step: int) -> None:
         self.last_step = step
 
-    def update(self, step: int, *news: Any) -> None:
-        if step >= self.last_step:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= self.last_step:
             raise Killed
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingError
+from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress, Training, fit
+from pipeline.training.loop import Training, fit
 from pipeline.training.losses import LossTerms
 from pipeline.training.optimisation import OptimisationConfig
 
