@@ -4,27 +4,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
 from pipeline.benchmarks.figures_file import write_figures
-from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
+from pipeline.caching.inputs import Say, open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
+from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.profiles import profile_named
-
-
-class BenchmarkCacheConfig(TeacherInputs):
-    """All settings of ``distil benchmark cache``."""
-
-    people_count: int = Field(226, ge=1)
-    """Spread evenly over all people; so many make two shards of the default views."""
-    scratch: Path | None = None
-    """Where the stores lie while they are measured; None: the folder for temporary files."""
-    output: Path | None = None
-    """Folder for cache.json."""
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,17 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from pipeline.benchmarks.crop_loading import CropLoading, measure_crop_loading
 from pipeline.benchmarks.crop_study import CropFigures, study_crops
 from pipeline.benchmarks.figures_file import write_figures
 from pipeline.benchmarks.processes import in_fresh_process
 from pipeline.benchmarks.study_inputs import study_people
 from pipeline.coco.people import spread_rows
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
-from pipeline.config import StageConfig
-from pipeline.frames.views import ViewRecipe
 from pipeline.progress import NO_PROGRESS, Progress, summed
-from pipeline.teachers import TeacherSettings
 from pipeline.teachers.opening import open_fitting_teacher
-
-
-class BenchmarkCropsConfig(StageConfig):
-    """All settings of ``distil benchmark crops``."""
-
-    annotations: Path
-    images: Path
-    teacher: Path
-    people_count: int = Field(500, ge=1)
-    """Spread evenly over all people."""
-    store: Path | None = None
-    """A store of these images with crops: its loading is measured too."""
-    output: Path | None = None
-    """Folder for crops.json."""
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
+from stages.settings.benchmark import BenchmarkCropsConfig
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs, optional_arrays
+from pipeline.caching.inputs import Say, open_inputs, optional_arrays
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
 from pipeline.caching.teacher_pass import digest_images
@@ -39,17 +39,6 @@ from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import Status
-
-
-class CacheTeacherConfig(CacheSettings):
-    """All that decides what stage one writes."""
-
-    skip_bad: bool = False
-    """Finish without the people of unreadable images, and list them."""
-    accept_mended_images: bool = False
-    """On resuming, take images that changed, as long as no shard was written of them."""
-    grace_seconds: float = Field(20.0, ge=0)
-    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
 
 
 @dataclass(frozen=True)

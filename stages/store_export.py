@@ -4,29 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from pipeline.coco.pose_results import coco_results
-from pipeline.config import StageConfig
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
 from pipeline.prediction.pose_scores import ScoreRule, instance_scores
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.storage.files import publish
-from pipeline.storage.folder import StoreLocation
 from pipeline.teacher_store.reader import TeacherStore
-
-
-class StoreExportConfig(StageConfig):
-    """All settings of ``distil store export``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    output: Path
-    """The JSON file to write."""
-    keypoint_threshold: float = 0.2
-    """Keypoint scores above it are averaged to a pose's score, as ``distil evaluate`` does."""
-    batch_size: int = Field(64, ge=1)
+from stages.settings.store import StoreExportConfig
 
 
 @dataclass(frozen=True)

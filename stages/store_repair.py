@@ -13,8 +13,7 @@ from typing import Any
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.caching.sources import open_stored_teacher, source_path
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.mending import (
@@ -25,7 +24,8 @@ from pipeline.repair.mending import (
 )
 from pipeline.repair.redo import Redo, plan_redo
 from pipeline.repair.verification import bad_shards, read_known_shards
-from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.settings import PeopleSettings
+from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.layout import StoreLayout, layout_of
@@ -36,24 +36,11 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
+from stages.settings.store import StoreRepairConfig
 from store_schemas.identity import compare_identity
 from store_schemas.teacher_store import Status
 
 Say = Callable[[str], None]
-
-
-class StoreRepairConfig(StageConfig):
-    """All settings of ``distil store repair``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the one that the store was made with, if it is still there; so for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
-    accept_mended_images: bool = False
-    """Take images that changed, as long as no shard that is kept was written of them."""
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.coco.people import Skeleton
-from pipeline.coco.read_people import PeopleSettings
-from pipeline.config import StageConfig
-from pipeline.devices import DeviceName, choose_device
+from pipeline.devices import choose_device
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.frames.geometry import Affine, SizeHW
@@ -21,97 +17,21 @@ from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
-from pipeline.runs.initial_weights import InitialWeights
+from pipeline.runs.initial_weights import copy_initial_weights
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.folder import StoreLocation
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
-from pipeline.training.losses import LossConfig
 from pipeline.training.objectives import StudentObjective
-from pipeline.training.optimisation import OptimisationConfig
 from pipeline.training.sources import (
-    DataConfig,
     FreshViews,
     ReplayedViews,
     open_replayed_views,
     read_fresh_views,
-    refuse_settings_of_a_store,
 )
+from stages.settings.training import TrainStudentConfig
 
 _logger = logging.getLogger(__name__)
-
-
-class TrainStudentConfig(StageConfig):
-    """All settings of ``distil train-student``."""
-
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "evaluate_every_epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("data.on_corrupt", "data.paranoid", "data.store_cache"),
-            *("store", "annotations", "images", "val_annotations", "val_images"),
-            "initial.weights",
-        }
-    )
-
-    architecture: str = "distilpose-s"
-    distillation: bool = True
-    """Without it only the regression term remains, and a pose's score is 1 by rule."""
-    store: StoreLocation | None = None
-    """A teacher store; its views are replayed, with or without distillation."""
-    annotations: Path | None = None
-    """COCO keypoints in place of a store; every epoch draws its own views."""
-    images: Path | None = None
-    """Needed unless ``data.from_crops``."""
-    val_annotations: Path | None = None
-    val_images: Path | None = None
-    """None: the folder ``images``."""
-    people: PeopleSettings = PeopleSettings()
-    data: DataConfig = DataConfig()
-    loss: LossConfig = LossConfig()
-    optimisation: OptimisationConfig = OptimisationConfig()
-    initial: InitialWeights = InitialWeights()
-    seed: int = Field(0, ge=0)
-    epochs: int = Field(300, ge=1)
-    evaluate_every_epochs: int = Field(10, ge=1)
-    num_loader_workers: int = Field(2, ge=0)
-    num_threads: int | None = Field(None, ge=1)
-    """Threads of the training itself; None: torch's choice."""
-    device: DeviceName = "auto"
-
-    @field_validator("data")
-    @classmethod
-    def _choose_order(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
-        # Part of the settings, so that a run goes on in the order that it began with.
-        return data.with_order(info.data.get("store"))
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
-        if self.distillation and self.store is None:
-            raise ValueError("distillation needs a teacher store; give one, or turn it off")
-        if self.store is None:
-            refuse_settings_of_a_store(self.data)
-        if self.images is None and not self.data.from_crops:
-            raise ValueError("images must be given, unless data.from_crops is true")
-        if self.val_annotations and self.val_images is None and self.images is None:
-            raise ValueError("val_annotations need their images; give val_images")
-        if self.distillation and not self.loss.needs_teacher:
-            raise ValueError(
-                "loss.simulated_heatmap and loss.confidence are both 0, so nothing is distilled; "
-                "set one, or turn distillation off"
-            )
-        if not self.distillation and self.loss.regression == 0:
-            raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
-        return self
-
-    @property
-    def effective_loss(self) -> LossConfig:
-        """The loss, without its distilled terms where distillation is off."""
-        if self.distillation:
-            return self.loss
-        return self.loss.model_copy(update={"simulated_heatmap": 0.0, "confidence": 0.0})
 
 
 @dataclass(frozen=True)
@@ -165,7 +85,7 @@ def train_student(
         )
     goes_on = resume and folder.training_state.is_file()
     if not goes_on:
-        config.initial.copy_into(network)
+        copy_initial_weights(network, config.initial.weights, config.initial.parts)
     dataset = views.dataset(network.input_size_hw)
     validation = _open_validation(config, skeleton, device)
     info = _describe(config, network, views)

@@ -16,7 +16,9 @@ COMMANDS = "stages/commands"
 STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c"}
 ROOMS = (
     ("errors", "wording"),
-    ("config", "progress", "ahead", "cores", "devices"),
+    ("config", "progress", "ahead", "cores"),
+    ("settings",),
+    ("devices",),
     ("storage", "drawn"),
     ("coco",),
     ("frames",),
@@ -30,7 +32,10 @@ ROOMS = (
 """Folders and files of `pipeline`: each may import itself and what stands in the lines above it."""
 SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
 """Networks and losses see tensors, never people, images, stores or files."""
-SCIENCE_NEEDS = ("pipeline.models", "pipeline.config", "pipeline.errors")
+SCIENCE_NEEDS = (
+    *("pipeline.models", "pipeline.config", "pipeline.errors"),
+    *("pipeline.settings", "pipeline.training.settings"),
+)
 
 
 def source_files() -> list[Path]:

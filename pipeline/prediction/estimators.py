@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.pose_networks import RegressionStudent
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.teachers.teacher import Teacher
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.teachers.teacher import TeacherSettings
+from pipeline.frames.geometry import SizeHW
+from pipeline.settings import HeatmapFrame, TeacherSettings
 
 
 class OnnxNetwork:

@@ -19,15 +19,16 @@ from pipeline.coco.people import People, Skeleton
 from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
-from pipeline.frames.views import ViewRecipe, draw_view
+from pipeline.frames.views import draw_view
+from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.images import TrainingImages
 from pipeline.training.replacement import ReadBatch, Replacement, ReplacingReader
+from pipeline.training.settings import OnCorrupt
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
-OnCorrupt = Literal["raise", "skip"]
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
 

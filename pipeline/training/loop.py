@@ -27,7 +27,8 @@ from pipeline.runs.checkpoints import (
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.epoch_record import EpochRecord, said
 from pipeline.training.losses import LossTerms
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.settings import OptimisationConfig
 
 _logger = logging.getLogger(__name__)
 

@@ -10,55 +10,20 @@ Targets of keypoints whose weight is 0 may be NaN: they reach neither a loss nor
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
-
-RegressionKind = Literal["smooth_l1", "l1"]
-Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+from pipeline.training.settings import LossConfig, RegressionKind
 
 # Keeps the variance above zero where a student's sigma underflows; the paper's value.
 _SMALLEST_VARIANCE = 1e-9
 # Smaller exponents are as good as 0, and a CPU's exp is ten times slower once it underflows.
 _SMALLEST_EXPONENT = -80.0
-
-
-class LossConfig(ComponentConfig):
-    """Which terms a student is trained with; a weight of 0 leaves the term out."""
-
-    regression: Weight = 1.0
-    """Weight of the distance between keypoints and ground truth."""
-    simulated_heatmap: Weight = 1.0
-    """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
-    confidence: Weight = 0.01
-    """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
-    regression_kind: RegressionKind = "smooth_l1"
-    distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth is silent."""
-    sigma_floor: Weight = 0.0
-    """Least width of the simulated Gaussian, heatmap cells, added to sigma in quadrature."""
-    distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the two distilled weights grow linearly from 0 to their values."""
-
-    @model_validator(mode="after")
-    def _trains_something(self) -> Self:
-        if not (self.regression or self.needs_teacher):
-            raise ValueError(
-                "all loss weights are 0, expected at least one above 0 of: regression, "
-                "simulated_heatmap, confidence"
-            )
-        return self
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.simulated_heatmap > 0 or self.confidence > 0
 
 
 @dataclass(frozen=True)

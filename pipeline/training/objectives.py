@@ -6,15 +6,10 @@ from torch import Tensor, nn
 
 from pipeline.frames.geometry import Affine, SizeHW, apply
 from pipeline.frames.heatmaps import encode_keypoints
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.training.data import TrainingBatch
-from pipeline.training.losses import (
-    LossConfig,
-    LossTerms,
-    TrainingTargets,
-    heatmap_loss,
-    student_loss,
-)
+from pipeline.training.losses import LossTerms, TrainingTargets, heatmap_loss, student_loss
+from pipeline.training.settings import LossConfig
 
 
 def normalise_images(images: Tensor, device: torch.device) -> Tensor:

@@ -2,85 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import ComponentConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.frames.geometry import (
-    Affine,
-    HeatmapFrame,
-    SizeHW,
-    compose,
-    crop_to_heatmap,
-    resize_affine,
-)
-from pipeline.frames.views import ViewRecipe
+from pipeline.frames.geometry import Affine, SizeHW, compose, crop_to_heatmap, resize_affine
+from pipeline.settings import HeatmapFrame, PeopleSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
-from pipeline.teacher_store.cached_folder import is_read_in_blocks
 from pipeline.training.block_order import BlockOrder
-from pipeline.training.data import FreshViewDataset, OnCorrupt, StartMethod, StoreViewDataset
+from pipeline.training.data import FreshViewDataset, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
+from pipeline.training.settings import DataConfig
 from pipeline.training.view_order import ViewOrder
 from pipeline.wording import counted
-from store_schemas.teacher_store import TEACHER_NAME
-
-
-class DataConfig(ComponentConfig):
-    """Which views a training shows."""
-
-    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
-    """With a store: the teacher to learn from, or several whose heat is averaged; none: the only
-    one."""
-    num_views: int | None = Field(None, ge=1)
-    """With a store: only its first augmented views; None: all of them."""
-    recipe: ViewRecipe = ViewRecipe()
-    """Without a store: how each epoch's views are drawn."""
-    image_cache_mib: int = Field(512, ge=0)
-    """Decoded images that each loader worker keeps."""
-    on_corrupt: OnCorrupt = "raise"
-    """With a store: whether a view whose heatmaps are corrupt stops the training or is replaced by
-    another view of the same person."""
-    from_crops: bool = False
-    """With a store that holds crops: learn from them, and open no image."""
-    paranoid: bool = False
-    """With a store: compare an image with its digest at every decode, not only when it is new."""
-    store_cache: Path | None = None
-    """With a store: a folder that its shards are copied to when they are first read."""
-    view_order: Literal["shuffled", "blocks"] | None = None
-    """blocks: whole shards one after the other, each read once while all its views are shown. None:
-    blocks for a store in an object store that is not cached, else shuffled."""
-
-    def with_order(self, store: str | None) -> Self:
-        """Return these settings with the order that they imply for a store, None for no store."""
-        if self.view_order is not None:
-            return self
-        in_blocks = is_read_in_blocks(store, self.store_cache)
-        return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
-
-
-def refuse_settings_of_a_store(data: DataConfig) -> None:
-    """Refuse, where there is no teacher store, the settings that need one: ``ValueError``."""
-    way_out = "give one, or leave it out"
-    if data.paranoid:
-        raise ValueError(
-            f"data.paranoid is true, but only a teacher store says what the images were; {way_out}"
-        )
-    if data.from_crops:
-        raise ValueError(
-            f"data.from_crops is true, but only a teacher store holds crops; {way_out}"
-        )
-    if data.store_cache or data.teachers or data.view_order == "blocks":
-        raise ValueError(
-            "data.store_cache, data.teachers and data.view_order = blocks are for a teacher "
-            "store; give one, or leave them out"
-        )
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,9 @@ def benchmark_codec_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
     codec.json in --output.
     """
-    from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
+    from stages.benchmark_codec import benchmark_codec
     from stages.commands.codec_table import print_codec_study
+    from stages.settings.benchmark import BenchmarkCodecConfig
 
     _measure(
         benchmark_codec,
@@ -122,8 +123,9 @@ def benchmark_crops_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
     crops.json in --output.
     """
-    from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
+    from stages.benchmark_crops import benchmark_crops
     from stages.commands.crops_table import print_crop_study
+    from stages.settings.benchmark import BenchmarkCropsConfig
 
     _measure(
         benchmark_crops,
@@ -152,8 +154,9 @@ def benchmark_cache_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints how near each run came to
     what teacher and cores allow, and leaves cache.json in --output.
     """
-    from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
+    from stages.benchmark_cache import benchmark_cache
     from stages.commands.speed_table import print_speeds
+    from stages.settings.benchmark import BenchmarkCacheConfig
 
     _measure(
         benchmark_cache,
@@ -180,8 +183,9 @@ def benchmark_store_command(**options: Any) -> None:
     Takes teacher stores of real people (make them with cache-teacher); prints tables, and leaves
     store.json in --output.
     """
-    from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
+    from stages.benchmark_store import benchmark_store
     from stages.commands.store_benchmark_table import print_store_benchmark
+    from stages.settings.benchmark import BenchmarkStoreConfig
 
     _measure(
         benchmark_store,

@@ -70,8 +70,9 @@ def cache_teacher_command(
     which any number of students learn without the teacher.
     """
     from pipeline.caching.engines import EngineChoice
+    from pipeline.caching.settings import CacheTeacherConfig
     from pipeline.config import load_config
-    from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+    from stages.cache_teacher import cache_teacher
     from stages.commands.terminal import caching_progress
     from stages.plan_cache import plan_cache
 

@@ -58,7 +58,8 @@ def evaluate_command(
     from pipeline.config import load_config
     from stages.commands.evaluation_table import print_report
     from stages.commands.terminal import brief_progress
-    from stages.evaluate import EvaluateConfig, evaluate
+    from stages.evaluate import evaluate
+    from stages.settings.evaluation import EvaluateConfig
 
     fields = teacher_fields(options)
     fields["people.area_fraction"] = options.pop("area_fraction")
@@ -102,7 +103,8 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
 
     from pipeline.config import load_config
     from stages.commands.comparison_table import print_comparison
-    from stages.compare import CompareConfig, compare
+    from stages.compare import compare
+    from stages.settings.evaluation import CompareConfig
 
     fields = teacher_fields(options)
     config = load_config(
@@ -129,6 +131,7 @@ def show_command(**options: Any) -> None:
     Takes a STORE and its images; leaves a PNG.
     """
     from pipeline.config import load_config
-    from stages.show import ShowConfig, show
+    from stages.settings.evaluation import ShowConfig
+    from stages.show import show
 
     click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")

@@ -45,7 +45,8 @@ def info_command(store: str, teacher_name: str | None, as_json: bool) -> None:
 
     Takes a STORE, complete or not; leaves nothing. No view is read, so it takes a moment.
     """
-    from stages.store_info import StoreInfoConfig, info_as_json, info_as_lines, store_info
+    from stages.settings.store import StoreInfoConfig
+    from stages.store_info import info_as_json, info_as_lines, store_info
 
     summary = store_info(StoreInfoConfig(store=store, teacher_name=teacher_name))
     click.echo(info_as_json(summary) if as_json else "\n".join(info_as_lines(summary)))
@@ -68,7 +69,8 @@ def verify_command(**options: Any) -> None:
     """
     from pipeline.config import load_config
     from stages.commands.terminal import brief_progress
-    from stages.store_verify import StoreVerifyConfig, disagreement_as_lines, store_verify
+    from stages.settings.store import StoreVerifyConfig
+    from stages.store_verify import disagreement_as_lines, store_verify
 
     config = load_config(StoreVerifyConfig, fields=options)
     with brief_progress("checking", "shards, images, views") as progress:
@@ -106,7 +108,8 @@ def repair_command(take_over: bool, **options: Any) -> None:
     """
     from pipeline.config import load_config
     from stages.commands.terminal import caching_progress
-    from stages.store_repair import StoreRepairConfig, store_repair
+    from stages.settings.store import StoreRepairConfig
+    from stages.store_repair import store_repair
 
     config = load_config(StoreRepairConfig, fields=options)
     with caching_progress() as progress:
@@ -135,7 +138,8 @@ def export_command(**options: Any) -> None:
     Takes a STORE; leaves a JSON file that evaluate --predictions and any other tool takes.
     """
     from pipeline.config import load_config
-    from stages.store_export import StoreExportConfig, store_export
+    from stages.settings.store import StoreExportConfig
+    from stages.store_export import store_export
 
     result = store_export(load_config(StoreExportConfig, fields=options))
     if result.missing:

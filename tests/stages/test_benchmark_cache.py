@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from pipeline.benchmarks import caching_speed as speed
-from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
+from stages.benchmark_cache import benchmark_cache
 from stages.commands.speed_table import print_speeds
+from stages.settings.benchmark import BenchmarkCacheConfig
 from tests.support.recorded_progress import RecordedProgress
 
 

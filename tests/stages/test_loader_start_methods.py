@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.training.data import BatchLoader, StartMethod, TrainingBatch
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import DataConfig
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewOrder
 
 INPUT_SIZE_HW = (64, 48)

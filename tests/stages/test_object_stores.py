@@ -20,10 +20,12 @@ from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import BatchLoader, TrainingBatch
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import DataConfig
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import LeaseError
 from tests.support.object_server import ObjectServer
 

@@ -15,12 +15,8 @@ from pipeline.repair.recomputation import spread_views
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
-from stages.store_verify import (
-    StoreVerifyConfig,
-    VerifyResult,
-    disagreement_as_lines,
-    store_verify,
-)
+from stages.settings.store import StoreVerifyConfig
+from stages.store_verify import VerifyResult, disagreement_as_lines, store_verify
 from store_schemas.errors import IdentityError
 from store_schemas.teacher_store import Status
 from tests.support.recorded_progress import RecordedProgress

@@ -14,10 +14,12 @@ from pipeline.frames.heatmaps import decode_heatmaps as find_peaks
 from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import DataConfig
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.heatmap_codec import decode_heatmaps
 
 SETTINGS = {

@@ -16,9 +16,11 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.sources import DataConfig, ReplayedViews, open_replayed_views
+from pipeline.training.settings import DataConfig
+from pipeline.training.sources import ReplayedViews, open_replayed_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import CorruptError
 
 SETTINGS = {

@@ -10,7 +10,8 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.runs.checkpoints import load_network
 from pipeline.runs.run_folder import RunFolder
-from stages.train_teacher import TrainTeacherConfig, train_teacher
+from stages.settings.training import TrainTeacherConfig
+from stages.train_teacher import train_teacher
 
 
 def configure(drawn: Any, **changes: object) -> TrainTeacherConfig:

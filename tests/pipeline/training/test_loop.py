@@ -13,7 +13,7 @@ from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.loop import Training, fit
 from pipeline.training.losses import LossTerms
-from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.settings import OptimisationConfig
 
 STEPS_PER_EPOCH = 3
 INFO = CheckpointInfo(

@@ -8,13 +8,13 @@ import torch
 
 from pipeline.models.heads import StudentOutput
 from pipeline.training.losses import (
-    LossConfig,
     TrainingTargets,
     gaussian_factors,
     heat_at,
     keypoints_to_heatmap,
     student_loss,
 )
+from pipeline.training.settings import LossConfig
 
 HEATMAP_SIZE_HW = (16, 12)
 INPUT_SIZE_HW = (64, 48)

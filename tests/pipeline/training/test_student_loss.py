@@ -12,13 +12,12 @@ from torch.autograd import gradcheck
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.training.losses import (
-    LossConfig,
-    RegressionKind,
     TrainingTargets,
     keypoints_to_heatmap,
     student_loss,
     term_weight,
 )
+from pipeline.training.settings import LossConfig, RegressionKind
 
 HEATMAP_SIZE_HW = (16, 12)
 INPUT_SIZE_HW = (64, 48)
