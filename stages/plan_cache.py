@@ -4,8 +4,9 @@ import shutil
 import time
 from pathlib import Path
 
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs
+from pipeline.caching.inputs import Say, open_inputs
 from pipeline.caching.planning import Cost, guess_cost, predict_cost
+from pipeline.caching.settings import CacheSettings
 from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views

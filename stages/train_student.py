@@ -4,33 +4,24 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.coco.people import Skeleton
-from pipeline.coco.read_people import PeopleSettings
-from pipeline.config import StageConfig
-from pipeline.devices import DeviceName, choose_device
+from pipeline.devices import choose_device
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.models.pose_networks import build_student
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
-from pipeline.runs.initial_weights import InitialWeights
+from pipeline.runs.initial_weights import copy_initial_weights
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.folder import StoreLocation
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import NoProgress, Progress, Training, fit
+from pipeline.training.loop import Training, fit
 from pipeline.training.losses import StudentCriterion
-from pipeline.training.optimisation import OptimisationConfig
 from pipeline.training.settings import (
-    FreshViewSettings,
-    LossConfig,
     ReplayedViewSettings,
-    ViewSettings,
-    name_the_source,
 )
 from pipeline.training.sources import (
     FreshViews,
@@ -38,89 +29,9 @@ from pipeline.training.sources import (
     open_replayed_views,
     read_fresh_views,
 )
+from stages.settings.training import TrainStudentConfig
 
 _logger = logging.getLogger(__name__)
-
-
-class TrainStudentConfig(StageConfig):
-    """All settings of ``distil train-student``."""
-
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "evaluate_every_epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("data.on_corrupt", "data.paranoid", "data.store_cache"),
-            *("store", "annotations", "images", "val_annotations", "val_images"),
-            "initial.weights",
-        }
-    )
-
-    architecture: str = "distilpose-s"
-    distillation: bool = True
-    """Without it only the regression term remains, and a pose's score is 1 by rule."""
-    store: StoreLocation | None = None
-    """A teacher store; its views are replayed, with or without distillation."""
-    annotations: Path | None = None
-    """COCO keypoints in place of a store; every epoch draws its own views."""
-    images: Path | None = None
-    """Needed unless ``data.from_crops``."""
-    val_annotations: Path | None = None
-    val_images: Path | None = None
-    """None: the folder ``images``."""
-    people: PeopleSettings = PeopleSettings()
-    data: ViewSettings = Field(default_factory=FreshViewSettings)
-    loss: LossConfig = LossConfig()
-    optimisation: OptimisationConfig = OptimisationConfig()
-    initial: InitialWeights = InitialWeights()
-    seed: int = Field(0, ge=0)
-    epochs: int = Field(300, ge=1)
-    evaluate_every_epochs: int = Field(10, ge=1)
-    num_loader_workers: int = Field(2, ge=0)
-    num_threads: int | None = Field(None, ge=1)
-    """Threads of the training itself; None: torch's choice."""
-    device: DeviceName = "auto"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_source(cls, settings: Any) -> Any:
-        return name_the_source(settings)
-
-    @field_validator("data")
-    @classmethod
-    def _choose_order(cls, data: ViewSettings, info: ValidationInfo) -> ViewSettings:
-        # Part of the settings, so that a run goes on in the order that it began with.
-        store = info.data.get("store")
-        if isinstance(data, FreshViewSettings) or store is None:
-            return data
-        return data.with_order(store)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
-        if self.distillation and self.store is None:
-            raise ValueError("distillation needs a teacher store; give one, or turn it off")
-        if self.images is None and not self.learns_from_crops:
-            raise ValueError("images must be given, unless data.from_crops is true")
-        if self.val_annotations and self.val_images is None and self.images is None:
-            raise ValueError("val_annotations need their images; give val_images")
-        if self.distillation and not self.loss.needs_teacher:
-            raise ValueError(
-                "the weights of all loss terms that learn from the teacher are 0, so nothing is "
-                "distilled; set one, or turn distillation off"
-            )
-        if not self.effective_loss.terms:
-            raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
-        return self
-
-    @property
-    def learns_from_crops(self) -> bool:
-        """Whether the stored crops are learned from, in place of images."""
-        return isinstance(self.data, ReplayedViewSettings) and self.data.from_crops
-
-    @property
-    def effective_loss(self) -> LossConfig:
-        """The loss, without its distilled terms where distillation is off."""
-        return self.loss if self.distillation else self.loss.without_teacher()
 
 
 @dataclass(frozen=True)
@@ -142,7 +53,7 @@ def train_student(
     run_folder: Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainStudentResult:
@@ -170,7 +81,7 @@ def train_student(
     network = build_student(config.architecture, skeleton.num_keypoints)
     goes_on = resume and folder.training_state.is_file()
     if not goes_on:
-        config.initial.copy_into(network)
+        copy_initial_weights(network, config.initial.weights, config.initial.parts)
     dataset = views.dataset(network.input_size_hw, network.token_shape)
     validation = _open_validation(config, skeleton, device)
     info = describe_network(
@@ -211,7 +122,7 @@ def train_student(
                 ledger=ledger,
             ),
             folder,
-            progress or NoProgress(),
+            progress,
             resume=resume,
         )
         if summary := ledger.summary():

@@ -7,58 +7,22 @@ the best; ``distil evaluate`` measures them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
-from pydantic import Field
 
-from pipeline.coco.read_people import PeopleSettings
-from pipeline.config import StageConfig
-from pipeline.devices import DeviceName, choose_device
-from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
-from pipeline.frames.views import ViewRecipe, describe_missing_halves
+from pipeline.devices import choose_device
+from pipeline.frames.geometry import crop_to_heatmap
+from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import build_teacher
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
-from pipeline.runs.initial_weights import InitialTeacherWeights
+from pipeline.runs.initial_weights import copy_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
 from pipeline.training.heatmap_criterion import HeatmapCriterion
-from pipeline.training.loop import NoProgress, Progress, Training, fit
-from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.settings import FreshViewSettings
+from pipeline.training.loop import Training, fit
 from pipeline.training.sources import read_fresh_views
-
-
-class TrainTeacherConfig(StageConfig):
-    """All settings of ``distil train-teacher``; the views are those of the released teacher."""
-
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("annotations", "images", "float16_copy", "initial.weights"),
-        }
-    )
-
-    architecture: str = "tokenpose-s"
-    annotations: Path
-    images: Path
-    people: PeopleSettings = PeopleSettings()
-    data: FreshViewSettings = FreshViewSettings(
-        recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
-    )
-    heatmap_frame: HeatmapFrame = "half-pixel"
-    """Where the targets put a crop point, and so where the trained heatmaps do."""
-    heatmap_sigma: float = Field(2.0, gt=0)
-    """Of the target Gaussians, heatmap cells."""
-    optimisation: OptimisationConfig = OptimisationConfig()
-    initial: InitialTeacherWeights = InitialTeacherWeights()
-    seed: int = Field(0, ge=0)
-    epochs: int = Field(300, ge=1)
-    num_loader_workers: int = Field(2, ge=0)
-    num_threads: int | None = Field(None, ge=1)
-    device: DeviceName = "auto"
-    float16_copy: Path | None = None
-    """A second weights file, at half the size; loading it gives float32 again, rounded."""
+from stages.settings.training import TrainTeacherConfig
 
 
 @dataclass(frozen=True)
@@ -75,7 +39,7 @@ def train_teacher(
     run_folder: Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainTeacherResult:
@@ -97,7 +61,7 @@ def train_teacher(
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
     if not (resume and folder.training_state.is_file()):
-        config.initial.copy_into(network)
+        copy_initial_weights(network, config.initial.weights, config.initial.parts)
     order = views.order(config.optimisation.batch_size, config.seed)
     loader = BatchLoader(
         views.dataset(network.input_size_hw), order, config.num_loader_workers, device
@@ -133,7 +97,7 @@ def train_teacher(
                 device=device,
             ),
             folder,
-            progress or NoProgress(),
+            progress,
             resume=resume,
         )
     if config.float16_copy is not None:

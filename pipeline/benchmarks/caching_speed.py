@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown
-from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.settings import TeacherInputs
 from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
 from pipeline.cores import available_cores

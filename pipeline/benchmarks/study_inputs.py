@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from pipeline.benchmarks.fidelity import StudiedPeople
 from pipeline.coco.people import People, people_of_rows
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
+from pipeline.settings import ViewRecipe
 from pipeline.teachers import Teacher
 
 

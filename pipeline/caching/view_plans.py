@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pipeline.caching.inputs import CacheSettings, Say
+from pipeline.caching.inputs import Say
+from pipeline.caching.settings import CacheSettings
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.storage.folder import StoreFolder

@@ -23,7 +23,7 @@ from pipeline.prediction.networks import (
 )
 from pipeline.prediction.people import predict_people
 from pipeline.prediction.pose_scores import ScoreRule
-from pipeline.teachers import TeacherSettings
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.torch_network import TorchNetwork
 
 MEAN_POSE, TEACHER = "mean pose", "teacher"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.coco.people import People, Skeleton
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
@@ -16,6 +16,7 @@ from pipeline.prediction.estimators import StudentEstimator
 from pipeline.prediction.networks import rule_of
 from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.settings import PeopleSettings
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ once, so a network is measured through the very bits that it was trained through
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-ChannelOrder = Literal["rgb", "bgr"]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ import torch
 from pipeline.coco.people import People
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import ConfigError, RunFolderError
-from pipeline.frames.geometry import PADDING
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import PoseEstimator, StudentEstimator, TeacherEstimator
 from pipeline.prediction.pose_scores import ScoreRule
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers import TeacherSettings
+from pipeline.settings import PADDING, TeacherSettings
 from pipeline.teachers.opening import open_fitting_teacher, require_same_names
 
 Facts = Mapping[str, str | int | float | bool | None]

@@ -17,9 +17,15 @@ from torch import Tensor, nn
 from pipeline.coco.people import Skeleton
 from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError, RunFolderError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelNormalisation
-from pipeline.models.pose_networks import HeatmapTeacher, PoseNetwork, Student, build_network
+from pipeline.frames.geometry import SizeHW
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.models.pose_networks import (
+    HeatmapTeacher,
+    PoseNetwork,
+    Student,
+    build_network,
+)
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame
 from pipeline.storage.files import publish
 
 ScoreRule = Literal["learned", "one"]

@@ -10,8 +10,9 @@ probe.py          a look at a few people first
 checks.py         what the probe tells of a mis-set teacher: units, frame, accuracy
 """
 
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.network import HeatmapNetwork
 from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 __all__ = ["HeatmapNetwork", "Teacher", "TeacherSettings", "open_teacher"]

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import SizeHW
+from pipeline.settings import HeatmapFrame
 
 Tokens = Mapping[str, NDArray[np.float32]]
 """By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""

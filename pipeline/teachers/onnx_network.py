@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import SizeHW
+from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import NetworkOutput
-from pipeline.teachers.teacher import TeacherSettings
 
 
 class OnnxNetwork:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError, TeacherError
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.settings import TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
 

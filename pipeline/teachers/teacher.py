@@ -4,58 +4,23 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import (
-    Affine,
+from pipeline.frames.geometry import Affine, SizeHW, apply, crop_to_heatmap, invert, mirror_gap
+from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.settings import (
     HeatmapFrame,
-    SizeHW,
-    apply,
-    crop_to_heatmap,
-    invert,
-    mirror_gap,
+    TeacherSettings,
 )
-from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder, PixelNormalisation
 from pipeline.teachers.network import HeatmapNetwork, NetworkOutput, Tokens
 
 MAX_LOOKS = 8
 """Batches at a time, each of which takes a network's memory again."""
-
-
-class TeacherSettings(BaseModel):
-    """How a teacher is asked. What the network's own file says fills the fields left at None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input_size_hw: tuple[int, int] | None = None
-    """Crop size; needed only where the model's height and width are dynamic."""
-    output_name: str | None = None
-    """Which of several outputs holds the heatmaps."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    scale: float = Field(1 / 255, gt=0)
-    """Pixels are multiplied by this before the mean is taken off."""
-    channel_order: ChannelOrder = "rgb"
-    heatmap_activation: Literal["none", "sigmoid"] = "none"
-    heatmap_gain: float = Field(1.0, gt=0)
-    """Heat is multiplied by this after the activation; peaks near 1 are assumed."""
-    heatmap_frame: HeatmapFrame | None = None
-    """Where heatmaps put a crop point; None: the network's own, msra for ONNX files."""
-    flip_test: bool = False
-    """Average with the mirrored-back maps of the mirrored crop."""
-    flip_shift: int | None = Field(None, ge=0)
-    """Whole cells the mirrored-back maps move right; None: 1 for msra, 0 for the others."""
-    decoding: Decoding = "dark"
-    batch_size: int = Field(32, ge=1)
-    """Crops per forward pass; the last batch is padded, so every pass has the same arithmetic."""
-    num_threads: int | None = Field(None, ge=1)
-    """Threads of one forward pass; None: one for each core that the process may use."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import SizeHW
 from pipeline.models.pose_networks import HeatmapTeacher
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
+from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import NetworkOutput
-from pipeline.teachers.teacher import TeacherSettings, require_settings
+from pipeline.teachers.teacher import require_settings
 
 
 class TorchNetwork:

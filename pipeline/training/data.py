@@ -20,7 +20,6 @@ from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import (
     Affine,
-    HeatmapFrame,
     SizeHW,
     apply,
     compose,
@@ -28,7 +27,8 @@ from pipeline.frames.geometry import (
     is_mirroring,
     resize_affine,
 )
-from pipeline.frames.views import ViewRecipe, draw_view
+from pipeline.frames.views import draw_view
+from pipeline.settings import HeatmapFrame, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch

@@ -17,6 +17,7 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
+from pipeline.progress import Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
     TrainingPlace,
@@ -28,40 +29,13 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.epoch_record import EpochRecord, in_words
 from pipeline.training.losses import Criterion
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.settings import OptimisationConfig
 
 _logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 20
 """Losses are read back this often: reading one waits for the device."""
-
-
-class Progress(Protocol):
-    """Somebody who watches a training."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Hear of the mean terms since the last call, after ``step`` of ``total`` steps."""
-
-
-class NoProgress:
-    """Nobody watches."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Ignore the news."""
 
 
 class EpochLedger(Protocol):
@@ -199,7 +173,8 @@ def _train_epoch(
             images_per_second = num_steps * training.batch_size / (now - since)
             since = now
             rate = optimizer.param_groups[0]["lr"]
-            progress.update(step + 1, training.num_steps, means, rate, images_per_second)
+            figures = {**means, "lr": rate, "images/s": images_per_second}
+            progress.update(step + 1, training.num_steps, figures)
     return record.epoch_means()
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import ComponentConfig
-from pipeline.frames.views import ViewRecipe
+from pipeline.settings import ViewRecipe
 from pipeline.storage.object_client import is_object_location
-from store_schemas.teacher_store import TEACHER_NAME
+from store_schemas.choices import TEACHER_NAME
 
 RegressionKind = Literal["smooth_l1", "l1"]
 TeacherField = Literal["heatmaps", "keypoints", "keypoint_tokens", "visual_tokens"]
@@ -127,6 +127,7 @@ class ReplayedViewSettings(ComponentConfig):
         """Return these settings with the order that they imply for a store."""
         if self.view_order is not None:
             return self
+        # In an object store every shard that is open is a download.
         in_blocks = self.store_cache is None and is_object_location(store)
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
@@ -144,3 +145,49 @@ def name_the_source(settings: Any) -> Any:
         source = "annotations" if settings.get("store") is None else "store"
         data = {**data, "source": source}
     return {**settings, "data": data}
+
+
+class OptimisationConfig(ComponentConfig):
+    """How weights are moved. The defaults are DistilPose's released recipe (300 epochs)."""
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(256, ge=1)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
+    """``step``: fractions of the training after which the learning rate drops."""
+    decay_rate: float = Field(0.1, gt=0, le=1)
+    """``step``: factor of each drop."""
+    min_learning_rate: float = Field(0.0, ge=0)
+    """``cosine``: learning rate at the end."""
+    warmup_steps: int = Field(500, ge=0)
+    gradient_clip: float = Field(0.0, ge=0)
+    """Largest norm of the gradient of all weights; 0: no limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimisationConfig":
+        if list(self.decay_at) != sorted(self.decay_at) or not all(
+            0 < x < 1 for x in self.decay_at
+        ):
+            raise ValueError(f"decay_at is {self.decay_at}; expected rising fractions of (0, 1)")
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError("weight_decay needs optimizer = 'adamw', which decouples it")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate exceeds learning_rate")
+        return self
+
+
+class InitialWeights(ComponentConfig):
+    """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
+
+    weights: Path | None = None
+    """None: the network starts as it was drawn."""
+    parts: tuple[str, ...] = ("backbone", "encoder")
+    """Submodules whose tensors are copied where name and shape agree."""
+
+
+class InitialTeacherWeights(InitialWeights):
+    """A teacher of the same architecture is trained on, its head too."""
+
+    parts: tuple[str, ...] = ("backbone", "encoder", "head")

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.views import ViewRecipe, describe_missing_halves
+from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
+from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import FreshViewDataset, StartMethod, StoreViewDataset

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.coco.image_files import decode_image
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
 from pipeline.errors import ImageError, PeopleError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
+from pipeline.settings import PeopleSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
 from pipeline.teachers.network import NetworkOutput

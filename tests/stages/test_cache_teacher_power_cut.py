@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import HeatmapFrame
+from pipeline.settings import HeatmapFrame
 from pipeline.storage import files
 from pipeline.teacher_store import writer
 from pipeline.teachers import Teacher, opening

@@ -14,18 +14,19 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import RunFolderError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import NoProgress
 from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import LeaseError
 from tests.support.object_server import ObjectServer
 from tests.support.training_batches import tensors_of
@@ -193,8 +194,8 @@ class Killed(Exception):
 
 
 class KilledAtStep(NoProgress):
-    def update(self, step: int, *news: Any) -> None:
-        if step >= 5:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= 5:
             raise Killed
 
 

@@ -13,11 +13,18 @@ from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
-from stages.evaluate import EvaluateConfig, evaluate
-from stages.store_export import StoreExportConfig, store_export
-from stages.store_info import StoreInfoConfig, store_info
-from stages.store_repair import StoreRepairConfig, store_repair
-from stages.store_verify import StoreVerifyConfig, store_verify
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
+from stages.settings.store import (
+    StoreExportConfig,
+    StoreInfoConfig,
+    StoreRepairConfig,
+    StoreVerifyConfig,
+)
+from stages.store_export import store_export
+from stages.store_info import store_info
+from stages.store_repair import store_repair
+from stages.store_verify import store_verify
 from store_schemas.checking import check_store
 from store_schemas.errors import IdentityError, SchemaError, StoreError
 from tests.support.training_batches import heatmaps_of

@@ -18,12 +18,15 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.settings import ReplayedViewSettings, TeacherField
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
-from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
+from stages.benchmark_crops import benchmark_crops
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
-from stages.store_repair import StoreRepairConfig, store_repair
-from stages.store_verify import StoreVerifyConfig, store_verify
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.benchmark import BenchmarkCropsConfig
+from stages.settings.store import StoreRepairConfig, StoreVerifyConfig
+from stages.settings.training import TrainStudentConfig
+from stages.store_repair import store_repair
+from stages.store_verify import store_verify
+from stages.train_student import train_student
 from store_schemas.errors import CorruptError, IdentityError
 from tests.support.training_batches import tensors_of
 

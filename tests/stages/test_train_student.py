@@ -11,14 +11,15 @@ import torch
 from pipeline.config import load_config
 from pipeline.frames.geometry import apply
 from pipeline.frames.heatmaps import decode_heatmaps as find_peaks
+from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress
 from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.heatmap_codec import decode_heatmaps
 from tests.support.training_batches import heatmaps_of
 
@@ -56,8 +57,8 @@ class KilledAtStep(NoProgress):
     def __init__(self, step: int) -> None:
         self.last_step = step
 
-    def update(self, step: int, *news: Any) -> None:
-        if step >= self.last_step:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= self.last_step:
             raise Killed
 
 

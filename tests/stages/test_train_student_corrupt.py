@@ -14,12 +14,13 @@ from click.testing import CliRunner, Result
 from cli import main
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress
 from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import ReplayedViews, open_replayed_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import CorruptError
 from tests.support.training_batches import tensors_of
 
@@ -139,8 +140,8 @@ class KilledAtStep(NoProgress):
     def __init__(self, step: int) -> None:
         self.last_step = step
 
-    def update(self, step: int, *news: Any) -> None:
-        if step >= self.last_step:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= self.last_step:
             raise Killed
 
 

@@ -15,7 +15,8 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError, TrainingError
 from pipeline.runs.run_folder import RunFolder
 from stages import preset_file
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import IncompleteError, SchemaError, StoreError
 
 SETTINGS = {

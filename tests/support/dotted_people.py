@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
-from pipeline.frames.geometry import HeatmapFrame, apply, box_to_crop, crop_to_heatmap
+from pipeline.frames.geometry import apply, box_to_crop, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.probe import Probe, take_probe
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 SIZE_HW, CELLS_HW = (128, 96), (32, 24)
 NUM_PEOPLE = 24

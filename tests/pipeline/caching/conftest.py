@@ -13,13 +13,13 @@ from PIL import Image
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.image_files import sha256_file
 from pipeline.coco.people import People
-from pipeline.frames.geometry import HeatmapFrame
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
+from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers import Teacher
 from pipeline.teachers.network import NetworkOutput
 
 SIZE_HW, CELLS_HW = (32, 24), (8, 6)

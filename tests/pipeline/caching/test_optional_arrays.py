@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.caching.inputs import TeacherInputs, optional_arrays
+from pipeline.caching.inputs import optional_arrays
+from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.image_files import decode_image
 from pipeline.errors import TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.stored_crops import store_and_see
+from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers import Teacher
 from pipeline.teachers.network import NetworkOutput
 from store_schemas.errors import SchemaError
 from store_schemas.heatmap_codec import encode_heatmaps

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelNormalisation
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD
 
 EVERY_LEVEL = np.arange(256, dtype=np.uint8)
 CROPS = np.stack([EVERY_LEVEL, EVERY_LEVEL[::-1], np.roll(EVERY_LEVEL, 77)], -1).reshape(

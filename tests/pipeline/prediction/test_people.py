@@ -15,14 +15,14 @@ from pipeline.coco.poses import NO_ANNOTATION
 from pipeline.coco.result_files import Detections
 from pipeline.errors import ImageError
 from pipeline.frames.geometry import apply, box_to_crop, invert
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.heads import StudentOutput
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.prediction.boxes import PersonBoxes
 from pipeline.prediction.estimators import CropPoses, StudentEstimator, TeacherEstimator
 from pipeline.prediction.people import predict_people
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
 from pipeline.teachers.network import NetworkOutput
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (32, 24)
 SWAP = (1, 0, 2)

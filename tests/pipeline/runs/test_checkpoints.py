@@ -21,7 +21,8 @@ from pipeline.runs.checkpoints import (
     save_training_state,
     save_weights,
 )
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer
+from pipeline.training.optimisation import build_optimizer
+from pipeline.training.settings import OptimisationConfig
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),

@@ -8,11 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame, apply, crop_to_heatmap
+from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import HeatmapNetwork, NetworkOutput
 from pipeline.teachers.opening import open_teacher, require_keypoints
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (64, 48)
 CELLS_HW = (16, 12)

@@ -13,7 +13,8 @@ from pipeline.errors import RunFolderError, TeacherError
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.settings import TeacherSettings
+from pipeline.teachers import Teacher, open_teacher
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.errors import DistilError, ImageError
 from pipeline.frames.geometry import compose, mirror_affine
-from pipeline.frames.views import ViewRecipe
+from pipeline.settings import ViewRecipe
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import BatchLoader, FreshViewDataset, move_keypoints
 from pipeline.training.images import TrainingImages

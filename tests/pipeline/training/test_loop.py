@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import RunFolderError, TrainingError
+from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.loop import NoProgress, Training, fit
+from pipeline.training.loop import Training, fit
 from pipeline.training.losses import Criterion, LossTerms
-from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.settings import OptimisationConfig
 
 STEPS_PER_EPOCH = 3
 INFO = CheckpointInfo(

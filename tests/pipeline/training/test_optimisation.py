@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.models.pose_networks import build_network
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.settings import OptimisationConfig
 
 
 def rates(config: OptimisationConfig, num_steps: int) -> list[float]:
