@@ -34,6 +34,9 @@ SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
 """Networks and losses see tensors, never people, images, stores or files."""
 SCIENCE_NEEDS = (
     *("pipeline.models", "pipeline.config", "pipeline.errors"),
+    *("pipeline.training.batch", "pipeline.training.settings"),
+)
+    *("pipeline.models", "pipeline.config", "pipeline.errors"),
     *("pipeline.settings", "pipeline.training.settings"),
 )
 
