@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
 from pipeline.caching.inputs import (
-    CacheSettings,
     digest_images,
     draw_view_plan,
     open_inputs,
@@ -23,10 +21,12 @@ from pipeline.caching.inputs import (
     stored_view_plan,
     view_identity,
 )
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
@@ -40,22 +40,10 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log, counted
-from stages.terminal import caching_progress
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import Status
-
-
-class CacheTeacherConfig(CacheSettings):
-    """All that decides what stage one writes."""
-
-    skip_bad: bool = False
-    """Finish without the people of unreadable images, and list them."""
-    accept_mended_images: bool = False
-    """On resuming, take images that changed, as long as no shard was written of them."""
-    grace_seconds: float = Field(20.0, ge=0)
-    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +71,7 @@ def cache_teacher(
     resume: bool = False,
     take_over: bool = False,
     engine_choice: EngineChoice = THIS_PROCESS,
+    progress: Progress = NO_PROGRESS,
     say: Log = lambda _: None,
 ) -> CacheResult:
     """Predict all views of all people with the teacher, and write the teacher store.
@@ -140,16 +129,14 @@ def cache_teacher(
         held_back: list[BadImage] = []
         breakdowns: list[Breakdown] = []
         views_of_shards = [num_views * len(writer.shard_rows(shard)) for shard in pending]
-        with (
-            caching_progress(sum(views_of_shards)) as progress,
-            stop.running_shards(views_of_shards),
-        ):
-            for outcome in engine.run(task, teacher, pending, progress.add_views, stop):
+        counters = ShardProgress(progress, sum(views_of_shards))
+        with stop.running_shards(views_of_shards):
+            for outcome in engine.run(task, teacher, pending, counters.add_views, stop):
                 breakdowns.append(outcome.breakdown)
                 if outcome.receipt is None:
                     held_back += outcome.bad_images
                 else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+                    counters.add_bytes(sum(outcome.receipt.lengths))
             stop.check()
 
         if held_back:

@@ -9,7 +9,8 @@ from pipeline.caching.estimate import (
     estimate_from_trial,
     estimate_from_typical_stores,
 )
-from pipeline.caching.inputs import CacheSettings, open_inputs
+from pipeline.caching.inputs import open_inputs
+from pipeline.caching.settings import CacheSettings
 from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views

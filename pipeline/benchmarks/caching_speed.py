@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown
-from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.settings import TeacherInputs
 from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
 from pipeline.parallel import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
@@ -41,10 +42,11 @@ class NullNetwork:
         self.heatmap_frame = network.heatmap_frame
         self.fixed_batch_size = network.fixed_batch_size
         self.num_threads = network.num_threads
+        self.token_shape = network.token_shape
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         """Return (B, K, Hh, Wh) raw heatmaps, the same for all images."""
-        return self._maps[: len(images)].copy()
+        return NetworkOutput(self._maps[: len(images)].copy())
 
     def execution(self) -> dict[str, Any]:
         """Return an empty recipe: no arithmetic is done."""
@@ -86,7 +88,7 @@ def null_teacher(teacher: Teacher, probe: Probe) -> Teacher:
     """Return a teacher that takes no time and whose maps are those of the given one."""
     batch_size = teacher.settings.batch_size
     crops = np.resize(probe.crops, (batch_size, *probe.crops.shape[1:]))
-    raw = teacher.network.forward(teacher.preprocess(crops))
+    raw = teacher.network.forward(teacher.preprocess(crops)).heatmaps
     return Teacher(NullNetwork(teacher.network, raw), teacher.settings)
 
 

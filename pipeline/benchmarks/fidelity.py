@@ -18,16 +18,12 @@ from pipeline.coco.pose_results import coco_results
 from pipeline.coco.poses import PosePredictions
 from pipeline.evaluation.coco_evaluation import evaluate_results
 from pipeline.evaluation.localisation import oks_per_person
-from pipeline.frames.crop_stream import (
-    CropBatch,
-    batched_crops,
-    requests_by_image,
-    stream_crops,
-)
+from pipeline.frames.crop_stream import CropBatch, batched_crops, requests_by_image, stream_crops
 from pipeline.frames.geometry import SizeHW, apply, compose, invert, padded_box_size
 from pipeline.frames.heatmaps import decode_heatmaps as decode_points
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
 from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.settings import ViewRecipe
 from pipeline.teachers import Teacher
 from store_schemas.heatmap_codec import decode_heatmaps
 

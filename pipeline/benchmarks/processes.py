@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.data import StoreViewDataset
 from pipeline.training.images import TrainingImages
+from pipeline.training.settings import TeacherField
 from pipeline.training.view_order import ViewBatch
 
 _Parameters = ParamSpec("_Parameters")
@@ -164,7 +165,8 @@ def _loading_seconds(
     def loading(source: _Source, with_targets: bool) -> Callable[[int], object]:
         images = TrainingImages(store.people, image_folder, store.image_sha256)
         files = images if source == "images" else None
-        dataset = StoreViewDataset(store, files, store.input_size_hw, with_targets)
+        reads = frozenset[TeacherField]({"heatmaps"} if with_targets else ())
+        dataset = StoreViewDataset(store, files, store.input_size_hw, reads)
         return lambda batch: dataset[ViewBatch(*drawn.batches[batch])]
 
     ways = {

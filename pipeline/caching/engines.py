@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.caching.prediction_stream import OnProgress
-from pipeline.caching.shard_worker import (
-    ShardOutcome,
-    ShardTask,
-    ShardWorker,
-    read_writers_plan,
-)
+from pipeline.caching.shard_worker import ShardOutcome, ShardTask, ShardWorker, read_writers_plan
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import ConfigError
 from pipeline.parallel import available_cores

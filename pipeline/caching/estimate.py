@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.caching.inputs import CacheSettings, optional_arrays
+from pipeline.caching.inputs import optional_arrays
+from pipeline.caching.settings import CacheSettings
 from pipeline.caching.trial import Trial, count_slots, largest_view_bytes
 from pipeline.coco.people import People
 from pipeline.frames.geometry import SizeHW

@@ -2,84 +2,31 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
+from pipeline.caching.settings import CacheSettings, TeacherInputs
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
-from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_views
-from pipeline.storage.folder import StoreFolder, StoreLocation
+from pipeline.coco.read_people import read_people
+from pipeline.frames.views import describe_missing_halves, draw_views
+from pipeline.settings import TeacherSettings
+from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.adding import compare_views, read_shared_plan
 from pipeline.teacher_store.opening import read_entries
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
-from pipeline.teachers.probe import PROBE_PEOPLE
 from pipeline.wording import Log, counted
+from store_schemas.choices import TOKEN_KINDS
 from store_schemas.optional_arrays import (
-    MAX_QUALITY,
-    TOKEN_KINDS,
     OptionalArrays,
     TokenFormat,
     crop_format,
 )
-from store_schemas.teacher_store import DEFAULT_TEACHER_NAME, TEACHER_NAME
-
-ProfileName = Literal["default", "small", "fast", "lossless-float16"]
-
-
-class TeacherInputs(StageConfig):
-    """People, a teacher, and the views in which it sees them."""
-
-    annotations: Path
-    images: Path
-    teacher: Path
-    profile: ProfileName = "default"
-    """How heatmaps are stored."""
-    crops: bool = False
-    """Keep the crops too, as JPEG; the teacher then looks at what is left of them."""
-    crop_quality: int = Field(90, ge=1, le=MAX_QUALITY)
-    """Of JPEG."""
-    crop_subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
-    """Of their colour."""
-    tokens: Literal["keypoint", "visual", "both"] | None = None
-    """Which tokens to keep, of a teacher that was trained here."""
-    views: int = Field(8, ge=0)
-    """Augmented views of every person, beside the evaluation crop."""
-    seed: int = Field(0, ge=0)
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
-
-    @model_validator(mode="after")
-    def _check_crops(self) -> Self:
-        fields = type(self).model_fields
-        asked = [
-            f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
-        ]
-        if asked and not self.crops:
-            raise ValueError(
-                "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
-                "leave them out"
-            )
-        return self
-
-
-class CacheSettings(TeacherInputs):
-    """All that a plan of a store depends on."""
-
-    store: StoreLocation
-    """Where it lies: the path of a folder, or a URL."""
-    teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
-    """Of the teacher's group in the store, which may hold several."""
-    probe_people: int = Field(PROBE_PEOPLE, ge=1)
-    accept_weak_teacher: bool = False
 
 
 def open_inputs(
@@ -141,9 +88,8 @@ def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
     if config.crops:
         crops = crop_format(teacher.input_size_hw, config.crop_quality, config.crop_subsampling)
     if config.tokens is not None:
-        network = teacher.token_network
         kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
-        tokens = TokenFormat(kinds, network.token_dim, network.token_grid_hw)
+        tokens = TokenFormat(kinds, *teacher.require_tokens())
     return OptionalArrays(crops, tokens)
 
 

@@ -18,10 +18,11 @@ from pipeline.caching.breakdown import Breakdown, WorkClock
 from pipeline.caching.encoded_rows import BadImage, EncodedRows
 from pipeline.caching.prediction_stream import OnProgress, PredictionStream
 from pipeline.parallel import available_cores
+from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from store_schemas.chunks import Run
 
 

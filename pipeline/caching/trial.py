@@ -14,12 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
-from pipeline.caching.inputs import (
-    TeacherInputs,
-    digest_images,
-    draw_view_plan,
-    optional_arrays,
-)
+from pipeline.caching.inputs import digest_images, draw_view_plan, optional_arrays
+from pipeline.caching.settings import TeacherInputs
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.people import People, people_of_rows, spread_rows
 from pipeline.storage.folder import LocalFolder

@@ -11,20 +11,17 @@ pixel, which is harmless by itself, but published teachers were trained and meas
 Affines are (2, 3) float64, named ``source_to_target``, and may have leading batch dimensions.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.settings import PADDING, HeatmapFrame
 
 Affine = NDArray[np.float64]
 SizeHW = tuple[int, int]
-HeatmapFrame = Literal["msra", "half-pixel", "udp"]
 HEATMAP_FRAMES: tuple[HeatmapFrame, ...] = get_args(HeatmapFrame)
-
-PADDING = 1.25
-"""Factor by which a person's box is enlarged before it is cropped, as in every top-down method."""
 
 
 def compose(second: Affine, first: Affine) -> Affine:

@@ -5,15 +5,15 @@ DARK: Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose
 frame; ``geometry.crop_to_heatmap`` maps crop pixels to it.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import SizeHW
+from pipeline.settings import Decoding
 
-Decoding = Literal["dark", "quarter", "argmax"]
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
 DARK_KERNEL = 11

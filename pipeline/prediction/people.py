@@ -8,9 +8,10 @@ import numpy as np
 from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions
 from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
-from pipeline.frames.geometry import PADDING, apply, box_to_crop, invert, padded_box_size
+from pipeline.frames.geometry import apply, box_to_crop, invert, padded_box_size
 from pipeline.prediction.boxes import PersonBoxes
 from pipeline.prediction.estimators import PoseEstimator
+from pipeline.settings import PADDING
 
 
 def predict_people(

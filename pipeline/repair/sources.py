@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, TeacherError
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
 

@@ -9,8 +9,9 @@ teacher.py        a network with its preprocessing, activation, flips, frame and
 torch_network.py  a network trained by `distil train-teacher`
 """
 
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.network import HeatmapNetwork
 from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 __all__ = ["HeatmapNetwork", "Teacher", "TeacherSettings", "open_teacher"]

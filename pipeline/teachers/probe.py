@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People, spread_rows
 from pipeline.errors import TeacherError
 from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.settings import PROBE_PEOPLE
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.profiles import HeatmapProfile
-
-PROBE_PEOPLE = 64
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.coco.image_files import decode_image
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
 from pipeline.errors import ImageError, PeopleError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
+from pipeline.settings import PeopleSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
@@ -71,9 +73,11 @@ def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatc
     looks, sizes = [], []
     forward, look = OnnxNetwork.forward, Teacher.look
 
-    def count_forward(self: OnnxNetwork, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def count_forward(
+        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool
+    ) -> NetworkOutput:
         sizes.append(len(images))
-        return forward(self, images)
+        return forward(self, images, with_tokens)
 
     def count_look(
         self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]

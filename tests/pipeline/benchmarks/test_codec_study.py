@@ -17,8 +17,9 @@ from pipeline.benchmarks.codec_candidates import (
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
 from pipeline.benchmarks.fidelity import MapBatch, StudiedPeople
 from pipeline.coco.people import people_of_rows, spread_rows
-from pipeline.frames.geometry import PADDING, apply, box_to_crop, compose, crop_to_heatmap
+from pipeline.frames.geometry import apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import decode_heatmaps, encode_keypoints
+from pipeline.settings import PADDING
 from store_schemas.profiles import PROFILES
 from tests.pipeline.conftest import PeopleMaker
 

@@ -14,9 +14,9 @@ from pipeline.caching import admission, cluster_access
 from pipeline.caching.engines import EngineChoice, PlainLoop, open_engine
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.errors import ClusterError, ConfigError
+from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teachers import TeacherSettings
 
 
 def test_dask_is_loaded_only_where_a_cluster_is_chosen() -> None:
