@@ -74,7 +74,7 @@ def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatc
     forward, predict = OnnxNetwork.forward, Teacher.predict
 
     def count_forward(
-        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool
+        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool = False
     ) -> Prediction:
         sizes.append(len(images))
         return forward(self, images, with_tokens)
