@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.coco.pose_results import coco_results
+from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.config import StageConfig
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
-from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.prediction.pose_scores import instance_scores
 from pipeline.progress import OnProgress, summed
 from pipeline.storage.files import publish
 from pipeline.storage.folder import StoreLocation

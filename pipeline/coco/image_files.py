@@ -119,12 +119,15 @@ def resolve_image(folder: Path, name: str) -> Path:
     The check is on the name alone: folder and images may be symbolic links. A backslash is a plain
     character.
     """
-    check_image_name(name)
-    return folder / name
+    return folder / checked_image_name(name)
 
 
-def check_image_name(name: str) -> None:
-    """Refuse a name that is no path inside the image folder, or that no file can have."""
+def checked_image_name(name: str) -> str:
+    """Return a name; refuse one that is no path inside the image folder, or that no file can have.
+
+    Raises:
+        PeopleError: it leaves the folder, is empty or holds a character of no file name.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         reason = "leaves the image folder"
@@ -133,7 +136,7 @@ def check_image_name(name: str) -> None:
     elif "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
         reason = "holds a character that no file name can hold"
     else:
-        return
+        return name
     raise PeopleError(
         f"image name {name!r} {reason}: expected a path relative to the image folder, without '..'"
     )

@@ -1,9 +1,10 @@
 """Predicted poses -> figures.
 
-pose_scores.py, pose_results.py       poses, their score, duplicates; COCO's result layout
-coco_evaluation.py, localisation.py   AP / AR by pycocotools; OKS, PCK and their differences
-report.py, comparison.py              one row of a table; networks side by side
-mean_pose.py                          the baseline that sees nothing
-evaluated_networks.py, stored_poses.py, validation.py   where poses come from
-person_boxes.py                       where a network looks for people
+people.py            the people that poses are compared with, and the boxes they are predicted in
+stored_poses.py      the poses that a teacher store holds
+coco_evaluation.py   AP and AR by pycocotools
+localisation.py      OKS and PCK, person by person, and their paired differences
+report.py            one row of a table, and evaluation.json
+comparison.py        networks side by side, and the mean pose that they must beat
+validation.py        figures of a student while it trains
 """

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import KeypointResult
+from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import check_results
 from pipeline.coco.skeletons import oks_sigmas
 
