@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from pipeline.coco.people import IgnoreRegions
 from pipeline.coco.records import AnnotationRecord, Entries, ImageRecord, is_repeated
 from pipeline.wording import counted
 
@@ -29,16 +30,10 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """The annotations of one category, ordered by (image, annotation id): A rows."""
+class Annotations(IgnoreRegions):
+    """The annotations of one category, ordered by (image, annotation id): R rows."""
 
-    ids: NDArray[np.int64]  # (A,)
-    image_index: NDArray[np.int64]  # (A,)
-    bbox_xywh: NDArray[np.float64]  # (A, 4), as annotated
-    area: NDArray[np.float64]  # (A,)
-    keypoints: NDArray[np.float64]  # (A, K, 3)
-    num_keypoints: NDArray[np.int64]  # (A,)
-    is_crowd: NDArray[np.bool_]  # (A,)
+    keypoints: NDArray[np.float64]  # (R, K, 3)
 
     @property
     def is_instance(self) -> NDArray[np.bool_]:
@@ -84,7 +79,7 @@ def read_annotations(
     keypoints = _keypoints(entries, records, num_keypoints)
     is_crowd = np.array([record.get("iscrowd") == 1 for record in records], dtype=np.bool_)
     annotations = Annotations(
-        ids=_annotation_ids(entries, records, images, image_index, bbox_xywh),
+        annotation_id=_annotation_ids(entries, records, images, image_index, bbox_xywh),
         image_index=image_index,
         bbox_xywh=bbox_xywh,
         area=_areas(entries, records, bbox_xywh, area_fraction),
@@ -92,7 +87,7 @@ def read_annotations(
         num_keypoints=_keypoint_counts(entries, records, keypoints, is_crowd),
         is_crowd=is_crowd,
     )
-    return annotations[np.lexsort((annotations.ids, image_index))]
+    return annotations[np.lexsort((annotations.annotation_id, image_index))]
 
 
 def annotation_name(value: dict[str, Any]) -> str:
@@ -105,7 +100,7 @@ def annotation_name(value: dict[str, Any]) -> str:
 def _keypoints(
     entries: Entries, records: list[AnnotationRecord], num_keypoints: int
 ) -> NDArray[np.float64]:
-    """Return (A, K, 3), zeros where an annotation has none."""
+    """Return (R, K, 3), zeros where an annotation has none."""
     nothing = [0.0] * (3 * num_keypoints)
     found = [record.get("keypoints") for record in records]
     rows = [nothing if row is None else row for row in found]

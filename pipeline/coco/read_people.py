@@ -7,6 +7,7 @@ are no instances but are kept: COCO evaluation ignores detections on them.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,12 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
         annotations,
     )
     instances, others = everyone[everyone.is_instance], everyone[~everyone.is_instance]
-    if not len(instances.ids):
+    if not len(instances.annotation_id):
         raise PeopleError(
-            f"{annotations}: nobody to learn from: of {counted(len(others.ids), 'annotation')} of "
-            f"category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
-            "person with keypoints; give a file with labelled keypoints"
+            f"{annotations}: nobody to learn from: of "
+            f"{counted(len(others.annotation_id), 'annotation')} of category "
+            f"{category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one person with "
+            "keypoints; give a file with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)
     if image_folder is not None:
@@ -93,18 +95,13 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
         image_id=images.ids,
         image_name=images.names,
         image_size_hw=images.size_hw,
-        instance_id=instances.ids,
+        instance_id=instances.annotation_id,
         image_index=instances.image_index,
         bbox_xywh=bbox_xywh,
         area=instances.area,
         keypoints=_blank_unlabelled(instances.keypoints),
         ignored=IgnoreRegions(
-            annotation_id=others.ids,
-            image_index=others.image_index,
-            bbox_xywh=others.bbox_xywh,
-            area=others.area,
-            is_crowd=others.is_crowd,
-            num_keypoints=others.num_keypoints,
+            **{field.name: getattr(others, field.name) for field in fields(IgnoreRegions)}
         ),
     )
 
@@ -176,7 +173,7 @@ def _check_instances(
 ) -> NDArray[np.float64]:
     """Refuse people without a pixel or an area; return their boxes, clipped or as annotated."""
     boxes, size_hw = instances.bbox_xywh, images.size_hw[instances.image_index]
-    entries = Entries(lambda row: f"{path}: annotation {instances.ids[row]}")
+    entries = Entries(lambda row: f"{path}: annotation {instances.annotation_id[row]}")
     entries.refuse(
         (boxes[:, 2:] <= 0).any(axis=1),
         lambda row: (

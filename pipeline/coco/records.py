@@ -179,9 +179,9 @@ def read_json(path: Path, expected: str) -> Any:
             return json.loads(content)
     except OSError as cause:
         reason = cause.strerror or cause
-        raise PeopleError(f"{path} cannot be read: {reason}; give {expected}") from cause
+        raise PeopleError(f"{path}: cannot be read: {reason}; give {expected}") from cause
     except (ValueError, RecursionError) as cause:
-        raise PeopleError(f"{path} is not JSON: {cause}; give {expected}") from cause
+        raise PeopleError(f"{path}: not JSON: {cause}; give {expected}") from cause
 
 
 def is_repeated(ids: NDArray[np.int64]) -> NDArray[np.bool_]:

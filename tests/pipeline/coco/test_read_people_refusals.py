@@ -140,7 +140,7 @@ def test_a_file_that_is_no_keypoint_file_is_refused(
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"", b"[" * 100_000])
 def test_what_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "people.json").write_bytes(content)
-    with pytest.raises(PeopleError, match=r"people\.json is not JSON: .*; give a COCO keypoint"):
+    with pytest.raises(PeopleError, match=r"people\.json: not JSON: .*; give a COCO keypoint"):
         read_people(tmp_path / "people.json", None, PLAIN)
 
 

@@ -88,11 +88,11 @@ def test_a_result_that_lacks_a_field_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[", "is not JSON"),
-        (b"\xff\xfe\xff", "is not JSON"),
+        (b"[", "json: not JSON: .*; give a list of entries"),
+        (b"\xff\xfe\xff", "json: not JSON: .*; give a list of entries"),
         (b'{"images": []}', "holds an object or a value, expected a list"),
         (b"[3]", "entry 0: it is 3, expected a valid dictionary"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "json: not JSON: .*; give a list of entries"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(
