@@ -81,10 +81,9 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
     instances, others = everyone[everyone.is_instance], everyone[~everyone.is_instance]
     if not len(instances.annotation_id):
         raise PeopleError(
-            f"{annotations}: nobody to learn from: of "
-            f"{counted(len(others.annotation_id), 'annotation')} of category "
-            f"{category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one person with "
-            "keypoints; give a file with labelled keypoints"
+            f"{annotations}: nobody to learn from: of {counted(len(others.area), 'annotation')} of "
+            f"category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
+            "person with keypoints; give a file with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)
     if image_folder is not None:
