@@ -12,19 +12,15 @@ from typing import Any
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.caching.sources import open_stored_teacher, source_path
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
-from pipeline.repair.mending import (
-    mend_documents,
-    mend_image_digests,
-    mend_manifest,
-    reopen_store,
-)
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
+from pipeline.repair.mending import mend_documents, mend_image_digests, mend_manifest, reopen_store
 from pipeline.repair.redo import Redo, plan_redo
+from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import bad_shards, read_known_shards
-from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.settings import PeopleSettings
+from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.layout import StoreLayout, layout_of
@@ -35,25 +31,11 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
-from stages.terminal import caching_progress
+from stages.settings.store import StoreRepairConfig
 from store_schemas.identity import compare_identity
 from store_schemas.teacher_store import Status
 
 Say = Callable[[str], None]
-
-
-class StoreRepairConfig(StageConfig):
-    """All settings of ``distil store repair``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the one that the store was made with, if it is still there; so for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
-    accept_mended_images: bool = False
-    """Take images that changed, as long as no shard that is kept was written of them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +53,11 @@ class RepairResult:
 
 
 def store_repair(
-    config: StoreRepairConfig, *, take_over: bool = False, say: Say = lambda _: None
+    config: StoreRepairConfig,
+    *,
+    take_over: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Say = lambda _: None,
 ) -> RepairResult:
     """Redo exactly what is damaged or missing of a store, and finish it.
 
@@ -117,7 +103,8 @@ def store_repair(
                 )
             teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
             writer = _reopen(config, layout, entry, manifest, redo, teacher, lease.run_id)
-            _write_shards(ShardTask(writer, path, teacher.settings, images, False), teacher, redo)
+            task = ShardTask(writer, path, teacher.settings, images, False)
+            _write_shards(task, teacher, redo, progress)
         else:
             writer = TeacherStoreWriter(layout, entry, lease.run_id)
         content = writer.finish()
@@ -167,22 +154,22 @@ def _reopen(
     )
 
 
-def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo) -> None:
+def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo, progress: Progress) -> None:
     """Do the pending shards; people are left out of those alone that lacked some before."""
     pending = task.writer.pending_shards()
     plan = read_writers_plan(task.writer)
     held_back: list[BadImage] = []
     num_views = task.writer.layout.dimensions.num_views
     num_pending = num_views * sum(len(task.writer.shard_rows(shard)) for shard in pending)
-    with caching_progress(num_pending) as progress:
-        for skip_bad in (False, True):
-            worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
-            shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
-            for outcome in worker.write_shards(shards, progress.add_views):
-                if outcome.receipt is None:
-                    held_back += outcome.bad_images
-                else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+    counters = ShardProgress(progress, num_pending)
+    for skip_bad in (False, True):
+        worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
+        shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
+        for outcome in worker.write_shards(shards, counters.add_views):
+            if outcome.receipt is None:
+                held_back += outcome.bad_images
+            else:
+                counters.add_bytes(sum(outcome.receipt.lengths))
     if held_back:
         raise ImageError(
             f"{describe_bad_images(held_back)}; all other shards are written: store repair tries "

@@ -8,12 +8,12 @@ V counts the plain evaluation crop, view 0, too.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from store_schemas.array_spec import ArraySpec
+from store_schemas.choices import TEACHER_NAME
 from store_schemas.errors import SchemaError
 from store_schemas.optional_arrays import CHECKSUMS, CROP_BLOSC, NONE, OptionalArrays, token_blosc
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
@@ -47,9 +47,6 @@ ENTRY_FIELDS = (
 """What the root's attributes say of each teacher."""
 SHARED_SECTIONS = ("schema", "people", "views")
 """Of the identities of all teachers of a store."""
-
-DEFAULT_TEACHER_NAME = "teacher"
-TEACHER_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 
 class Status(IntEnum):

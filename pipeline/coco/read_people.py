@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.annotations import (
     Annotations,
@@ -25,8 +24,9 @@ from pipeline.coco.annotations import (
 from pipeline.coco.image_files import image_size_hw, resolve_image
 from pipeline.coco.people import IgnoreRegions, People
 from pipeline.coco.records import Entries, read_json
-from pipeline.coco.skeletons import SkeletonSettings, skeleton_of_category
+from pipeline.coco.skeletons import skeleton_of_category
 from pipeline.errors import ConfigError, ImageError, PeopleError
+from pipeline.settings import PeopleSettings
 from pipeline.wording import counted
 
 _HEADER_THREADS = 8
@@ -34,20 +34,6 @@ _HEADER_THREADS = 8
 _KEYPOINT_FILE = "a COCO keypoint file such as person_keypoints_train2017.json"
 
 Values = list[dict[str, Any]]
-
-
-class PeopleSettings(BaseModel):
-    """How an annotation file is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    skeleton: SkeletonSettings = SkeletonSettings()
-    area_fraction: float | None = Field(default=None, gt=0, le=1)
-    """Area of an annotation that lacks one, as a fraction of its box; None: refuse the file."""
-    clip_boxes: bool = True
-    """Intersect each instance's box with its image."""
-    category: str | None = None
-    """Name of the category to read; None: the only one with keypoints, or ``person``."""
 
 
 def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSettings) -> People:

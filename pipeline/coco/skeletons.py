@@ -6,15 +6,16 @@ are no part of the format: COCO's 17 keypoints have them built in (pycocotools
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from pipeline.coco.people import Skeleton
 from pipeline.coco.records import CategoryRecord, Entries
 from pipeline.errors import ConfigError, PeopleError
+from pipeline.settings import SkeletonSettings
 from pipeline.wording import counted
 
 COCO_KEYPOINT_NAMES = (
@@ -47,18 +48,6 @@ COCO_SIGMAS = tuple(
 _CATEGORIES = TypeAdapter(list[CategoryRecord])
 _COCO_UPPER_BODY = COCO_KEYPOINT_NAMES[:11]
 _COCO_LOWER_BODY = COCO_KEYPOINT_NAMES[11:]
-
-
-class SkeletonSettings(BaseModel):
-    """What an annotation file cannot say of its keypoints; COCO's 17 need none of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
-    """OKS fall-off, one per keypoint."""
-    upper_body: tuple[str, ...] = ()
-    """Names of the keypoints that a half-body view may keep."""
-    lower_body: tuple[str, ...] = ()
 
 
 def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings) -> Skeleton:

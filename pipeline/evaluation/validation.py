@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from pipeline.coco.people import People, Skeleton
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
-from pipeline.models.pose_networks import RegressionStudent
+from pipeline.models.pose_networks import Student
 from pipeline.prediction.networks import student_estimator
 from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.settings import PeopleSettings
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Validation:
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
         """Return AP, AR and mean OKS of poses that are scored by the rule of ``info``."""
-        assert isinstance(network, RegressionStudent)
+        assert isinstance(network, Student)
         estimator = student_estimator(network, info, device=str(self.device))
         predictions = predict_people(
             estimator, self.people, self.image_folder, padding=info.padding

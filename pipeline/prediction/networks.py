@@ -6,15 +6,14 @@ from pathlib import Path
 
 from pipeline.coco.people import Skeleton
 from pipeline.coco.poses import ScoreRule
-from pipeline.devices import DeviceName, choose_device
+from pipeline.devices import choose_device
 from pipeline.errors import RunFolderError
-from pipeline.frames.geometry import PADDING
-from pipeline.models.pose_networks import RegressionStudent
+from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import PoseEstimator, StudentEstimator, TeacherEstimator
 from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers import TeacherSettings, open_teacher
-from pipeline.teachers.opening import require_keypoints
+from pipeline.settings import PADDING, DeviceName, TeacherSettings
+from pipeline.teachers.opening import open_teacher, require_keypoints
 
 Facts = Mapping[str, str | int | float | bool | None]
 """The part of evaluation.json that names what was evaluated, and under which settings."""
@@ -46,7 +45,7 @@ def open_student(
         ConfigError: the device is not there.
     """
     network, info = load_network(weights)
-    if not isinstance(network, RegressionStudent):
+    if not isinstance(network, Student):
         raise RunFolderError(
             f"{weights} holds a {info.kind} ({info.architecture}); expected a student; evaluate it "
             "with --teacher"
@@ -70,7 +69,7 @@ def open_student(
 
 
 def student_estimator(
-    network: RegressionStudent, info: CheckpointInfo, *, flip_test: bool = True, device: str
+    network: Student, info: CheckpointInfo, *, flip_test: bool = True, device: str
 ) -> StudentEstimator:
     """Return the estimator of a student on a device, set up as its checkpoint states."""
     return StudentEstimator(
@@ -78,8 +77,7 @@ def student_estimator(
         info.flip_indices,
         flip_test=flip_test,
         device=device,
-        rgb_mean=info.rgb_mean,
-        rgb_std=info.rgb_std,
+        pixels=info.pixels,
     )
 
 

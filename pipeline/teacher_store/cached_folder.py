@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
-from pipeline.storage.object_client import is_object_location
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import Manifest
 from pipeline.teacher_store.manifest_reading import read_manifest
@@ -116,6 +115,9 @@ class CachedFolder:
     def sweep(self) -> None:
         self._refuse()
 
+    def claim(self, *_: object, **__: object) -> None:
+        self._refuse()
+
     def _refuse(self) -> None:
         raise StoreError(f"{self} is read through a cache and cannot be written")
 
@@ -168,8 +170,3 @@ def open_for_reading(
     if cache.exists() and not cache.is_dir():
         raise StoreError(f"the cache {cache} must be a folder, but is a file; choose another path")
     return CachedFolder(folder, cache.absolute(), teacher)
-
-
-def is_read_in_blocks(location: str | None, cache: Path | None) -> bool:
-    """Say whether views of a store are best read shard by shard: each open one is a download."""
-    return cache is None and is_object_location(location)

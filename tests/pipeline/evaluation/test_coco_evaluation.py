@@ -20,11 +20,12 @@ from pipeline.coco.poses import (
     coco_results,
     results_with_score_one,
 )
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import CocoFigures, coco_ground_truth, evaluate_results
 from pipeline.evaluation.report import EvaluationReport, compare_figures, compare_results
+from pipeline.settings import PeopleSettings
 
 PeopleMaker = Callable[..., People]
 

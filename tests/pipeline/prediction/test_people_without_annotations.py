@@ -10,9 +10,10 @@ from pipeline.coco.people import People, people_of_rows
 from pipeline.coco.poses import NO_ANNOTATION
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import box_to_crop
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
 from pipeline.prediction.estimators import TeacherEstimator
 from pipeline.prediction.people import predict_people
+from pipeline.settings import ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.manifest import digest_of_images
