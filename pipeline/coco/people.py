@@ -35,7 +35,7 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class IgnoreRegions:
-    """Annotations that are no instances (crowds, people without keypoints).
+    """Annotations that are no instances: crowds, and people without keypoints.
 
     COCO evaluation ignores detections on them, so leaving them out would change AP.
     """

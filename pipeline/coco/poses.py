@@ -20,7 +20,7 @@ ScoreKind = Literal["learned", "one"]
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """How the score that ranks a pose is made from the scores of its keypoints."""
+    """The rule by which the scores of its keypoints make the score that ranks a pose."""
 
     kind: ScoreKind = "learned"
     """``learned``: their mean; ``one``: 1, where no keypoint's score was ever trained."""

@@ -1,7 +1,7 @@
 """Read the people of a COCO keypoint file (cocodataset.org, "Data format", 2).
 
-All that the JSON and the image headers can tell is checked here, before a teacher runs: the message
-names the first contradiction and counts the others of its kind. Crowds and people without keypoints
+The JSON and the image headers are checked whole, before a teacher runs: the message names the first
+contradiction and counts the others of its kind. Crowds and people without keypoints
 are no instances but are kept: COCO evaluation ignores detections on them.
 """
 
@@ -195,7 +195,7 @@ def _check_files(folder: Path, images: Images, used: NDArray[np.int64], path: Pa
             return None
         return (
             f"image {name!r} is {file_width} x {file_height} pixels (EXIF rotation ignored), but "
-            f"the annotations say {width} x {height} (width x height): give the images that were "
+            f"the annotations have {width} x {height} (width x height): give the images that were "
             "annotated"
         )
 

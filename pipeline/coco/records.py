@@ -1,4 +1,4 @@
-"""The records of COCO JSON files, and the one line that says what is wrong with one of them.
+"""The records of COCO JSON files, and the message of the first fault in them.
 
 Numbers must be JSON numbers: neither text nor booleans stand in for them. Fields that are not
 listed here are ignored. Formats: https://cocodataset.org/#format-data and #format-results.
@@ -115,7 +115,7 @@ class Entries:
             raise self.refusal(int(first["loc"][0]), _in_words(first), len(rows)) from error
 
     def refuse(self, is_wrong: NDArray[np.bool_] | np.bool_, reason: Callable[[int], str]) -> None:
-        """Refuse the entries where ``is_wrong`` (N,); ``reason`` says what is wrong with the first.
+        """Refuse the entries where ``is_wrong`` (N,); ``reason`` is the fault of the first.
 
         Raises:
             PeopleError: names the first and counts the others.
@@ -192,7 +192,7 @@ def is_repeated(ids: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _in_words(fault: Mapping[str, Any]) -> str:
-    """Say what pydantic found wrong with an entry."""
+    """Return a fault that pydantic found as a part of a message."""
     field, *places = (*map(str, fault["loc"][1:]),) or ("it",)
     field += "".join(f"[{place}]" for place in places)
     if fault["type"] == "missing":

@@ -76,7 +76,7 @@ class EvaluationReport:
     score_rule: ScoreRule | None = None
     """None: the poses came with their score."""
     evaluated: Facts = field(default_factory=dict)
-    """What was evaluated, e.g. the checkpoint, the store's content, the annotation file."""
+    """Facts of what was evaluated, such as the checkpoint, the store and the annotation file."""
 
     def to_json(self) -> str:
         """Write the report as JSON, null where a figure is not defined."""

@@ -170,7 +170,7 @@ def test_only_images_with_a_person_must_exist(tmp_path: Path, image_folder: Path
 def test_an_image_of_another_size_is_refused(tmp_path: Path, image_folder: Path) -> None:
     Image.new("RGB", (30, 40)).save(image_folder / "one.png")
     with pytest.raises(
-        PeopleError, match=r"image 'one\.png' is 30 x 40 pixels .* annotations say 40 x 30"
+        PeopleError, match=r"image 'one\.png' is 30 x 40 pixels .* annotations have 40 x 30"
     ):
         read(tmp_path, document(), folder=image_folder)
 
