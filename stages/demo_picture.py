@@ -47,7 +47,7 @@ def draw_people(
         "teacher": TeacherEstimator(teacher, skeleton.flip_indices)
     }
     for name, weights in students.items():
-        opened = open_student(weights, people, flip_test=True, threshold=None, device="cpu")
+        opened = open_student(weights, flip_test=True, threshold=None, device="cpu")
         networks[name] = opened.estimator
     rows: list[list[Picture]] = []
     captions = []

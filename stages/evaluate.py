@@ -5,28 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import KeypointResult, coco_results
+from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.coco.read_people import read_people
+from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import read_results
 from pipeline.errors import ConfigError
+from pipeline.evaluation.people import people_to_predict, require_stored_people, with_sigmas
 from pipeline.evaluation.report import EvaluationReport, compare_results
-from pipeline.evaluation.stored_poses import (
-    describe_missing,
-    read_stored_poses,
-    require_stored_people,
-    store_facts,
-)
-from pipeline.prediction.boxes import boxes_to_look_at, without_duplicates
+from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses, store_facts
 from pipeline.prediction.networks import (
-    EvaluatedNetwork,
     Facts,
+    OpenedNetwork,
     best_weights,
-    open_evaluated_teacher,
+    open_heatmap_teacher,
     open_student,
-    with_sigmas,
 )
 from pipeline.prediction.people import predict_people
-from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.prediction.pose_scores import instance_scores, without_duplicates
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files import publish
@@ -136,23 +131,23 @@ def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
     assert config.images is not None
     people = _annotated_people(config)
     network = _open_network(config, people)
-    people = with_sigmas(people, people.skeleton.sigmas or network.sigmas)
-    boxes, box_facts, notes = boxes_to_look_at(
+    require_same_names(str(network.path), network.skeleton.keypoint_names, people)
+    people = with_sigmas(people, people.skeleton.sigmas or network.skeleton.sigmas)
+    boxed, box_facts, notes = people_to_predict(
         people, config.detections, clip_boxes=config.people.clip_boxes
     )
     padding = network.padding if config.padding is None else config.padding
     predictions = predict_people(
         network.estimator,
-        people,
+        boxed,
         config.images,
-        boxes,
         padding=padding,
         batch_size=config.batch_size,
-        on_progress=summed(progress, len(boxes.image_index)),
+        on_progress=summed(progress, boxed.num_instances),
     )
     scores = instance_scores(predictions, network.rule)
     if config.detections is not None:
-        predictions, scores = without_duplicates(predictions, scores, people)
+        predictions, scores = without_duplicates(predictions, scores, people.skeleton)
     results = coco_results(predictions, scores, people.category_id)
     facts = {**network.facts, **box_facts, "padding": padding}
     return _Scored(people, results, network.rule, facts, notes)
@@ -163,16 +158,15 @@ def _annotated_people(config: EvaluateConfig) -> People:
     return read_people(config.annotations, config.images, config.people)
 
 
-def _open_network(config: EvaluateConfig, people: People) -> EvaluatedNetwork:
+def _open_network(config: EvaluateConfig, people: People) -> OpenedNetwork:
     if config.teacher is not None:
         settings = config.teacher_settings.model_copy(update={"flip_test": config.flip_test})
         threshold = config.keypoint_threshold
-        return open_evaluated_teacher(config.teacher, people, settings, threshold=threshold)
+        return open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=threshold)
     weights = best_weights(config.run_folder) if config.run_folder else config.weights
     assert weights is not None
     return open_student(
         weights,
-        people,
         flip_test=config.flip_test,
         threshold=config.keypoint_threshold,
         device=config.device,

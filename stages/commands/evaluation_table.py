@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.coco.poses import ScoreRule
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.prediction.pose_scores import ScoreRule
 from pipeline.wording import counted
 
 DIGITS_OF_A_DIGEST = 12

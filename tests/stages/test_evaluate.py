@@ -71,7 +71,7 @@ def test_results_json_evaluates_to_the_same_figures(sample: Sample, student: Pat
 
 @pytest.mark.parametrize(
     ("score_rule", "kind", "scored"),
-    [("learned", "keypoint_mean", (0, 5, 6)), ("one", "one", None)],
+    [("learned", "learned", (0, 5, 6)), ("one", "one", None)],
 )
 def test_the_checkpoint_decides_how_poses_are_scored(
     sample: Sample, score_rule: str, kind: str, scored: tuple[int, ...] | None

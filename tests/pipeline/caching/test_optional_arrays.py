@@ -11,7 +11,7 @@ from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.image_files import decode_image
 from pipeline.errors import TeacherError
 from pipeline.frames.crops import warp_crop
-from pipeline.frames.stored_crops import store_and_see
+from pipeline.frames.stored_crops import jpeg_round_trip
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
@@ -68,7 +68,7 @@ def test_the_teacher_predicts_the_decoded_stored_crop(caching: Any) -> None:
     for crop, row, view in zip(crops, rows.tolist(), views.tolist(), strict=True):
         image = decode_image(caching.path(people.image_name[people.image_index[row]]))
         lossless = warp_crop(image, store.views.image_to_crop[row, view], SIZE_HW)
-        np.testing.assert_array_equal(crop, store_and_see(lossless, CROPS)[0], strict=True)
+        np.testing.assert_array_equal(crop, jpeg_round_trip(lossless, CROPS)[0], strict=True)
         assert (crop != lossless).any()
 
 
