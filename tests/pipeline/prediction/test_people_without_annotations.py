@@ -160,4 +160,4 @@ def test_a_store_holds_them_and_gives_them_back(
         np.testing.assert_array_equal(found, given, strict=True)
     assert store.people.image_name == boxed.image_name
     read = store.read(np.arange(24), np.zeros(24, np.int64))
-    np.testing.assert_array_equal(read.keypoints, output.keypoints.astype(np.float32))
+    np.testing.assert_array_equal(read.keypoints, points.astype(np.float32))
