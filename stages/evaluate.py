@@ -34,7 +34,16 @@ from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers.opening import require_same_names
 from pipeline.wording import counted
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import (
+    EvaluateConfig,
+    EvaluatePredictions,
+    EvaluateRun,
+    EvaluateStore,
+    EvaluateTeacher,
+    EvaluateWeights,
+)
+
+NetworkConfig = EvaluateRun | EvaluateWeights | EvaluateTeacher
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,13 @@ def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> Evalua
     """
     evaluation_file, results_file = _targets(config)
 
-    if config.predictions is not None:
-        scored = _given_poses(config, config.predictions)
-    elif config.store is not None:
-        scored = _stored_poses(config, config.store, progress)
-    else:
-        scored = _estimated_poses(config, progress)
+    match config:
+        case EvaluatePredictions():
+            scored = _given_poses(config)
+        case EvaluateStore():
+            scored = _stored_poses(config, progress)
+        case _:
+            scored = _predicted_poses(config, progress)
 
     people = scored.people
     truth = {} if config.annotations is None else {"annotations": str(config.annotations)}
@@ -105,21 +115,21 @@ def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> Evalua
     return EvaluateResult(report, scored.notes, tuple(written), config.min_ap)
 
 
-def _given_poses(config: EvaluateConfig, path: Path) -> _Scored:
-    """Take another tool's results as they are: no score is changed, no pose dropped."""
-    people = _annotated_people(config)
-    facts = {"source": "predictions", "predictions": str(path)}
-    return _Scored(people, read_results(path, people), None, facts)
+def _given_poses(config: EvaluatePredictions) -> _Scored:
+    """Read another tool's results as they are: no score is changed, no pose dropped."""
+    people = read_people(config.annotations, None, config.people)
+    facts = {"source": "predictions", "predictions": str(config.predictions)}
+    return _Scored(people, read_results(config.predictions, people), None, facts)
 
 
-def _stored_poses(config: EvaluateConfig, path: str, progress: Progress) -> _Scored:
+def _stored_poses(config: EvaluateStore, progress: Progress) -> _Scored:
     name = config.teacher_name
-    store = TeacherStore.open(open_for_reading(path, config.store_cache, name), name)
+    store = TeacherStore.open(open_for_reading(config.store, config.store_cache, name), name)
     people = store.people
     notes = [note for note in [describe_missing(store)] if note]
     if config.annotations is not None:
-        people = _annotated_people(config)
-        require_same_names(path, store.people.skeleton.keypoint_names, people)
+        people = read_people(config.annotations, None, config.people)
+        require_same_names(config.store, store.people.skeleton.keypoint_names, people)
         require_stored_people(store, people, str(config.annotations))
         if others := people.num_instances - store.people.num_instances:
             notes.append(f"not in the store, and so missed: {counted(others, 'annotated person')}")
@@ -132,9 +142,8 @@ def _stored_poses(config: EvaluateConfig, path: str, progress: Progress) -> _Sco
     return _Scored(people, results, rule, store_facts(store), tuple(notes))
 
 
-def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
-    assert config.images is not None
-    people = _annotated_people(config)
+def _predicted_poses(config: NetworkConfig, progress: Progress) -> _Scored:
+    people = read_people(config.annotations, config.images, config.people)
     network = _open_network(config, people)
     people = with_sigmas(people, people.skeleton.sigmas or network.sigmas)
     boxes, box_facts, notes = boxes_to_look_at(
@@ -158,20 +167,13 @@ def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
     return _Scored(people, results, network.rule, facts, notes)
 
 
-def _annotated_people(config: EvaluateConfig) -> People:
-    assert config.annotations is not None
-    return read_people(config.annotations, config.images, config.people)
-
-
-def _open_network(config: EvaluateConfig, people: People) -> EvaluatedNetwork:
-    if config.teacher is not None:
+def _open_network(config: NetworkConfig, people: People) -> EvaluatedNetwork:
+    if isinstance(config, EvaluateTeacher):
         settings = config.teacher_settings.model_copy(update={"flip_test": config.flip_test})
         threshold = config.keypoint_threshold
         return open_evaluated_teacher(config.teacher, people, settings, threshold=threshold)
-    weights = best_weights(config.run_folder) if config.run_folder else config.weights
-    assert weights is not None
     return open_student(
-        weights,
+        config.weights if isinstance(config, EvaluateWeights) else best_weights(config.run_folder),
         people,
         flip_test=config.flip_test,
         threshold=config.keypoint_threshold,
@@ -182,9 +184,11 @@ def _open_network(config: EvaluateConfig, people: People) -> EvaluatedNetwork:
 def _targets(config: EvaluateConfig) -> tuple[Path | None, Path | None]:
     """Return where evaluation.json and results.json go; None: nowhere."""
     if config.output is None:
-        return (RunFolder(config.run_folder).evaluation if config.run_folder else None), None
+        run_folder = config.run_folder if isinstance(config, EvaluateRun) else None
+        return (None if run_folder is None else RunFolder(run_folder).evaluation), None
     if config.output.exists() and not config.output.is_dir():
         raise ConfigError(f"output {config.output} is a file; expected a folder; choose another")
     # Another tool's results are on disk already, perhaps under this very name.
-    results = None if config.predictions is not None else config.output / "results.json"
+    is_given = isinstance(config, EvaluatePredictions)
+    results = None if is_given else config.output / "results.json"
     return config.output / "evaluation.json", results

@@ -17,10 +17,9 @@ STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c
 ROOMS = (
     ("errors", "wording"),
     ("config", "progress", "ahead", "cores"),
-    ("settings",),
-    ("devices",),
     ("storage", "drawn"),
-    ("coco",),
+    ("settings",),
+    ("coco", "devices"),
     ("frames",),
     ("models", "pictures"),
     ("runs",),

@@ -1,11 +1,10 @@
 """Settings of a training's parts; they load without torch."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig
+from pipeline.config import ComponentConfig, InputFile, OutputFolder
 from pipeline.settings import ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
@@ -53,23 +52,24 @@ class DataConfig(ComponentConfig):
     """Which views a training shows."""
 
     teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
-    """With a store: the teacher to learn from, or several whose heat is averaged; none: the only
-    one."""
+    """Name of the teacher to learn from, for a store with several, or of several whose heatmaps
+    are averaged."""
     num_views: int | None = Field(None, ge=1)
-    """With a store: only its first augmented views; None: all of them."""
+    """With a store: number of the first augmented views that are shown; by default all."""
     recipe: ViewRecipe = ViewRecipe()
-    """Without a store: how each epoch's views are drawn."""
+    """Without a store: distribution of each epoch's views."""
     image_cache_mib: int = Field(512, ge=0)
-    """Decoded images that each loader worker keeps."""
+    """Memory of each loader worker for decoded images, in MiB."""
     on_corrupt: OnCorrupt = "raise"
-    """With a store: whether a view whose heatmaps are corrupt stops the training or is replaced by
-    another view of the same person."""
+    """With a store: reaction to a view whose heatmaps are missing or damaged: raise stops, skip
+    shows another view of the person and counts it; above 0.1 % of the views it stops too."""
     from_crops: bool = False
-    """With a store that holds crops: learn from them, and open no image."""
+    """Learn from the crops that the store holds; needs no --images."""
     paranoid: bool = False
-    """With a store: compare an image with its digest at every decode, not only when it is new."""
-    store_cache: Path | None = None
-    """With a store: a folder that its shards are copied to when they are first read."""
+    """Compare an image with its digest at every decode, not only when it is new or has changed."""
+    store_cache: OutputFolder | None = None
+    """Folder that the store's shards are copied to when they are first read; for stores in object
+    stores."""
     view_order: ViewOrderName | None = None
     """blocks: whole shards one after the other, each read once while all its views are shown. None:
     blocks for a store in an object store that is not cached, else shuffled."""
@@ -106,8 +106,10 @@ class OptimisationConfig(ComponentConfig):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    """Learning rate after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(256, ge=1)
+    """Number of crops in a batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """``step``: fractions of the training after which the learning rate drops."""
@@ -135,8 +137,9 @@ class OptimisationConfig(ComponentConfig):
 class InitialWeights(ComponentConfig):
     """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
 
-    weights: Path | None = None
-    """None: the network starts as it was drawn."""
+    weights: InputFile | None = None
+    """Weights of a teacher or student that backbone and encoder start from; by default random
+    ones."""
     parts: tuple[str, ...] = ("backbone", "encoder")
     """Submodules whose tensors are copied where name and shape agree."""
 
@@ -144,4 +147,6 @@ class InitialWeights(ComponentConfig):
 class InitialTeacherWeights(InitialWeights):
     """A teacher of the same architecture is trained on, its head too."""
 
+    weights: InputFile | None = None
+    """Weights of another teacher to start from, for example one of other photographs."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")
