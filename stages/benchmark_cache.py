@@ -17,7 +17,7 @@ from store_schemas.profiles import profile_named
 
 @dataclass(frozen=True)
 class CacheBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of a benchmark, and the file that they were written to."""
 
     speeds: tuple[Speed, ...]
     """With the null teacher, and with the given one."""
@@ -49,14 +49,14 @@ def benchmark_cache(
             name,
             config,
             people,
-            asked,
+            timed,
             probe,
             threshold,
             num_people,
             scratch=config.scratch,
             on_progress=add,
         )
-        for name, asked in (
+        for name, timed in (
             ("null", null_teacher(teacher, probe)),
             ("given", teacher),
         )

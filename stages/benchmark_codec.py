@@ -1,4 +1,4 @@
-"""People and a teacher -> what every way to store its heatmaps costs and changes."""
+"""People and a teacher -> cost and fidelity of every way to store its heatmaps."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 
 @dataclass(frozen=True)
 class CodecBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of a benchmark, and the file that they were written to."""
 
     study: CodecStudy
     written: Path | None

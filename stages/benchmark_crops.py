@@ -18,7 +18,7 @@ from stages.settings.benchmark import BenchmarkCropsConfig
 
 @dataclass(frozen=True)
 class CropBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of a benchmark, and the file that they were written to."""
 
     num_people: int
     figures: list[CropFigures]
@@ -29,7 +29,7 @@ class CropBenchmark:
 def benchmark_crops(
     config: BenchmarkCropsConfig, progress: Progress = NO_PROGRESS
 ) -> CropBenchmark:
-    """Show a teacher crops as they are and as JPEG, and compare AP, keypoints and bytes.
+    """Let a teacher predict crops as they are and as JPEG; compare AP, keypoints and bytes.
 
     progress: counts people.
 

@@ -17,7 +17,7 @@ from stages.settings.benchmark import BenchmarkStoreConfig
 
 @dataclass(frozen=True)
 class StoreBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of a benchmark, and the file that they were written to."""
 
     figures: list[StoreFigures]
     written: Path

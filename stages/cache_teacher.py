@@ -1,6 +1,6 @@
 """Stage one: people -> views -> teacher -> encoded outputs -> teacher store.
 
-The teacher looks at every person once, in all views; afterwards nobody needs it again.
+The teacher predicts every person once, in all views; afterwards it is not needed again.
 """
 
 import time
@@ -43,21 +43,21 @@ from store_schemas.teacher_store import Status
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What stage one leaves behind."""
+    """Summary of a store that stage one has completed."""
 
     store: str
     num_people: int
     num_views: int
     num_bytes: int
-    """Of all files, those of the store's other teachers too."""
+    """Size of all files, those of the store's other teachers too."""
     num_teachers: int
-    """Of the store."""
+    """Number of teachers of the store."""
     seconds: float
     content: str
     missing_people: tuple[int, ...]
-    """Instance ids of people that were left out, by --skip-bad."""
+    """Instance ids of people that --skip-bad left out."""
     breakdown: Breakdown
-    """Where the time of writing shards went."""
+    """Seconds of each part of the writing of shards."""
 
 
 def cache_teacher(
@@ -69,13 +69,14 @@ def cache_teacher(
     progress: Progress = NO_PROGRESS,
     say: Say = lambda _: None,
 ) -> CacheResult:
-    """Let the teacher look at all people once and write the teacher store.
+    """Run the teacher once on all people and write the teacher store.
 
     take_over: replace another run that seems to be writing this store.
-    engine_choice: who does the shards; every engine writes the same bytes.
+    engine_choice: engine that writes the shards; every engine writes the same bytes.
+    progress: counts views; its figures are views/s and the MB of written shards.
 
-    Afterwards ``config.store`` is a complete store; on an error it is one that ``resume`` goes on
-    with, whole shard by whole shard.
+    Afterwards ``config.store`` is a complete store; after an error ``resume`` continues it, whole
+    shard by whole shard.
 
     Raises:
         PeopleError: annotations or images contradict themselves; nothing was written.

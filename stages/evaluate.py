@@ -1,4 +1,4 @@
-"""Student, teacher, stored outputs or results -> COCO AP / AR, mean OKS, evaluation.json."""
+"""Student, teacher, teacher store or results -> COCO AP / AR, mean OKS, evaluation.json."""
 
 import json
 from dataclasses import dataclass
@@ -48,17 +48,17 @@ NetworkConfig = EvaluateRun | EvaluateWeights | EvaluateTeacher
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation found, and what it left on disk."""
+    """Figures of an evaluation, and the files that it wrote."""
 
     report: EvaluationReport
     notes: tuple[str, ...]
-    """What the reader of the figures must know, a sentence each."""
+    """Facts that a reader of the figures must know, a sentence each."""
     written: tuple[Path, ...]
     min_ap: float | None
 
     @property
     def gate_failed(self) -> str | None:
-        """Say why ``min_ap`` was not reached; None if it was, or if there is none."""
+        """The reason why ``min_ap`` was not reached; None if it was, or if there is none."""
         found = self.report.row.own_score.AP
         if self.min_ap is None or (found is not None and found >= self.min_ap):
             return None
@@ -78,13 +78,13 @@ class _Scored:
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> EvaluateResult:
-    """Measure poses against the truth, and write evaluation.json and results.json if asked.
+    """Measure poses against the truth, and write evaluation.json and results.json where configured.
 
     progress: counts poses.
 
     Raises:
         DistilError: an input is at fault; nothing is written.
-        StoreError: so is the store.
+        StoreError: the store is at fault; nothing is written.
     """
     evaluation_file, results_file = _targets(config)
 

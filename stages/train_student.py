@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainStudentResult:
-    """What a training leaves."""
+    """Summary of a training."""
 
     best_weights: Path
     last_weights: Path

@@ -43,13 +43,13 @@ class TeacherInputs(StageConfig):
     @model_validator(mode="after")
     def _check_crops(self) -> Self:
         fields = type(self).model_fields
-        asked = [
+        given = [
             f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
         ]
-        if asked and not self.crops:
+        if given and not self.crops:
             raise ValueError(
-                "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
-                "leave them out"
+                "crop_quality and crop_subsampling are of crops, which are not stored; add crops, "
+                "or leave them out"
             )
         return self
 

@@ -93,7 +93,7 @@ def print_crop_study(
         )
     console.print(table)
     console.print(
-        f"View 0 of {counted(num_people, 'person')}, the teacher looking at the decoded JPEG. OKS: "
+        f"View 0 of {counted(num_people, 'person')}, predicted from the decoded JPEG. OKS: "
         "mean absolute change of a person's. shift: of labelled keypoints, median, heatmap cells; "
         "both against the lossless crop. encode, decode: processor time of one crop.",
         style="dim",
