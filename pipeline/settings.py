@@ -12,6 +12,7 @@ from pipeline.config import ComponentConfig, PathRole
 from pipeline.storage.folder import StoreLocation
 
 HeatmapFrame = Literal["msra", "half-pixel", "udp"]
+ChannelOrder = Literal["rgb", "bgr"]
 Decoding = Literal["dark", "quarter", "argmax"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -83,7 +84,7 @@ class TeacherSettings(ComponentConfig):
     """Standard deviation that the pixels are then divided by, one number per channel."""
     scale: float = Field(1 / 255, gt=0)
     """Factor that pixels of 0 to 255 are multiplied by before the mean is subtracted."""
-    channel_order: Literal["rgb", "bgr"] = "rgb"
+    channel_order: ChannelOrder = "rgb"
     """Order of the colour channels that the teacher expects."""
     heatmap_activation: Literal["none", "sigmoid"] = "none"
     """Function applied to the model's output; sigmoid for a model that outputs logits."""

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.caching.inputs import Say, open_inputs
+from pipeline.benchmarks.figures import write_figures
+from pipeline.caching.inputs import open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
+from pipeline.wording import Log
 from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.profiles import profile_named
 
@@ -27,7 +28,7 @@ class CacheBenchmark:
 def benchmark_cache(
     config: BenchmarkCacheConfig,
     progress: Progress = NO_PROGRESS,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> CacheBenchmark:
     """Write stores of some people with a null teacher and with the given one, and time both.
 

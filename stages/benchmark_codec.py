@@ -6,9 +6,8 @@ from typing import Any
 
 from pipeline.benchmarks.codec_candidates import profile_candidates, search_space
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.benchmarks.study_inputs import study_people
-from pipeline.benchmarks.teacher_maps import stream_teacher_maps
+from pipeline.benchmarks.fidelity import stream_teacher_maps, study_people
+from pipeline.benchmarks.figures import write_figures
 from pipeline.coco.people import spread_rows
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
@@ -51,7 +50,7 @@ def benchmark_codec(
     rows = spread_rows(people.num_instances, config.people_count)
     studied = study_people(people, rows, teacher, config.recipe, config.seed, config.views)
     study = study_codecs(
-        stream_teacher_maps(teacher, people, config.images, rows, studied.image_to_crop),
+        stream_teacher_maps(teacher, studied, config.images),
         studied,
         search_space() if config.sweep else profile_candidates(),
         typical_peak,

@@ -3,11 +3,10 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.benchmarks.crop_loading import CropLoading, measure_crop_loading
 from pipeline.benchmarks.crop_study import CropFigures, study_crops
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.benchmarks.processes import in_fresh_process
-from pipeline.benchmarks.study_inputs import study_people
+from pipeline.benchmarks.fidelity import study_people
+from pipeline.benchmarks.figures import write_figures
+from pipeline.benchmarks.processes import CropLoading, in_fresh_process, measure_crop_loading
 from pipeline.coco.people import spread_rows
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas

@@ -4,8 +4,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.benchmarks.figures import StoreFigures
-from pipeline.benchmarks.figures_file import write_figures
+from pipeline.benchmarks.figures import StoreFigures, write_figures
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading

@@ -1,6 +1,6 @@
 """Stage one: people -> views -> teacher -> encoded outputs -> teacher store.
 
-The teacher predicts every person once, in all views; afterwards it is not needed again.
+The teacher predicts every view of every person once, and is not needed afterwards.
 """
 
 import time
@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
-from pipeline.caching.inputs import Say, open_inputs, optional_arrays
+from pipeline.caching.inputs import (
+    digest_images,
+    draw_view_plan,
+    open_inputs,
+    optional_arrays,
+    stored_view_plan,
+    view_identity,
+)
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
-from pipeline.caching.teacher_pass import digest_images
-from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
@@ -34,7 +39,7 @@ from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
@@ -43,21 +48,21 @@ from store_schemas.teacher_store import Status
 
 @dataclass(frozen=True)
 class CacheResult:
-    """Summary of a store that stage one has completed."""
+    """A complete store, and the run that completed it."""
 
     store: str
     num_people: int
     num_views: int
     num_bytes: int
-    """Size of all files, those of the store's other teachers too."""
+    """Bytes of all files, those of the store's other teachers included."""
     num_teachers: int
-    """Number of teachers of the store."""
+    """Number of the store's teachers."""
     seconds: float
-    content: str
+    content_sha256: str
     missing_people: tuple[int, ...]
-    """Instance ids of people that --skip-bad left out."""
+    """Instance ids of the people left out by --skip-bad."""
     breakdown: Breakdown
-    """Seconds of each part of the writing of shards."""
+    """Time of writing shards, by activity."""
 
 
 def cache_teacher(
@@ -67,23 +72,23 @@ def cache_teacher(
     take_over: bool = False,
     engine_choice: EngineChoice = THIS_PROCESS,
     progress: Progress = NO_PROGRESS,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> CacheResult:
-    """Run the teacher once on all people and write the teacher store.
+    """Predict all views of all people with the teacher, and write the teacher store.
 
     take_over: replace another run that seems to be writing this store.
     engine_choice: engine that writes the shards; every engine writes the same bytes.
     progress: counts views; its figures are views/s and the MB of written shards.
 
-    Afterwards ``config.store`` is a complete store; after an error ``resume`` continues it, whole
-    shard by whole shard.
+    Afterwards ``config.store`` is a complete store; after an error, ``resume`` completes it, and
+    keeps the shards that are written.
 
     Raises:
         PeopleError: annotations or images contradict themselves; nothing was written.
         TeacherError: the teacher cannot be loaded or is set up wrongly; nothing was written.
         ImageError: images could not be decoded; all shards without them are written.
-        StoreError: the store at the path is another one, or the disk takes no more.
-        ClusterError: there is no cluster, or no worker of it may write this store.
+        StoreError: the path holds another store, or the disk is full.
+        ClusterError: there is no cluster, or none of its workers may write this store.
         Stopped: on SIGTERM or Ctrl-C.
     """
     started = time.monotonic()
@@ -141,7 +146,7 @@ def cache_teacher(
                 f"--resume tries these images again, --resume --skip-bad leaves their people out, "
                 f"--resume --accept-mended-images takes other files in their place"
             )
-        content = writer.finish()
+        content_sha256 = writer.finish()
 
     missing, not_finite = _missing_people(folder, config.teacher_name, say)
     if not_finite:
@@ -156,14 +161,14 @@ def cache_teacher(
         folder.num_bytes(),
         len(read_entries(folder)),
         time.monotonic() - started,
-        content,
+        content_sha256,
         missing,
         sum_breakdowns(breakdowns),
     )
 
 
 def _named_absolutely(config: CacheTeacherConfig) -> CacheTeacherConfig:
-    """Return the configuration with paths as every process of a cluster may use them."""
+    """Return the configuration with absolute paths, for the processes of a cluster."""
     return config.model_copy(
         update={
             "images": config.images.absolute(),
@@ -181,9 +186,9 @@ def _begin_teacher(
     teacher: Teacher,
     digests: NDArray[np.uint8],
     is_store: bool,
-    say: Say,
+    say: Log,
 ) -> TeacherStoreWriter:
-    """Probe the teacher and write its plan: of a new store, or beside a store's other teachers."""
+    """Check the teacher, and write the plan of a new store or add the teacher to a store."""
     views = (
         stored_view_plan(config, folder, people, teacher, say)
         if is_store
@@ -225,18 +230,18 @@ def _resume_store(
     teacher: Teacher,
     digests: NDArray[np.uint8],
 ) -> TeacherStoreWriter:
-    """Open a store that was begun, refusing another one field by field.
+    """Open an incomplete store, and refuse one with another identity field by field.
 
-    The views are the stored ones: redrawing them would need the same library's random stream. So is
-    what the profile's name stood for, which may have changed since.
+    Views are the stored ones: redrawing them would need the same library's random stream. The same
+    holds for the profile, whose definition may have changed since.
     """
     name = config.teacher_name
     stored = read_entry(folder, name).identity
     compare_people(read_plan(layout_of(folder, name, stored), stored).people, people)
-    asked = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
-    fields = ("codec.profile", "crops", "tokens")  # first: what else differs follows from them
-    compare_identity(stored, asked, fields, "resume with it, or write to another path")
-    views = given_views(config, teacher)
+    given = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
+    fields = ("codec.profile", "crops", "tokens")  # first, as other differences follow from them
+    compare_identity(stored, given, fields, "resume with it, or write to another path")
+    views = view_identity(config, teacher)
     compare_views(stored["views"], {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,
@@ -252,8 +257,8 @@ def _resume_store(
     )
 
 
-def _missing_people(store: StoreFolder, teacher: str, say: Say) -> tuple[tuple[int, ...], int]:
-    """Name the people whose images could not be read; count the views without finite output."""
+def _missing_people(store: StoreFolder, teacher: str, say: Log) -> tuple[tuple[int, ...], int]:
+    """Return the ids of people with unreadable images, and the number of views not finite."""
     opened = TeacherStore.open(store, teacher)
     is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)
     missing = tuple(opened.people.instance_id[is_missing].tolist())

@@ -12,17 +12,12 @@ from typing import Any
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
-from pipeline.repair.mending import (
-    mend_documents,
-    mend_image_digests,
-    mend_manifest,
-    reopen_store,
-)
+from pipeline.repair.mending import mend_documents, mend_image_digests, mend_manifest, reopen_store
 from pipeline.repair.redo import Redo, plan_redo
+from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import bad_shards, read_known_shards
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder

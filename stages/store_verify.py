@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.caching.sources import open_stored_teacher, source_path
 from pipeline.coco.read_people import read_people
 from pipeline.errors import PeopleError
 from pipeline.progress import NO_PROGRESS, Progress, summed
@@ -17,12 +16,8 @@ from pipeline.repair.recomputation import (
     recompute_views,
     spread_views,
 )
-from pipeline.repair.verification import (
-    VerifiedStore,
-    bad_images,
-    used_images,
-    verify_store,
-)
+from pipeline.repair.sources import open_stored_teacher, source_path
+from pipeline.repair.verification import VerifiedStore, bad_images, used_images, verify_store
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.entries import TeacherEntry

@@ -5,16 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline.coco.people import Skeleton
 from pipeline.devices import choose_device
-from pipeline.errors import ConfigError, RunFolderError
+from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
-from pipeline.frames.geometry import Affine, SizeHW
-from pipeline.frames.views import describe_missing_halves
-from pipeline.models.pose_networks import RegressionStudent, build_network
+from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
 from pipeline.runs.initial_weights import copy_initial_weights
@@ -22,7 +19,8 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_ledger import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
-from pipeline.training.objectives import StudentObjective
+from pipeline.training.losses import StudentCriterion
+from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import (
     FreshViews,
     ReplayedViews,
@@ -70,25 +68,29 @@ def train_student(
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
+    loss = config.effective_loss
 
     # People and views. Whatever does not fit is refused here, before the first step.
     views = _open_views(config)
     skeleton = views.people.skeleton
-    if config.store is None and (note := describe_missing_halves(skeleton, config.data.recipe)):
+    for note in views.notes():
         say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
-    network = build_network(config.architecture, skeleton.num_keypoints)
-    if not isinstance(network, RegressionStudent):
-        raise ConfigError(
-            f"architecture must be a student's, got {config.architecture}, which is a teacher; "
-            "choose distilpose-s or distilpose-xs"
-        )
+    network = build_student(config.architecture, skeleton.num_keypoints)
     goes_on = resume and folder.training_state.is_file()
     if not goes_on:
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
-    dataset = views.dataset(network.input_size_hw)
+    dataset = views.dataset(network.input_size_hw, network.token_shape)
     validation = _open_validation(config, skeleton, device)
-    info = _describe(config, network, views)
+    info = describe_network(
+        network,
+        skeleton,
+        padding=views.padding,
+        seed=config.seed,
+        score_rule="learned" if loss.confidence > 0 else "one",
+        store_fingerprint=views.provenance.fingerprint,
+        store_content=views.provenance.content,
+    )
     if goes_on:
         _refuse_another_store(read_info(folder.last_weights), info, folder)
 
@@ -96,26 +98,17 @@ def train_student(
     order = views.order(config.optimisation.batch_size, config.seed)
     loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
     ledger = _open_ledger(views, say)
-    objective = StudentObjective(
-        config.effective_loss,
-        network.num_keypoints,
-        network.input_size_hw,
-        _crop_to_heatmap(views, network.input_size_hw),
-        device,
-    )
+    criterion = StudentCriterion(loss, network.num_keypoints)
 
-    facts = {
-        "command": list(command),
-        "store_fingerprint": info.store_fingerprint,
-        "store_content": info.store_content,
-    }
+    facts = {"command": list(command), **views.provenance.as_facts()}
     folder.begin(config, facts, resume=resume)
     with folder.logging():
         place = fit(
             Training(
                 network=network,
+                criterion=criterion,
+                normalise=info.pixels.normalise,
                 info=info,
-                objective=objective,
                 batches_of_epoch=lambda epoch: ledger.watch(loader.batches_of_epoch(epoch)),
                 steps_per_epoch=len(order),
                 batch_size=order.batch_size,
@@ -143,10 +136,10 @@ def train_student(
 
 
 def _open_views(config: TrainStudentConfig) -> FreshViews | ReplayedViews:
-    if config.store is not None:
-        return open_replayed_views(
-            config.store, config.images, config.data, reads_heatmaps=config.distillation
-        )
+    if isinstance(config.data, ReplayedViewSettings):
+        assert config.store is not None  # its settings are those of a store
+        reads = config.effective_loss.reads
+        return open_replayed_views(config.store, config.images, config.data, reads)
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
     return read_fresh_views(
@@ -171,32 +164,7 @@ def _open_ledger(views: FreshViews | ReplayedViews, say: Callable[[str], None]) 
         _logger.warning("%s", message)
         say(message)
 
-    if isinstance(views, ReplayedViews):
-        num_person_views = len(views.instances) * views.num_views
-        return CorruptLedger(str(views.store.path), num_person_views, warn)
-    return CorruptLedger(str(views.image_folder), 0, warn)
-
-
-def _describe(
-    config: TrainStudentConfig, network: RegressionStudent, views: FreshViews | ReplayedViews
-) -> CheckpointInfo:
-    store = views.store if isinstance(views, ReplayedViews) else None
-    return describe_network(
-        network,
-        views.people.skeleton,
-        padding=views.padding,
-        seed=config.seed,
-        score_rule="learned" if config.effective_loss.confidence > 0 else "one",
-        store_fingerprint=store.fingerprint if store else None,
-        store_content=store.content if store else None,
-    )
-
-
-def _crop_to_heatmap(views: FreshViews | ReplayedViews, input_size_hw: SizeHW) -> Affine:
-    """Return (2, 3); without a store no term uses it."""
-    if isinstance(views, ReplayedViews):
-        return views.crop_to_heatmap(input_size_hw)
-    return np.eye(2, 3)
+    return CorruptLedger(*views.ledger_facts, warn)
 
 
 def _refuse_another_store(before: CheckpointInfo, now: CheckpointInfo, folder: RunFolder) -> None:

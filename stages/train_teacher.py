@@ -11,19 +11,17 @@ from pathlib import Path
 import torch
 
 from pipeline.devices import choose_device
-from pipeline.errors import ConfigError
 from pipeline.frames.geometry import crop_to_heatmap
 from pipeline.frames.views import describe_missing_halves
-from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.models.pose_networks import build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
 from pipeline.runs.initial_weights import copy_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
+from pipeline.training.heatmap_criterion import HeatmapCriterion
 from pipeline.training.loop import Training, fit
-from pipeline.training.objectives import TeacherObjective
 from pipeline.training.sources import read_fresh_views
-from pipeline.training.view_order import ViewOrder
 from stages.settings.training import TrainTeacherConfig
 
 
@@ -61,27 +59,18 @@ def train_teacher(
     if note := describe_missing_halves(skeleton, config.data.recipe):
         say(note)
     torch.manual_seed(config.seed)
-    network = build_network(config.architecture, skeleton.num_keypoints)
-    if not isinstance(network, TokenPoseTeacher):
-        raise ConfigError(f"architecture {config.architecture} is a student; choose a teacher")
+    network = build_teacher(config.architecture, skeleton.num_keypoints)
     if not (resume and folder.training_state.is_file()):
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
-    order = ViewOrder(
-        views.instances,
-        views.people.instance_id,
-        views.num_views,
-        config.optimisation.batch_size,
-        config.seed,
-    )
+    order = views.order(config.optimisation.batch_size, config.seed)
     loader = BatchLoader(
         views.dataset(network.input_size_hw), order, config.num_loader_workers, device
     )
-    objective = TeacherObjective(
+    criterion = HeatmapCriterion(
         crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
         network.heatmap_size_hw,
         config.heatmap_sigma,
         network.num_keypoints,
-        device,
     )
     info = describe_network(
         network,
@@ -97,8 +86,9 @@ def train_teacher(
         place = fit(
             Training(
                 network=network,
+                criterion=criterion,
+                normalise=info.pixels.normalise,
                 info=info,
-                objective=objective,
                 batches_of_epoch=loader.batches_of_epoch,
                 steps_per_epoch=len(order),
                 batch_size=order.batch_size,

@@ -1,6 +1,7 @@
 """The arrows cli -> stages -> pipeline -> store_schemas, read from the source."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ COMMANDS = "stages/commands"
 STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c"}
 ROOMS = (
     ("errors", "wording"),
-    ("config", "progress", "ahead", "cores"),
+    ("config", "progress", "parallel"),
     ("storage", "drawn"),
     ("settings",),
     ("coco", "devices"),
@@ -32,8 +33,8 @@ ROOMS = (
 SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
 """Networks and losses see tensors, never people, images, stores or files."""
 SCIENCE_NEEDS = (
-    *("pipeline.models", "pipeline.config", "pipeline.errors"),
-    *("pipeline.settings", "pipeline.training.settings"),
+    *("pipeline.models", "pipeline.config", "pipeline.errors", "pipeline.settings"),
+    *("pipeline.training.batch", "pipeline.training.settings"),
 )
 
 
@@ -183,6 +184,16 @@ def test_a_seeded_circle_is_found() -> None:
 def test_every_folder_and_file_of_pipeline_has_its_place_in_the_order() -> None:
     found = {path.stem for path in (ROOT / "pipeline").iterdir() if path.stem[0] not in "_."}
     assert {room for rooms in ROOMS for room in rooms} == found
+
+
+@pytest.mark.parametrize(
+    "package", sorted((ROOT / "pipeline").glob("*/__init__.py")), ids=lambda path: path.parent.name
+)
+def test_a_packages_docstring_lists_all_its_modules_a_line_each(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
+    listed = re.findall(r"^(\w+)(?:\.py +| {2,})\S", docstring, re.MULTILINE)
+    found = {path.stem for path in package.parent.glob("*.py")} - {package.stem}
+    assert sorted(listed) == sorted(found)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.caching.settings import CacheTeacherConfig
-from pipeline.training.settings import DataConfig
+from pipeline.training.settings import ReplayedViewSettings
 from stages.settings.benchmark import BenchmarkCacheConfig, BenchmarkCodecConfig
 from stages.settings.evaluation import EvaluateStore, ShowConfig
 from stages.settings.store import StoreVerifyConfig
@@ -199,7 +199,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
         ("cache-teacher", "--channel-order"): caching["teacher_settings"].default.channel_order,
         ("train-student", "--seed"): training["seed"].default,
         ("train-student", "--workers"): training["num_loader_workers"].default,
-        ("train-student", "--on-corrupt"): DataConfig.model_fields["on_corrupt"].default,
+        ("train-student", "--on-corrupt"): ReplayedViewSettings.model_fields["on_corrupt"].default,
         ("evaluate", "--keypoint-threshold"): EvaluateStore.model_fields[
             "keypoint_threshold"
         ].default,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError
-from pipeline.storage.lease_file import LEASE_NAME
+from pipeline.storage.lease import LEASE_NAME
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.layout import StoreLayout, layout_of
 from pipeline.teacher_store.manifest import (

@@ -115,6 +115,9 @@ class CachedFolder:
     def sweep(self) -> None:
         self._refuse()
 
+    def claim(self, *_: object, **__: object) -> None:
+        self._refuse()
+
     def _refuse(self) -> None:
         raise StoreError(f"{self} is read through a cache and cannot be written")
 

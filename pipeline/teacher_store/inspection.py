@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.storage.folder import StoreFolder
-from pipeline.storage.lease_file import LEASE_NAME, LeaseHolder
+from pipeline.storage.lease import LeaseHolder, read_lease
 from pipeline.teacher_store.entries import TeacherEntry
 from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.manifest_reading import read_manifest
 from pipeline.teacher_store.opening import read_entries, read_entry
-from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
-from store_schemas.metadata import MAX_METADATA_BYTES, parse_json
 from store_schemas.optional_arrays import OptionalArrays
 from store_schemas.profiles import profile_of
 from store_schemas.teacher_store import SCHEMA, Status
@@ -98,7 +96,7 @@ def summarise_store(folder: StoreFolder, teacher: str | None = None) -> StoreSum
         schema=SCHEMA,
         num_bytes=folder.num_bytes(),
         teachers=tuple(_summarise(folder, entry) for entry in entries.values()),
-        writer=_read_writer(folder),
+        writer=read_lease(folder),
     )
 
 
@@ -142,14 +140,3 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
         execution_recipe=entry.execution_recipe,
         provenance=entry.provenance,
     )
-
-
-def _read_writer(folder: StoreFolder) -> LeaseHolder | None:
-    """Return what the lease says of its holder; None where there is none, or it says nothing."""
-    try:
-        found = parse_json(folder.read(LEASE_NAME, MAX_METADATA_BYTES), LEASE_NAME)
-        holder = LeaseHolder(**found)
-    except (FileNotFoundError, StoreError, TypeError):
-        return None
-    values = (holder.run_id, holder.host, holder.pid, holder.heartbeat)
-    return holder if [type(value) for value in values] == [str, str, int, int] else None

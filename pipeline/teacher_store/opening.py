@@ -16,12 +16,7 @@ from pipeline.coco.people import People
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.entries import TeacherEntry, root_document
 from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.plan import (
-    IMAGE_SHA256,
-    ViewPlan,
-    check_mirrored,
-    people_of,
-)
+from pipeline.teacher_store.plan import IMAGE_SHA256, ViewPlan, check_mirrored, people_of
 from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import RESTORE, decode_plain_chunk, plain_chunk_bytes
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError

@@ -19,16 +19,19 @@ _WARMUP_START = 1e-3
 _TOKEN_PATTERNS = ("*token", "*tokens", "*token.*", "*pos_embed*", "*position*")
 
 
-def build_optimizer(network: nn.Module, config: OptimisationConfig) -> torch.optim.Optimizer:
-    """Return the configured optimiser over the weights of ``network``.
+def build_optimizer(
+    network: nn.Module, criterion: nn.Module, config: OptimisationConfig
+) -> torch.optim.Optimizer:
+    """Return the configured optimiser over the weights of a network and of its criterion.
 
     The fused kernel updates all weights in one pass, on the CPU too.
     """
+    trained = nn.ModuleList([network, criterion])
     if config.optimizer == "adam":
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        weights = [weight for weight in trained.parameters() if weight.requires_grad]
         return torch.optim.Adam(weights, lr=config.learning_rate, fused=True)
     groups = param_groups_weight_decay(
-        network, config.weight_decay, no_weight_decay_list=_TOKEN_PATTERNS
+        trained, config.weight_decay, no_weight_decay_list=_TOKEN_PATTERNS
     )
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 

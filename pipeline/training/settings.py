@@ -1,6 +1,8 @@
-"""Settings of a training's parts; they load without torch."""
+"""The settings of a training's parts; they load without torch."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,59 +12,106 @@ from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
 
 RegressionKind = Literal["smooth_l1", "l1"]
+TeacherField = Literal["heatmaps", "keypoints", "keypoint_tokens", "visual_tokens"]
+"""What a loss term may read of a teacher: ``heatmaps`` come with their scale, ``keypoints`` with
+their confidences."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """Marks the setting that holds the weight of a loss term."""
+
+    reads: frozenset[TeacherField] = frozenset()
+    """Fields of ``TeacherBatch`` that the term needs; a term that reads none is a task loss."""
+
+
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+_HEATMAPS = Term(frozenset({"heatmaps"}))
 
 
 class LossConfig(ComponentConfig):
     """Which terms a student is trained with; a weight of 0 leaves the term out."""
 
-    regression: Weight = 1.0
+    regression: Annotated[Weight, Term()] = 1.0
     """Weight of the distance between keypoints and ground truth."""
-    simulated_heatmap: Weight = 1.0
+    simulated_heatmap: Annotated[Weight, _HEATMAPS] = 1.0
     """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
-    confidence: Weight = 0.01
+    confidence: Annotated[Weight, _HEATMAPS] = 0.01
     """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
     regression_kind: RegressionKind = "smooth_l1"
     distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth is silent."""
+    """Let the two distilled terms learn from the teacher where the ground truth has no label."""
     sigma_floor: Weight = 0.0
-    """Least width of the simulated Gaussian, heatmap cells, added to sigma in quadrature."""
+    """Smallest width of the simulated Gaussian in heatmap cells, added to sigma in quadrature."""
     distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the two distilled weights grow linearly from 0 to their values."""
 
     @model_validator(mode="after")
     def _trains_something(self) -> Self:
-        if not (self.regression or self.needs_teacher):
-            raise ValueError(
-                "all loss weights are 0, expected at least one above 0 of: regression, "
-                "simulated_heatmap, confidence"
-            )
+        if not self.terms:
+            known = ", ".join(self.all_terms())
+            raise ValueError(f"all loss weights are 0, expected at least one above 0 of: {known}")
         return self
+
+    @classmethod
+    def all_terms(cls) -> dict[str, Term]:
+        """Return every term by the name of its weight, in order."""
+        return {
+            name: mark
+            for name, field in cls.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Term)
+        }
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The configured terms: those whose weight is above 0."""
+        return {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+
+    @property
+    def reads(self) -> frozenset[TeacherField]:
+        """What the configured terms read of a teacher."""
+        return frozenset().union(*(term.reads for term in self.terms.values()))
 
     @property
     def needs_teacher(self) -> bool:
-        return self.simulated_heatmap > 0 or self.confidence > 0
+        """Whether a configured term reads anything of a teacher."""
+        return bool(self.reads)
+
+    def without_teacher(self) -> Self:
+        """Return these settings with only the terms that read nothing of a teacher."""
+        distilled = [name for name, term in self.all_terms().items() if term.reads]
+        return self.model_copy(update=dict.fromkeys(distilled, 0.0))
 
 
 OnCorrupt = Literal["raise", "skip"]
 ViewOrderName = Literal["shuffled", "blocks"]
 
 
-class DataConfig(ComponentConfig):
-    """Which views a training shows."""
+class FreshViewSettings(ComponentConfig):
+    """Views of annotated people, drawn anew in every epoch."""
 
-    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
-    """Name of the teacher to learn from, for a store with several, or of several whose heatmaps
-    are averaged."""
-    num_views: int | None = Field(None, ge=1)
-    """With a store: number of the first augmented views that are shown; by default all."""
+    source: Literal["annotations"] = "annotations"
     recipe: ViewRecipe = ViewRecipe()
-    """Without a store: distribution of each epoch's views."""
+    """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
-    """Memory of each loader worker for decoded images, in MiB."""
+    """Memory for decoded images in each loader worker, in MiB."""
+
+
+class ReplayedViewSettings(ComponentConfig):
+    """Views of a teacher store, replayed."""
+
+    source: Literal["store"] = "store"
+    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
+    """Name of the teacher to learn from, for a store with several, or names of several whose
+    heatmaps are averaged."""
+    num_views: int | None = Field(None, ge=1)
+    """Number of augmented views of each person that are shown; by default all of the store's."""
+    image_cache_mib: int = Field(512, ge=0)
+    """Memory for decoded images in each loader worker, in MiB."""
     on_corrupt: OnCorrupt = "raise"
-    """With a store: reaction to a view whose heatmaps are missing or damaged: raise stops, skip
-    shows another view of the person and counts it; above 0.1 % of the views it stops too."""
+    """Reaction to a view whose heatmaps are missing or damaged: raise stops the training, skip
+    shows another view of the person and counts it, and stops above 0.1 % of the views."""
     from_crops: bool = False
     """Learn from the crops that the store holds; needs no --images."""
     paranoid: bool = False
@@ -71,11 +120,12 @@ class DataConfig(ComponentConfig):
     """Folder that the store's shards are copied to when they are first read; for stores in object
     stores."""
     view_order: ViewOrderName | None = None
-    """blocks: whole shards one after the other, each read once while all its views are shown. None:
-    blocks for a store in an object store that is not cached, else shuffled."""
+    """Order of the views: blocks shows whole shards one after the other, each read once while all
+    its views are shown; by default blocks for a store in an object store that is not cached, else
+    shuffled."""
 
-    def with_order(self, store: str | None) -> Self:
-        """Return these settings with the order that they imply for a store, None for no store."""
+    def with_order(self, store: str) -> Self:
+        """Return these settings with the order that they imply for a store."""
         if self.view_order is not None:
             return self
         # In an object store every shard that is open is a download.
@@ -83,22 +133,19 @@ class DataConfig(ComponentConfig):
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
 
-def refuse_settings_of_a_store(data: DataConfig) -> None:
-    """Refuse, where there is no teacher store, the settings that need one: ``ValueError``."""
-    way_out = "give one, or leave it out"
-    if data.paranoid:
-        raise ValueError(
-            f"data.paranoid is true, but only a teacher store says what the images were; {way_out}"
-        )
-    if data.from_crops:
-        raise ValueError(
-            f"data.from_crops is true, but only a teacher store holds crops; {way_out}"
-        )
-    if data.store_cache or data.teachers or data.view_order == "blocks":
-        raise ValueError(
-            "data.store_cache, data.teachers and data.view_order = blocks are for a teacher "
-            "store; give one, or leave them out"
-        )
+ViewSettings = Annotated[FreshViewSettings | ReplayedViewSettings, Field(discriminator="source")]
+"""The settings ``data``: those of a store or those of annotations, never a mixture."""
+
+
+def name_the_source(settings: Any) -> Any:
+    """Mark ``data`` in raw settings as that of a store, where one is given, or of annotations."""
+    if not isinstance(settings, Mapping):
+        return settings
+    data = settings.get("data") or {}
+    if isinstance(data, Mapping) and "source" not in data:
+        source = "annotations" if settings.get("store") is None else "store"
+        data = {**data, "source": source}
+    return {**settings, "data": data}
 
 
 class OptimisationConfig(ComponentConfig):
@@ -112,14 +159,14 @@ class OptimisationConfig(ComponentConfig):
     """Number of crops in a batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
-    """``step``: fractions of the training after which the learning rate drops."""
+    """Fractions of the training after which the learning rate of ``step`` drops."""
     decay_rate: float = Field(0.1, gt=0, le=1)
-    """``step``: factor of each drop."""
+    """Factor of each drop of ``step``."""
     min_learning_rate: float = Field(0.0, ge=0)
-    """``cosine``: learning rate at the end."""
+    """Learning rate at the end of ``cosine``."""
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(0.0, ge=0)
-    """Largest norm of the gradient of all weights; 0: no limit."""
+    """Largest norm of the gradient of all weights; 0 sets no limit."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimisationConfig":

@@ -7,10 +7,10 @@ from rich.text import Text
 
 from pipeline.benchmarks.caching_speed import Speed
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy
-from pipeline.benchmarks.crop_loading import CropLoading
 from pipeline.benchmarks.crop_study import CropFigures
 from pipeline.benchmarks.fidelity import Shifts
 from pipeline.benchmarks.figures import StoreFigures
+from pipeline.benchmarks.processes import CropLoading
 from pipeline.wording import counted
 
 _CODEC_COST = ("bytes", "raw / it", "encode", "decode")

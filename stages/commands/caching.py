@@ -95,7 +95,7 @@ def cache_teacher_command(
         f"{result.store} is complete: {counted(result.num_people, 'person')} x "
         f"{counted(result.num_views, 'view')}{of}, "
         f"{result.num_bytes / 1e6:.1f} MB ({result.num_bytes / views:.0f} bytes a view), "
-        f"{result.seconds:.0f} s, content {result.content[:12]}"
+        f"{result.seconds:.0f} s, content {result.content_sha256[:12]}"
     )
     if result.breakdown.core_seconds:
         click.echo(result.breakdown.describe())

@@ -1,6 +1,6 @@
 """Settings of ``distil train-student`` and ``train-teacher``."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,12 +13,14 @@ from pipeline.settings import (
     ViewRecipe,
 )
 from pipeline.training.settings import (
-    DataConfig,
+    FreshViewSettings,
     InitialTeacherWeights,
     InitialWeights,
     LossConfig,
     OptimisationConfig,
-    refuse_settings_of_a_store,
+    ReplayedViewSettings,
+    ViewSettings,
+    name_the_source,
 )
 
 
@@ -35,6 +37,7 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
+    """Architecture: distilpose-s or distilpose-xs."""
     distillation: bool = True
     """Learn from the teacher; without it only the regression term remains, and the score of every
     pose is 1 by rule."""
@@ -44,13 +47,13 @@ class TrainStudentConfig(StageConfig):
     """COCO keypoint JSON in place of a store, with --no-distillation; every epoch draws new
     views."""
     images: InputFolder | None = None
-    """Folder of the images that the store was made from, or of the annotations'."""
+    """Folder of the images of the store, or of the annotations."""
     val_annotations: InputFile | None = None
     """COCO keypoint JSON of the people that AP is measured on during the training."""
     val_images: InputFolder | None = None
     """Folder of the images of --val-annotations; by default --images."""
     people: PeopleSettings = PeopleSettings()
-    data: DataConfig = DataConfig()
+    data: ViewSettings = Field(default_factory=FreshViewSettings)
     loss: LossConfig = LossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialWeights = InitialWeights()
@@ -65,11 +68,19 @@ class TrainStudentConfig(StageConfig):
     """Number of CPU threads of the training itself; by default torch's choice."""
     device: DeviceName = "auto"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_source(cls, settings: Any) -> Any:
+        return name_the_source(settings)
+
     @field_validator("data")
     @classmethod
-    def _choose_order(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+    def _choose_order(cls, data: ViewSettings, info: ValidationInfo) -> ViewSettings:
         # Part of the settings, so that a run goes on in the order that it began with.
-        return data.with_order(info.data.get("store"))
+        store = info.data.get("store")
+        if isinstance(data, FreshViewSettings) or store is None:
+            return data
+        return data.with_order(store)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,27 +88,28 @@ class TrainStudentConfig(StageConfig):
             raise ValueError("give either a teacher store or annotations, one of the two")
         if self.distillation and self.store is None:
             raise ValueError("distillation needs a teacher store; give one, or turn it off")
-        if self.store is None:
-            refuse_settings_of_a_store(self.data)
-        if self.images is None and not self.data.from_crops:
+        if self.images is None and not self.learns_from_crops:
             raise ValueError("images must be given, unless data.from_crops is true")
         if self.val_annotations and self.val_images is None and self.images is None:
             raise ValueError("val_annotations need their images; give val_images")
         if self.distillation and not self.loss.needs_teacher:
             raise ValueError(
-                "loss.simulated_heatmap and loss.confidence are both 0, so nothing is distilled; "
-                "set one, or turn distillation off"
+                "the weights of all loss terms that learn from the teacher are 0, so nothing is "
+                "distilled; set one, or turn distillation off"
             )
-        if not self.distillation and self.loss.regression == 0:
+        if not self.effective_loss.terms:
             raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
         return self
 
     @property
+    def learns_from_crops(self) -> bool:
+        """Whether the stored crops are learned from, in place of images."""
+        return isinstance(self.data, ReplayedViewSettings) and self.data.from_crops
+
+    @property
     def effective_loss(self) -> LossConfig:
         """The loss, without its distilled terms where distillation is off."""
-        if self.distillation:
-            return self.loss
-        return self.loss.model_copy(update={"simulated_heatmap": 0.0, "confidence": 0.0})
+        return self.loss if self.distillation else self.loss.without_teacher()
 
 
 class TrainTeacherConfig(StageConfig):
@@ -117,7 +129,9 @@ class TrainTeacherConfig(StageConfig):
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     people: PeopleSettings = PeopleSettings()
-    data: DataConfig = DataConfig(recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0))
+    data: FreshViewSettings = FreshViewSettings(
+        recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
+    )
     heatmap_frame: HeatmapFrame = "half-pixel"
     """Convention that relates crop pixels to cells of the targets, and so of the trained
     heatmaps."""

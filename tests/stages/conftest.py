@@ -276,9 +276,9 @@ def whole(inputs: CachingInputs, whole_store: Path) -> dict[str, str]:
 
 @pytest.fixture
 def hurried_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that tries again and looks for workers without the usual waits."""
+    """A cluster that retries and reads the list of workers without the usual waits."""
     monkeypatch.setattr("pipeline.caching.cluster.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("pipeline.caching.cluster.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.caching.cluster.WORKERS_SECONDS", 0.2)
 
 
 @pytest.fixture

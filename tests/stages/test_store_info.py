@@ -32,7 +32,7 @@ def info(path: Path) -> tuple[Any, list[str]]:
 
 def test_a_complete_store_tells_what_it_is(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_teacher_stage, "provenance", provenance)
-    content = cache_teacher(inputs.config()).content
+    content = cache_teacher(inputs.config()).content_sha256
     store = TeacherStore.open(inputs.store)
     found, lines = info(inputs.store)
     (teacher,) = found["teachers"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.benchmarks.drawn_views import draw_batches, write_raw_float16
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_store_cost
+from pipeline.benchmarks.readers import draw_batches, write_raw_float16
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.errors import DistilError
 from pipeline.teacher_store.reader import TeacherStore

@@ -20,6 +20,7 @@ from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
+from pipeline.teachers.network import NetworkOutput
 
 SIZE_HW, CELLS_HW = (32, 24), (8, 6)
 NUM_KEYPOINTS, NUM_VIEWS, ROWS, BATCH = 5, 3, 2, 4
@@ -38,11 +39,12 @@ class Means:
     heatmap_frame: HeatmapFrame = "half-pixel"
     fixed_batch_size: int | None = None
     num_threads: int | None = None
+    token_shape: tuple[int, tuple[int, int]] | None = None
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         cells = images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5))
         mixed = np.einsum("bcij,kc->bkij", cells, np.arange(15).reshape(5, 3) / 30)
-        return mixed.astype(np.float32)
+        return NetworkOutput(mixed.astype(np.float32))
 
     def execution(self) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""Laws of choosing an engine, and of what a worker proves before it may write."""
+"""Laws of choosing an engine, and of the admission of workers."""
 
 import socket
 import subprocess
@@ -72,10 +72,10 @@ def task_of(root: Path, run_id: str) -> ShardTask:
     return ShardTask(writer, root / "teacher.onnx", TeacherSettings(), root, False)
 
 
-def test_a_store_must_be_seen_and_held_by_the_run(tmp_path: Path) -> None:
+def test_a_store_must_be_readable_and_held_by_the_run(tmp_path: Path) -> None:
     root = tmp_path / "teacher.zarr"
     (unseen,) = admission.store_differences(task_of(root, "a" * 32))
-    assert unseen == f"the store must be seen at {root}, got nothing there"
+    assert unseen == f"the store must be readable at {root}, got nothing there"
     with acquire_lease(LocalFolder(root)) as lease:
         (root / "zarr.json").write_text("{}")
         task = task_of(root, lease.run_id)

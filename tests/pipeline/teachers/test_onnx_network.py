@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
+from pipeline.parallel import available_cores
 from pipeline.settings import TeacherSettings
 from pipeline.teachers import Teacher, open_teacher
 
