@@ -21,7 +21,7 @@ class CacheBenchmark:
     """Figures of a benchmark, and the file that they were written to."""
 
     speeds: tuple[Speed, ...]
-    """With the null teacher, and with the given one."""
+    """Speeds with the null teacher and with the given one."""
     written: Path | None
 
 

@@ -41,9 +41,9 @@ class TrainStudentResult:
     epochs: int
     steps: int
     best_ap: float | None
-    """On the validation people; None without them."""
+    """AP of the best weights on the validation people; None without them."""
     corrupt_views: str | None = None
-    """What was replaced because the store is corrupt; None: nothing."""
+    """Summary of the views that were replaced because the store is corrupt; None if none were."""
 
 
 def train_student(

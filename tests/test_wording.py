@@ -23,11 +23,9 @@ BANNED = {
 REWRITTEN_NOW: tuple[str, ...] = (
     "ARCHITECTURE.md",
     "README.md",
-    "cli.py",
     "pipeline/ahead.py",
     "pipeline/caching",
     "pipeline/coco",
-    "pipeline/config.py",
     "pipeline/cores.py",
     "pipeline/devices.py",
     "pipeline/errors.py",
@@ -35,7 +33,6 @@ REWRITTEN_NOW: tuple[str, ...] = (
     "pipeline/frames",
     "pipeline/models",
     "pipeline/prediction",
-    "pipeline/progress.py",
     "pipeline/repair",
     "pipeline/runs",
     "pipeline/storage",
@@ -43,7 +40,9 @@ REWRITTEN_NOW: tuple[str, ...] = (
     "pipeline/teachers",
     "pipeline/training",
     "pipeline/wording.py",
-    "stages",
+    "stages/commands/store.py",
+    "stages/store_repair.py",
+    "stages/store_verify.py",
     "store_schemas",
 )
 """ALLOWANCE, to be emptied: rooms whose words are being rewritten are not checked yet."""

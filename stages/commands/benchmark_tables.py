@@ -181,7 +181,7 @@ def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None
         "views/s: of processor time, page cache full, 64 random views at a time, each "
         "reader in turns with raw float16 in one process; distil delivers whole records with "
         "checksums, the others maps. "
-        "cold: by the clock, after the kernel was asked to drop the files. worker MB: private "
+        "cold: by the clock, after the kernel has dropped the files. worker MB: private "
         "memory of a forked worker.",
         style="dim",
     )
