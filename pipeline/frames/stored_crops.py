@@ -1,7 +1,7 @@
-"""Crops as JPEG files: what a store keeps of them, and what its readers see again.
+"""Crops as JPEG files, encoded into a store and decoded by its readers.
 
-One library writes and reads them; its version moves the last bits of a pixel, so a teacher looks
-at the decoded file and never at what was encoded.
+One library encodes and decodes them; its version changes the last bits of a pixel, so a teacher
+predicts from the decoded file and never from the crop before encoding.
 """
 
 import cv2
