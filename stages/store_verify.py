@@ -26,13 +26,12 @@ from pipeline.repair.verification import (
     verify_store,
 )
 from pipeline.storage.folder import StoreLocation, open_folder
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import StoreLayout, layout_of
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
 from store_schemas.errors import StoreError
+from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
 
@@ -94,7 +93,7 @@ def store_verify(
     """
     folder = open_folder(config.store)
     entry = read_entry(folder, config.teacher_name)
-    layout = layout_of(folder, entry.teacher, entry.identity)
+    layout = layout_of(folder, entry)
     images = source_path(entry.provenance, "images", config.images)
     annotations = source_path(entry.provenance, "annotations", config.annotations)
     path = None if config.digests_only else source_path(entry.provenance, "teacher", config.teacher)
@@ -153,7 +152,7 @@ def _report_files(result: VerifyResult, found: VerifiedStore, entry: TeacherEntr
     else:
         present = found.manifest.is_present
         result.checked.append(f"metadata and {present.sum()} of {counted(len(present), 'shard')}")
-        if entry.content is None:
+        if not entry.is_complete:
             missing = counted(int((~present).sum()), "shard")
             result.unchecked.append(f"{missing} not written yet")
     if faults.foreign:
@@ -216,7 +215,7 @@ def _trusted_status(
 ) -> NDArray[np.uint8]:
     """Return (N, V) uint8: the views' status, those of damaged shards and images not written."""
     status = store.status.copy()
-    rows = np.arange(len(status)) // store.identity["codec"]["rows_per_shard"]
+    rows = np.arange(len(status)) // store.rows_per_shard
     is_bad = np.isin(rows, list(bad_shards)) | np.isin(store.people.image_index, bad_images)
     status[is_bad] = Status.NOT_WRITTEN
     return status

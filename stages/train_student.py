@@ -267,7 +267,7 @@ def _describe(
         seed=config.seed,
         score_rule="learned" if config.effective_loss.confidence > 0 else "one",
         store_fingerprint=store.fingerprint if store else None,
-        store_content=store.content if store else None,
+        store_content=store.content_sha256 if store else None,
     )
 
 

@@ -88,13 +88,7 @@ def write_hdf5(store: TeacherStore, drawn: DrawnViews, path: Path) -> None:
 
 def write_lmdb(store: TeacherStore, drawn: DrawnViews, path: Path) -> None:
     """Write the drawn views' maps into LMDB, compressed by the store's own Blosc settings."""
-    settings = store.identity["codec"]["blosc"]
-    compress = blosc.Blosc(
-        settings["cname"],
-        settings["clevel"],
-        ("noshuffle", "shuffle", "bitshuffle").index(settings["shuffle"]),
-        settings["blocksize"],
-    )
+    compress = blosc.Blosc(**store.profile.blosc_of_numcodecs())
     environment: Any = import_module("lmdb").open(str(path), map_size=1 << 36)
     with environment, environment.begin(write=True) as transaction:
         for view, stored, _ in _maps(store, drawn):

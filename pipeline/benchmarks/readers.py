@@ -45,9 +45,7 @@ def decoding_alone(store: TeacherStore, drawn: DrawnViews) -> ReadBatch:
     """The chunks of one batch, decoded again and again from memory: what no reader can beat."""
     out = _batch(store, drawn)
     maps = store.read(*drawn.batches[0]).heatmaps
-    settings = store.identity["codec"]["blosc"]
-    shuffle = ("noshuffle", "shuffle", "bitshuffle").index(settings["shuffle"])
-    codec = blosc.Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
+    codec = blosc.Blosc(**store.profile.blosc_of_numcodecs())
     chunks = [codec.encode(view) for view in maps]
 
     def read(_: int) -> None:

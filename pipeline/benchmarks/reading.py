@@ -59,7 +59,7 @@ def measure_reading(plan: ReadingPlan) -> ReadingFigures:
     seconds = _warm(ways, plan)
     cells = int(np.prod(store.heatmap_size_hw)) * store.people.skeleton.num_keypoints
     figures = ReadingFigures(
-        profile=str(store.identity["codec"]["profile"]),
+        profile=store.profile.name,
         store_views=int(store.status.size),
         bytes_per_view=_bytes_below(plan.store) / store.status.size,
         raw_bytes_per_view=2 * cells,
@@ -163,8 +163,7 @@ def _drop(path: Path) -> None:
 
 
 def _shard_files(store: TeacherStore, drawn: DrawnViews) -> list[Path]:
-    rows_per_shard = int(store.identity["codec"]["rows_per_shard"])
-    shards = {view // drawn.num_views // rows_per_shard for view in drawn.distinct()}
+    shards = {view // drawn.num_views // store.rows_per_shard for view in drawn.distinct()}
     teacher = Path(store.path) / "teachers" / store.teacher
     return [file for shard in sorted(shards) for file in teacher.glob(f"*/c.{shard}.*")]
 

@@ -18,11 +18,11 @@ from pipeline.caching.breakdown import Breakdown, WorkClock
 from pipeline.caching.encoded_rows import BadImage, EncodedRows
 from pipeline.caching.teacher_pass import TeacherPass
 from pipeline.cores import available_cores
-from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.teacher import Teacher, TeacherSettings
 from store_schemas.chunks import Run
+from store_schemas.manifest import ShardReceipt, digest_of_images
 
 OnProgress = Callable[[int], None]
 """Told how many views were added."""
@@ -180,4 +180,4 @@ class ShardWorker:
 
 def read_writers_plan(writer: TeacherStoreWriter) -> StoredPlan:
     """Return people and views as the store has them now."""
-    return read_plan(writer.layout, writer.entry.identity)
+    return read_plan(writer.layout)

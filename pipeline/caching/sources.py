@@ -9,19 +9,20 @@ from pipeline.teachers.opening import open_teacher
 from pipeline.teachers.teacher import Teacher, TeacherSettings
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
+from store_schemas.stored_identity import StoreIdentity
 
 WAY_OUT = "give the teacher that the store was made with, or write another store"
 
 
 def stored_settings(
-    identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+    identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> TeacherSettings:
     """Return the settings under which a store's teacher was asked.
 
     Raises:
         IdentityError: the store does not say them all.
     """
-    known = {**execution_recipe, **identity.get("teacher", {})}
+    known = {**execution_recipe, **identity.teacher}
     try:
         return TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
     except (KeyError, ValueError) as error:
@@ -33,7 +34,7 @@ def stored_settings(
 
 
 def open_stored_teacher(
-    path: Path, identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+    path: Path, identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> Teacher:
     """Open a teacher under a store's settings, and refuse another one.
 
@@ -47,7 +48,7 @@ def open_stored_teacher(
     except TeacherError as error:
         raise TeacherError(f"{error} (asked as the store's teacher was)") from error
     compare_identity(
-        {"teacher": identity["teacher"]}, {"teacher": teacher.identity()}, way_out=WAY_OUT
+        {"teacher": identity.teacher}, {"teacher": teacher.identity()}, way_out=WAY_OUT
     )
     return teacher
 

@@ -6,11 +6,11 @@ from pipeline.caching.inputs import CacheSettings, Say
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.storage.folder import StoreFolder
-from pipeline.teacher_store.adding import compare_views, read_shared_plan
-from pipeline.teacher_store.opening import read_entries
+from pipeline.teacher_store.beginning import compare_views, read_shared_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teachers import Teacher
+from store_schemas.root_metadata import read_entries
 
 
 def draw_view_plan(config: CacheSettings, people: People, teacher: Teacher) -> ViewPlan:
@@ -35,7 +35,7 @@ def stored_view_plan(
     """
     shared, plan = read_shared_plan(folder)
     compare_people(plan.people, people)
-    compare_views(shared["views"], given_views(config, teacher))
+    compare_views(shared.views, given_views(config, teacher))
     say(f"{folder} has the teachers {', '.join(read_entries(folder))}; {config.teacher_name} joins")
     return plan.views
 

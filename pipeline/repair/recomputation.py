@@ -135,7 +135,7 @@ def _compare(
     """Add what a teacher says of views to what was found."""
     for i, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
         found.num_views += 1
-        where = f"shard {row // store.identity['codec']['rows_per_shard']}, row {row}, view {view}"
+        where = f"shard {row // store.rows_per_shard}, row {row}, view {view}"
         if not np.isfinite(live.heatmaps[i]).all():
             found.failures.append(f"{where}: the teacher's output is not finite, the store's is")
             continue

@@ -12,11 +12,10 @@ from typing import Any, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
 from pipeline.storage.object_client import is_object_location
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import layout_of
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
+from store_schemas.manifest import read_manifest
+from store_schemas.root_metadata import read_entry
 
 _SHARD_NUMBER = re.compile(r"\d+")
 _VIEWS = "views/"
@@ -41,7 +40,7 @@ class CachedFolder:
             StoreError: it cannot be read.
         """
         entry = read_entry(origin, teacher)
-        if entry.content is None:
+        if entry.content_sha256 is None:
             raise IncompleteError(
                 f"{origin} must be complete to be cached, but is still being written; finish it by "
                 "running cache-teacher with --resume"
@@ -50,10 +49,10 @@ class CachedFolder:
         self._origin = origin
         self._cache = cache
         self._teacher = entry.teacher
-        self._content = entry.content
-        self._layout: StoreLayout = layout_of(origin, entry.teacher, entry.identity)
-        self._manifest: Manifest = read_manifest(self._layout, entry)
-        self._copies = LocalFolder(cache / f"{entry.fingerprint[:16]}-{entry.content[:32]}")
+        self._content_sha256 = entry.content_sha256
+        self._layout = layout_of(origin, entry)
+        self._manifest = read_manifest(self._layout, entry)
+        self._copies = LocalFolder(cache / f"{entry.fingerprint[:16]}-{entry.content_sha256[:32]}")
         self._columns = {n: column for column, n in enumerate(self._layout.shard_specs)}
         self._compared: set[str] = set()
         """Copies that this process has compared."""
@@ -64,15 +63,15 @@ class CachedFolder:
         return str(self._origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._again, (self._origin, self._cache, self._teacher, self._content)
+        return self._again, (self._origin, self._cache, self._teacher, self._content_sha256)
 
     @classmethod
-    def _again(cls, origin: StoreFolder, cache: Path, teacher: str, content: str) -> Self:
+    def _again(cls, origin: StoreFolder, cache: Path, teacher: str, content_sha256: str) -> Self:
         folder = cls(origin, cache, teacher)
-        if folder._content != content:
+        if folder._content_sha256 != content_sha256:
             raise IdentityError(
-                f"{origin} was replaced after it was opened: content was {content}, now it is "
-                f"{folder._content}; start again"
+                f"{origin} was replaced after it was opened: content was {content_sha256}, now it "
+                f"is {folder._content_sha256}; start again"
             )
         return folder
 

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest_files import ManifestFiles
-from pipeline.teacher_store.stored_file import (
+from pipeline.teacher_store.opening import StoreLayout
+from pipeline.teacher_store.shard_files import (
+    ManifestFiles,
     StoredFile,
     longest_chunk,
     read_shard_entry,

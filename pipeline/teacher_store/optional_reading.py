@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.frames.stored_crops import decode_crop
 from pipeline.teacher_store.kept_shards import NoRecords, Records, ShardedArray
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest_files import ManifestFiles
+from pipeline.teacher_store.opening import StoreLayout
+from pipeline.teacher_store.shard_files import ManifestFiles
 from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.optional_arrays import CHECKSUMS

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.teacher_store.kept_shards import ShardedArray, bytes_kept_per_view
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest_files import ManifestFiles
+from pipeline.teacher_store.opening import StoreLayout
 from pipeline.teacher_store.plan import determinant_of
+from pipeline.teacher_store.shard_files import ManifestFiles
 from pipeline.teacher_store.stored_views import StoredViewPlan
 from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError

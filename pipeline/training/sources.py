@@ -162,8 +162,9 @@ class ReplayedViews:
     def order(self, batch_size: int, seed: int) -> ViewOrder | BlockOrder:
         """Return which views an epoch shows."""
         if self.data.view_order == "blocks":
-            rows_per_shard = self.store.identity["codec"]["rows_per_shard"]
-            return BlockOrder(self.instances, rows_per_shard, self.num_views, batch_size, seed)
+            return BlockOrder(
+                self.instances, self.store.rows_per_shard, self.num_views, batch_size, seed
+            )
         instance_ids = self.people.instance_id[self.instances]
         return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
 
@@ -246,7 +247,7 @@ def open_replayed_views(
         reads_heatmaps=reads_heatmaps,
         instances=instances,
         num_views=num_views,
-        heatmap_frame=store.identity["teacher"]["heatmap_frame"],
+        heatmap_frame=store.heatmap_frame,
         padding=ViewRecipe.model_validate(store.views.recipe).padding,
     )
 
