@@ -1,8 +1,8 @@
-"""Teacher store, teacher, images -> the same store, its damaged shards done again.
+"""Teacher store, teacher, images -> the same store, its damaged shards repaired.
 
-What follows from other bytes is mended first. Then a complete store is reopened without its damaged
-shards, and from there on this is what ``cache-teacher --resume`` does: a kill anywhere leaves a
-store that either of them finishes.
+Metadata that follow from other bytes are repaired first. Then a complete store is reopened without
+its damaged shards, and the teacher predicts them as under ``cache-teacher --resume``: after a kill
+either command finishes the store.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,16 +44,16 @@ class StoreRepairConfig(StageConfig):
     teacher_name: str | None = None
     """None: the only one."""
     teacher: Path | None = None
-    """None: the one that the store was made with, if it is still there; so for the others."""
+    """None: the path that the store recorded, if it still exists; the same for the others."""
     images: Path | None = None
     annotations: Path | None = None
     accept_mended_images: bool = False
-    """Take images that changed, as long as no shard that is kept was written of them."""
+    """Accept images that changed, if no shard that is kept was written from them."""
 
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What a repair did."""
+    """Result of a repair."""
 
     store: str
     repaired_parts: tuple[str, ...]
@@ -62,19 +62,19 @@ class RepairResult:
     """Shards that the teacher predicted again."""
     content_sha256: str
     missing_people: tuple[int, ...]
-    """Instance ids of people that are left out."""
+    """Instance ids of people without outputs."""
 
 
 def store_repair(
     config: StoreRepairConfig, *, take_over: bool = False, say: Say = lambda _: None
 ) -> RepairResult:
-    """Redo exactly what is damaged or missing of a store, and finish it.
+    """Repair exactly the damaged or missing parts of a store, and finish it.
 
     take_over: replace another run that seems to be writing this store.
 
     Raises:
-        StoreError: there is no store; what is damaged follows from nothing; or teacher, people or
-            images are not those of the store.
+        StoreError: there is no store; a damaged part cannot be computed from others; or teacher,
+            people or images are not those of the store.
         ConfigError: teacher or images are needed, and are not where they were.
         ImageError: an image that is needed cannot be read.
     """
@@ -145,7 +145,7 @@ def _reopen(
     teacher: Teacher,
     run_id: str,
 ) -> TeacherStoreWriter:
-    """Return a writer whose pending shards are those to be redone."""
+    """Return a writer whose pending shards are those to be repaired."""
     recipe = teacher.execution_recipe()
     stored: Mapping[str, Any] = {"execution_recipe": entry.execution_recipe}
     compare_identity(
@@ -167,7 +167,7 @@ def _reopen(
 
 
 def _write_shards(task: ShardTask, teacher: Teacher, todo: ShardRepair) -> None:
-    """Do the pending shards; people are left out of those alone that lacked some before."""
+    """Write the pending shards; people may be left out only where some were before."""
     pending = task.writer.pending_shards()
     plan = read_writers_plan(task.writer)
     held_back: list[BadImage] = []

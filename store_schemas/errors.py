@@ -1,19 +1,19 @@
 """Every error a teacher store raises on purpose.
 
-StoreError             also raised itself: a store cannot be written where, or as, it was asked to
+StoreError             also raised itself: a store cannot be written at this path or in this way
 ├── SchemaError        metadata is not what this program's schema implies
-├── IdentityError      the store was made from something else than what is asked for now
+├── IdentityError      the store was made from something else than what is given now
 ├── IncompleteError    something was not written yet, or could not be
 ├── LeaseError         another run writes the store
 ├── StorageError       the disk does not take what is written: full, read-only, gone
 └── CorruptError       bytes are missing, torn or altered; names the shard and the row
 
-A message says what was wrong, what was expected, what was found and what to do, on one line.
+A message states on one line what was wrong, expected and found, and what to do.
 """
 
 
 class StoreError(Exception):
-    """Base of what a teacher store refuses; itself: it cannot be written as it was asked to."""
+    """Base of all errors of a teacher store; itself: it cannot be written in this way."""
 
 
 class SchemaError(StoreError, ValueError):
@@ -21,11 +21,11 @@ class SchemaError(StoreError, ValueError):
 
 
 class IdentityError(StoreError, ValueError):
-    """The store was made from something else than what is asked for now."""
+    """The store was made from something else than what is given now."""
 
 
 class IncompleteError(StoreError):
-    """A shard or a view was not written yet, or its teacher gave nothing to write."""
+    """A shard or a view was not written yet, or its teacher had no output for it."""
 
 
 class LeaseError(StoreError):

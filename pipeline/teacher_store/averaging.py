@@ -48,7 +48,7 @@ class AveragedTeachers:
         first = self._stores[0]
         _require_same_maps(self._stores)
         self.path = first.path
-        """Where the store is."""
+        """Location of the store."""
         self.teacher = ",".join(store.teacher for store in self._stores)
         self.people = first.people
         self.image_sha256 = first.image_sha256
@@ -65,7 +65,7 @@ class AveragedTeachers:
         self.provenance = first.provenance
         self._with_crops = next((s for s in self._stores if s.optional.crops is not None), first)
         self.optional = OptionalArrays(crops=self._with_crops.optional.crops)
-        """The crops of the first teacher that has any; tokens cannot be averaged."""
+        """Format of the crops, of the first teacher with any; tokens cannot be averaged."""
         self.status = _status_of(self._stores)
         """(N, V) uint8, OK where every teacher's is, else the first other one; see ``Status``."""
 
@@ -80,7 +80,7 @@ class AveragedTeachers:
         return self._stores[0].heatmap_frame
 
     def present_instances(self) -> NDArray[np.int64]:
-        """Return the rows of the people all of whose views every teacher has: (n,) int64."""
+        """Return the rows of the people whose views all have status OK: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
@@ -141,7 +141,7 @@ class AveragedTeachers:
 
 
 AnyTeachers = TeacherStore | AveragedTeachers
-"""What training reads."""
+"""One teacher or several: the source of a training."""
 
 
 def open_teachers(

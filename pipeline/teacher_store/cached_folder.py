@@ -1,8 +1,8 @@
 """Shards of a complete store, downloaded once to a folder of this machine and read from there.
 
-A file is kept only if it has the length and sha256 that the store's manifest says, and it is
-compared again by every process that begins to use it, so a damaged cache costs a download and no
-wrong view. The folder is named after the store's content: another store never finds its files.
+A file is kept only if it has the length and sha256 of the store's manifest, and every process
+compares it again before its first use, so a damaged cache costs a download and no wrong view. The
+folder is named after fingerprint and ``content_sha256``: another store never finds its files.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ class CachedFolder:
         """Read the manifest of a complete store.
 
         Args:
-            origin: Where the store lies.
-            cache: The folder of the copies of any number of stores.
+            origin: Folder of the store.
+            cache: Folder of the copies, of any number of stores.
             teacher: As for ``TeacherStore.open``.
 
         Raises:
@@ -81,7 +81,7 @@ class CachedFolder:
             return self._copies.read(name, max_bytes)
         data = self._origin.read(name, max_bytes)
         if name.startswith(_VIEWS) and not name.endswith(".json"):
-            # whoever opens the store compares what it reads; the copy is for reading row by row
+            # the reader compares these itself when it opens the store; the copy serves single rows
             self._digests[name] = hashlib.sha256(data).hexdigest()
             if self._digest_of_copy(name) != self._digests[name]:
                 self._copies.publish(name, data)
@@ -91,7 +91,7 @@ class CachedFolder:
     def open_descriptor(self, name: str) -> int:
         expected = self._expected(name)
         is_copied = name in self._digests if expected is None else self._is_copied(name, *expected)
-        # Of a shard that is damaged in the store itself the reader still finds the good views.
+        # A shard that is damaged in the origin is opened there: its good views can still be read.
         return (self._copies if is_copied else self._origin).open_descriptor(name)
 
     def size(self, name: str) -> int | None:
@@ -119,7 +119,7 @@ class CachedFolder:
         raise StoreError(f"{self} is read through a cache and cannot be written")
 
     def _is_copied(self, name: str, length: int, digest: str) -> bool:
-        """Make a copy that is as the manifest says, if there is none; False: the origin is not."""
+        """Copy a file unless a good copy exists; False: the origin is not as in the manifest."""
         if name in self._compared and self._copies.size(name) == length:
             return True
         if self._digest_of_copy(name) != digest:
@@ -140,7 +140,7 @@ class CachedFolder:
             return None
 
     def _expected(self, name: str) -> tuple[int, str] | None:
-        """Return length and sha256 that the manifest says of a shard's file; None: it is none."""
+        """Return length and sha256 of a shard's file in the manifest; None for another file."""
         path, _, key = name.removeprefix(f"{self._layout.teacher_path}/").partition("/")
         found = _SHARD_NUMBER.search(key)
         if path not in self._columns or found is None:
@@ -170,5 +170,5 @@ def open_for_reading(
 
 
 def is_read_in_blocks(location: str | None, cache: Path | None) -> bool:
-    """Say whether views of a store are best read shard by shard: each open one is a download."""
+    """Return whether views should be read shard by shard, as every open shard is a download."""
     return cache is None and is_object_location(location)

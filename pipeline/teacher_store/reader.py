@@ -1,6 +1,6 @@
-"""Read a teacher store: people, views, and what the teacher said of each view.
+"""Read a teacher store: people, views, and the teacher's outputs for each view.
 
-Opening runs no code of the store and trusts nothing in it; reading checks every byte it returns.
+Opening runs no code of the store and checks all metadata; reading checks every byte it returns.
 A missing, torn or altered chunk is an error that names shard and row, never zeros.
 """
 
@@ -29,12 +29,12 @@ from store_schemas.teacher_store import Status
 
 @dataclass(frozen=True)
 class StoredViews:
-    """What the store holds of B views."""
+    """Stored outputs of B views."""
 
     heatmaps: NDArray[Any]  # (B, K, Hh, Wh) uint8 or float16; heat = heatmaps * scale
     scale: NDArray[np.float32]  # (B, K), 0 for a map of uint8 without heat
     confidence: NDArray[np.float32]  # (B, K), peak heat
-    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher gave them
+    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher decoded them
     image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
     is_mirrored: NDArray[np.bool_]  # (B,)
     status: NDArray[np.uint8]  # (B,), all OK
@@ -54,13 +54,13 @@ class TeacherStore:
     ) -> None:
         """Use ``TeacherStore.open``."""
         self.path = str(layout.folder)
-        """Where it is."""
+        """Location of the store."""
         self.teacher = layout.teacher
         self.people = people
         self.image_sha256 = image_sha256
         """(M, 32) uint8, digest of every image file."""
         self.views = views
-        """Its whole arrays are read when they are asked for."""
+        """Views of every person; whole arrays are read on first use."""
         self.identity = entry.identity
         self.fingerprint = entry.fingerprint
         self.content_sha256 = entry.content_sha256
@@ -72,7 +72,7 @@ class TeacherStore:
         self.profile = layout.dimensions.profile
         """How heatmaps are stored."""
         self.optional = layout.dimensions.optional
-        """What it holds beside heatmaps."""
+        """Formats of the crops and tokens that it has."""
         self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
         self.input_size_hw = views.input_size_hw
@@ -108,7 +108,7 @@ class TeacherStore:
         folder = open_folder(path)
         entry = read_entry(folder, teacher)
         layout = layout_of(folder, entry)
-        # before anything as large as the identity says is made
+        # before memory for the identity's sizes is reserved
         people, image_sha256 = read_people_of_plan(layout)
         views = StoredViewPlan(layout)
         manifest = read_manifest(layout, entry)
@@ -142,7 +142,7 @@ class TeacherStore:
         return cast(HeatmapFrame, frame)
 
     def present_instances(self) -> NDArray[np.int64]:
-        """Return the rows of the people all of whose views are there, in order: (n,) int64."""
+        """Return the rows of the people whose views all have status OK, in order: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
@@ -184,7 +184,7 @@ class TeacherStore:
         instances: Sequence[int] | NDArray[np.int64],
         views: Sequence[int] | NDArray[np.int64],
     ) -> NDArray[np.uint8]:
-        """Return the crops that the teacher saw in B views: (B, H, W, 3) uint8, RGB.
+        """Return the crops of B views, as the teacher's input was: (B, H, W, 3) uint8, RGB.
 
         Raises:
             SchemaError: the store was written without crops; and as ``read``.

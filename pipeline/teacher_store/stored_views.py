@@ -1,7 +1,7 @@
 """The views of a stored plan: compared with the identity on opening, then read row by row.
 
-48 bytes of affine per view are more than a loader's worker may hold of a large store, so nobody
-keeps them but who asks for the whole array.
+The affines of a large store, 48 bytes a view, are more than a loader's worker may hold, so they are
+kept only by a process that reads the whole array.
 """
 
 import os
@@ -20,12 +20,12 @@ from store_schemas.identity import begin_array_sha256
 from store_schemas.reading import read_array, read_chunks
 
 MAX_OPEN_CHUNKS = 64
-"""Files of 65,536 people each."""
+"""Open files of 65,536 people each."""
 AFFINE_BYTES = 48
 
 
 class StoredViewPlan:
-    """The views of every person: a ``ViewPlan`` whose arrays are read when they are asked for."""
+    """The views of every person: a ``ViewPlan`` whose arrays are read on first use."""
 
     def __init__(self, layout: StoreLayout) -> None:
         """Compare the arrays with the identity, a chunk at a time.

@@ -1,4 +1,4 @@
-"""Laws of a repair: what is damaged is redone, mended or finished to the very bytes."""
+"""Laws of a repair: what is damaged is repaired or finished to the very bytes."""
 
 import re
 import shutil
@@ -105,7 +105,7 @@ def test_people_whose_image_came_back_are_added(inputs: Any) -> None:
 
     path.write_bytes(good)
     result = repair(inputs, said.append)
-    assert "is another file than the planned one; --accept-mended-images takes it" in said[-1]
+    assert "is another file than the planned one; --accept-mended-images accepts it" in said[-1]
     assert (result.repaired_shards, inputs.digests()) == ((), before)
 
     result = repair(inputs, accept_mended_images=True)
@@ -130,7 +130,7 @@ def test_a_damaged_shard_that_lacked_people_lacks_them_again(inputs: Any) -> Non
     ],
 )
 @pytest.mark.parametrize("with_checksum", [False, True])
-def test_what_follows_from_other_bytes_is_mended(
+def test_what_follows_from_other_bytes_is_repaired(
     inputs: Any, whole: dict[str, str], path: str, with_checksum: bool
 ) -> None:
     (chunk,) = (inputs.store / path).glob("c.0*")
@@ -142,7 +142,7 @@ def test_what_follows_from_other_bytes_is_mended(
     assert inputs.digests() == whole
 
 
-def test_metadata_of_groups_and_arrays_are_mended(inputs: Any, whole: dict[str, str]) -> None:
+def test_metadata_of_groups_and_arrays_are_repaired(inputs: Any, whole: dict[str, str]) -> None:
     harmed = [name for name in whole if name.endswith("/zarr.json")]
     for place, name in enumerate(harmed):
         if place % 2:

@@ -211,7 +211,7 @@ def test_an_image_that_another_teachers_shard_was_written_of_is_not_replaced(
     assert first_says(copy)
 
 
-def test_damaged_digests_are_not_mended_to_images_that_another_teacher_did_not_see(
+def test_damaged_digests_are_not_repaired_to_images_that_another_teacher_did_not_see(
     factory: Any, copy: Path, tmp_path: Path
 ) -> None:
     writer = add(factory, copy)
