@@ -17,11 +17,6 @@ from store_schemas.profiles import HeatmapProfile
 from store_schemas.skeleton import Skeleton
 from store_schemas.teacher_store import SCHEMA, StoreDimensions
 
-SHARED_SECTIONS = ("schema", "people", "views")
-"""Sections of an identity that all teachers of a store share."""
-PLANNED_SECTIONS = (*SHARED_SECTIONS, "codec", "crops", "tokens")
-"""Sections of an identity that the store adds to its caller's ``teacher``."""
-
 
 @dataclass(frozen=True)
 class PeopleIdentity:
@@ -167,7 +162,7 @@ class StoreIdentity:
         }
 
     def shared_json(self) -> dict[str, Any]:
-        """Return the sections that all teachers of a store share, ``SHARED_SECTIONS``."""
+        """Return the sections that all teachers of a store share."""
         return {"schema": SCHEMA, "people": self.people.to_json(), "views": self.views.to_json()}
 
     @classmethod

@@ -48,14 +48,17 @@ def publish_plan(
     planned = {f"{path}/zarr.json" for path in documents} | {LEASE_NAME}
     planned |= {s.chunk_name(c) for s, _ in plan for c in range(s.num_chunks)}
     below = "" if is_new else f"{layout.teacher_path}/"
-    for name in folder.names():  # an earlier writer that was killed may have left a part of it
+    must, other = (
+        (f"{folder} must be a new or empty folder", "path")
+        if is_new
+        else (
+            f"{folder}/{layout.teacher_path} must be new or empty",
+            "--teacher-name, or remove it",
+        )
+    )
+    for name in folder.names():  # a writer that was killed early may have left a part of the plan
         if name.startswith(below) and name not in planned:
-            where = f"{folder}/{layout.teacher_path} must be" if below else f"{folder} must be a"
-            way_out = "--teacher-name, or remove it" if below else "path"
-            raise StoreError(
-                f"{where} new or empty{'' if below else ' folder'}, but holds {name}; choose "
-                f"another {way_out}"
-            )
+            raise StoreError(f"{must}, but holds {name}; choose another {other}")
     folder.sweep()
     for spec, values in plan:
         publish_array(folder, spec, values)
