@@ -15,14 +15,14 @@ SPEEDS = {
     "decode": "unpack, views per second of one core",
 }
 LIMIT = 6000
-"""Bytes of a view that the default profile may take."""
+"""Most bytes of a view that the default profile may take."""
 
 
 def main(output: Path, studies: list[tuple[str, Path]]) -> None:
-    """Draw one row per study, encode on the left and decode on the right.
+    """Draw one row per study, encoding on the left and decoding on the right.
 
-    Drawn are the packings of the default profile's values, and the profiles but float16, which is
-    ten times as large.
+    The points are the packings of the default profile's values, and the profiles except float16,
+    which is ten times as large.
     """
     figure, panels = plt.subplots(
         len(studies), 2, figsize=(11, 4.2 * len(studies)), layout="constrained", squeeze=False
@@ -71,7 +71,7 @@ def place(found: dict[str, Any], speed: str) -> tuple[float, float]:
 
 
 def family(packing: dict[str, Any]) -> str:
-    """Name what a packing is an instance of."""
+    """Return the name of a packing's family."""
     if packing["order"] != [0, 1, 2]:
         return "transpose, blosc zstd"
     if packing["codec"] != "blosc":

@@ -2,14 +2,14 @@
 
     python -m docs.measure_averaging STORE NAME,NAME,...
 
-Processor time of batches of 64 random views, medians over 25 batches.
+Prints the processor time of a view, in batches of 64 random views, medians over 25 batches.
 """
 
 import sys
-import time
 
 import numpy as np
 
+from pipeline.benchmarks.figures import seconds_in_turns
 from pipeline.teacher_store.averaging import open_teachers
 from store_schemas.teacher_store import Status
 
@@ -18,20 +18,18 @@ NUM_BATCHES, BATCH_SIZE = 25, 64
 
 def main(store: str, names: list[str]) -> None:
     groups = [names[:count] for count in range(1, len(names) + 1)]
-    readers = [open_teachers(store, group) for group in groups]
-    places = np.argwhere(readers[-1].status == Status.OK)
-    seconds = np.zeros((NUM_BATCHES, len(readers)))
+    readers = {", ".join(group): open_teachers(store, group) for group in groups}
+    places = np.argwhere(readers[", ".join(names)].status == Status.OK)
     random = np.random.default_rng(0)
-    for batch in range(NUM_BATCHES):
-        instances, views = random.choice(places, BATCH_SIZE).T
-        for column, reader in enumerate(readers):
-            began = time.process_time()
-            reader.read(instances, views)
-            seconds[batch, column] = time.process_time() - began
-    ratios = np.median(seconds / seconds[:, :1], axis=0)
-    for group, of_batch, ratio in zip(groups, np.median(seconds, axis=0), ratios, strict=True):
-        each = of_batch / BATCH_SIZE * 1e6
-        print(f"{', '.join(group)}: {each:.0f} us a view, {ratio:.1f} times one teacher's")
+    batches = [random.choice(places, BATCH_SIZE).T for _ in range(NUM_BATCHES)]
+    ways = {
+        group: lambda batch, reader=reader: reader.read(*batches[batch])
+        for group, reader in readers.items()
+    }
+    seconds = seconds_in_turns(ways, range(NUM_BATCHES), num_rounds=1)
+    for group, spent in seconds.items():
+        each, ratio = np.median(spent) / BATCH_SIZE * 1e6, np.median(spent / seconds[names[0]])
+        print(f"{group}: {each:.0f} us a view, {ratio:.1f} times one teacher's")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m docs.measure_objects teacher.zarr
 
-Takes a complete store; prints what docs/object-stores.md shows. The server (moto) is another
-process, whose time does not count; needs the development dependencies and the extra `objects`.
+Takes a complete store, and prints the figures of docs/object-stores.md. The server (moto) is
+another process, whose time does not count. Needs the development dependencies and the extra
+`objects`.
 """
 
 import os
@@ -34,7 +35,7 @@ sys.stdin.read()
 
 
 def read_all(location: StoreFolder, *, in_blocks: bool) -> str:
-    """Read every augmented view of everybody once, and say at what cost."""
+    """Read every augmented view of every person once, and return a line of speeds."""
     store = TeacherStore.open(location)
     rows, num_views = store.present_instances(), store.num_views - 1
     order = (
@@ -55,7 +56,7 @@ def read_all(location: StoreFolder, *, in_blocks: bool) -> str:
 
 
 def cpu_seconds() -> float:
-    """Return what this process has used, obstore's threads included."""
+    """Return the CPU seconds of this process, obstore's threads included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 

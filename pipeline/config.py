@@ -8,9 +8,10 @@ component stands beside the component.
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from pipeline.errors import ConfigError
 
@@ -138,28 +139,47 @@ def _assign(settings: dict[str, object], dotted_name: str, value: object) -> Non
 
 def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
-    # Indices of tuples are part of the location but not of a dotted name.
-    location = [str(part) for part in fault["loc"]]
-    name = ".".join(location)
+    *parents, leaf = (str(part) for part in fault["loc"]) if fault["loc"] else ("",)
+    owner, names, kinds = _owner_at(stage, parents)
+    name = ".".join((*names, leaf))
     if fault["type"] == "extra_forbidden":
-        owner = _model_at(stage, location[:-1])
         known = ", ".join(owner.model_fields) if owner else "none"
-        return f"unknown setting {name}; known here: {known}"
+        return f"unknown setting {' '.join((name, *kinds))}; known here: {known}"
     if fault["type"] == "missing":
         return f"the setting {name} is required but not given"
     what = f"the setting {name} is {fault['input']!r}" if name else "the settings do not fit"
     return f"{what}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _model_at(stage: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    owner = stage
+def _owner_at(
+    stage: type[BaseModel], location: Sequence[str]
+) -> tuple[type[BaseModel] | None, list[str], list[str]]:
+    """Return the model at a location, the names that lead to it, and which of unions it was."""
+    owner: type[BaseModel] | None = stage
+    names: list[str] = []
+    kinds: list[str] = []
+    members: dict[str, type[BaseModel]] = {}
     for part in location:
-        field = owner.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        owner = annotation
-    return owner
+        if members:  # the location names the member of a union after its field
+            owner, members = members.get(part), {}
+            kinds.append(f"({names[-1]} of {part})")
+            continue
+        names.append(part)
+        field = owner.model_fields.get(part) if owner else None
+        members = _members_of(field)
+        kind = field.annotation if field else None
+        owner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return owner, names, kinds
+
+
+def _members_of(field: FieldInfo | None) -> dict[str, type[BaseModel]]:
+    """Return the models of a union of settings, by the value of the field that tells them apart."""
+    if field is None or not isinstance(field.discriminator, str):
+        return {}
+    return {
+        model.model_fields[field.discriminator].default: model
+        for model in get_args(field.annotation)
+    }
 
 
 def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,12 +1,9 @@
 """The device that a training runs on."""
 
-from typing import Literal
-
 import torch
 
 from pipeline.errors import ConfigError
-
-DeviceName = Literal["auto", "cpu", "cuda"]
+from pipeline.settings import DeviceName
 
 
 def choose_device(name: DeviceName, num_threads: int | None = None) -> torch.device:

@@ -1,21 +1,65 @@
-"""Progress, told as work is done and summed for who wants to hear how far it is."""
+"""Progress of a stage: one protocol for whoever shows it, and counters of pieces of work."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-OnProgress = Callable[[int, int], None]
-"""Told how much is done, and how much there will be."""
+
+class Progress(Protocol):
+    """Shows how far a stage is."""
+
+    def update(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
+        """Show that ``done`` of ``total`` units of work are done.
+
+        figures: what the work has shown lately, by name: mean losses, a speed.
+        """
 
 
-def summed(on_progress: OnProgress, total: int) -> Callable[[int], None]:
-    """Return what is told of every piece of work as it is done, and passes on the sum.
+class NoProgress:
+    """Shows nothing."""
 
-    total: is all that is told, even where there was more to do than expected.
+    def update(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
+        """Ignore the news."""
+
+
+NO_PROGRESS = NoProgress()
+
+
+def summed(progress: Progress, total: int) -> Callable[[int], None]:
+    """Return a function that takes the size of each piece of work and reports the sum.
+
+    total: the largest sum that is reported, even if more was done than expected.
     """
     done = 0
 
     def add(count: int) -> None:
         nonlocal done
         done += count
-        on_progress(min(done, total), total)
+        progress.update(min(done, total), total)
 
     return add
+
+
+class ShardProgress:
+    """Counts the views that a teacher predicts and the bytes of the shards that are written."""
+
+    def __init__(self, progress: Progress, total_views: int) -> None:
+        self._progress, self._total = progress, total_views
+        self._views = self._bytes = 0
+        self._started = time.monotonic()
+        if total_views:
+            self._report()
+
+    def add_views(self, count: int) -> None:
+        self._views += count
+        if self._views < self._total:  # the last views are reported with the bytes of their shard
+            self._report()
+
+    def add_bytes(self, count: int) -> None:
+        self._bytes += count
+        self._report()
+
+    def _report(self) -> None:
+        rate = self._views / max(time.monotonic() - self._started, 1e-9)
+        figures = {"views/s": rate, "MB": self._bytes / 1e6}
+        self._progress.update(self._views, self._total, figures)

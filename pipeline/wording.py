@@ -1,4 +1,9 @@
-"""Numbers of things, in words for people."""
+"""Numbers of things in words for people, and the functions that show people a line."""
+
+from collections.abc import Callable
+
+Log = Callable[[str], None]
+"""Shows the user one line."""
 
 _IRREGULAR = {"entry": "entries", "person": "people", "process": "processes"}
 

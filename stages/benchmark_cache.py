@@ -4,27 +4,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from pipeline.benchmarks.caching_speed import Speed, measure_speed, null_teacher
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.caching.inputs import Say, TeacherInputs, open_inputs
+from pipeline.benchmarks.figures import write_figures
+from pipeline.caching.inputs import open_inputs
 from pipeline.frames.views import draw_views
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
+from pipeline.wording import Log
+from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.profiles import profile_named
-
-
-class BenchmarkCacheConfig(TeacherInputs):
-    """All settings of ``distil benchmark cache``."""
-
-    people_count: int = Field(226, ge=1)
-    """Spread evenly over all people; so many make two shards of the default views."""
-    scratch: Path | None = None
-    """Where the stores lie while they are measured; None: the folder for temporary files."""
-    output: Path | None = None
-    """Folder for cache.json."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +27,12 @@ class CacheBenchmark:
 
 def benchmark_cache(
     config: BenchmarkCacheConfig,
-    on_progress: OnProgress = lambda *_: None,
-    say: Say = lambda _: None,
+    progress: Progress = NO_PROGRESS,
+    say: Log = lambda _: None,
 ) -> CacheBenchmark:
     """Write stores of some people with a null teacher and with the given one, and time both.
 
-    on_progress: of views.
+    progress: counts views.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -55,7 +44,7 @@ def benchmark_cache(
     threshold = measure_units(probe, profile_named(config.profile)).threshold
     num_people = min(config.people_count, people.num_instances)
     # what is done twice to warm up is not in the total
-    add = summed(on_progress, 2 * num_people * (config.views + 1))
+    add = summed(progress, 2 * num_people * (config.views + 1))
     speeds = tuple(
         measure_speed(
             name,

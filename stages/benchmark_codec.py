@@ -4,45 +4,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from pipeline.benchmarks.codec_candidates import profile_candidates, search_space
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.benchmarks.study_inputs import study_people
-from pipeline.benchmarks.teacher_maps import stream_teacher_maps
+from pipeline.benchmarks.fidelity import stream_teacher_maps, study_people
+from pipeline.benchmarks.figures import write_figures
 from pipeline.coco.people import spread_rows
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
-from pipeline.config import StageConfig
-from pipeline.frames.views import ViewRecipe, draw_views
-from pipeline.progress import OnProgress, summed
-from pipeline.teachers import TeacherSettings
+from pipeline.frames.views import draw_views
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.teachers.probe import take_probe
+from stages.settings.benchmark import BenchmarkCodecConfig
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
-
-
-class BenchmarkCodecConfig(StageConfig):
-    """All settings of ``distil benchmark codec``."""
-
-    annotations: Path
-    images: Path
-    teacher: Path
-    people_count: int = Field(100, ge=1)
-    """Spread evenly over all people."""
-    views: int = Field(8, ge=0)
-    """Augmented views of each, beside the evaluation crop."""
-    seed: int = Field(0, ge=0)
-    """Draws the views."""
-    sweep: bool = False
-    """The whole search space, not the profiles alone."""
-    output: Path | None = None
-    """Folder for codec.json."""
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
 
 
 @dataclass(frozen=True)
@@ -54,11 +29,11 @@ class CodecBenchmark:
 
 
 def benchmark_codec(
-    config: BenchmarkCodecConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkCodecConfig, progress: Progress = NO_PROGRESS
 ) -> CodecBenchmark:
     """Store a teacher's live maps of some people in many ways and compare size, speed and fidelity.
 
-    on_progress: of views.
+    progress: counts views.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -75,11 +50,11 @@ def benchmark_codec(
     rows = spread_rows(people.num_instances, config.people_count)
     studied = study_people(people, rows, teacher, config.recipe, config.seed, config.views)
     study = study_codecs(
-        stream_teacher_maps(teacher, people, config.images, rows, studied.image_to_crop),
+        stream_teacher_maps(teacher, studied, config.images),
         studied,
         search_space() if config.sweep else profile_candidates(),
         typical_peak,
-        summed(on_progress, len(rows) * studied.num_views),
+        summed(progress, len(rows) * studied.num_views),
     )
     return CodecBenchmark(study, _write(config, study))
 

@@ -3,38 +3,16 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import Field
-
-from pipeline.benchmarks.crop_loading import CropLoading, measure_crop_loading
 from pipeline.benchmarks.crop_study import CropFigures, study_crops
-from pipeline.benchmarks.figures_file import write_figures
-from pipeline.benchmarks.processes import in_fresh_process
-from pipeline.benchmarks.study_inputs import study_people
+from pipeline.benchmarks.fidelity import study_people
+from pipeline.benchmarks.figures import write_figures
+from pipeline.benchmarks.processes import CropLoading, in_fresh_process, measure_crop_loading
 from pipeline.coco.people import spread_rows
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
-from pipeline.config import StageConfig
-from pipeline.frames.views import ViewRecipe
-from pipeline.progress import OnProgress, summed
-from pipeline.teachers import TeacherSettings
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.opening import open_fitting_teacher
-
-
-class BenchmarkCropsConfig(StageConfig):
-    """All settings of ``distil benchmark crops``."""
-
-    annotations: Path
-    images: Path
-    teacher: Path
-    people_count: int = Field(500, ge=1)
-    """Spread evenly over all people."""
-    store: Path | None = None
-    """A store of these images with crops: its loading is measured too."""
-    output: Path | None = None
-    """Folder for crops.json."""
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
+from stages.settings.benchmark import BenchmarkCropsConfig
 
 
 @dataclass(frozen=True)
@@ -48,11 +26,11 @@ class CropBenchmark:
 
 
 def benchmark_crops(
-    config: BenchmarkCropsConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkCropsConfig, progress: Progress = NO_PROGRESS
 ) -> CropBenchmark:
     """Show a teacher crops as they are and as JPEG, and compare AP, keypoints and bytes.
 
-    on_progress: of people.
+    progress: counts people.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -65,7 +43,7 @@ def benchmark_crops(
     teacher = open_fitting_teacher(config.teacher, people, config.teacher_settings)
     rows = spread_rows(people.num_instances, config.people_count)
     studied = study_people(people, rows, teacher, config.recipe)
-    figures = study_crops(teacher, studied, config.images, summed(on_progress, len(rows)))
+    figures = study_crops(teacher, studied, config.images, summed(progress, len(rows)))
     loading = None
     if config.store is not None:
         loading = in_fresh_process(measure_crop_loading, config.store, config.images)

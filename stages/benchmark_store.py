@@ -4,39 +4,14 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import Field
-
-from pipeline.benchmarks.figures import StoreFigures
-from pipeline.benchmarks.figures_file import write_figures
+from pipeline.benchmarks.figures import StoreFigures, write_figures
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
-from pipeline.config import StageConfig
-from pipeline.progress import OnProgress
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.storage.files import make_folder
 from pipeline.teacher_store.reader import TeacherStore
-
-
-class BenchmarkStoreConfig(StageConfig):
-    """All settings of ``distil benchmark store``."""
-
-    store: tuple[Path, ...] = Field(min_length=1)
-    """Complete stores, for example one of each profile."""
-    views: int = Field(100_000, ge=1)
-    """A store is multiplied by hard links to about as many; a larger one is taken as it is."""
-    large_views: int = Field(3_000_000, ge=0)
-    """Opening and memory are measured at as many too; 0: not."""
-    images: Path | None = None
-    """Folder of the stores' images, to load training batches from."""
-    batches: int = Field(40, ge=2)
-    """Batches of 64 that every reader reads, in turns with raw float16."""
-    rounds: int = Field(5, ge=1)
-    worker_batches: int = Field(1000, ge=1)
-    """Batches that a worker reads before its memory is measured."""
-    loader_processes: int = Field(5, ge=1)
-    """That load training batches, one after the other: they differ by some hundredths."""
-    output: Path = Path("benchmark-store")
-    """Folder for store.json; scratch files go there too, on the stores' file system."""
+from stages.settings.benchmark import BenchmarkStoreConfig
 
 
 @dataclass(frozen=True)
@@ -48,11 +23,11 @@ class StoreBenchmark:
 
 
 def benchmark_store(
-    config: BenchmarkStoreConfig, on_progress: OnProgress = lambda *_: None
+    config: BenchmarkStoreConfig, progress: Progress = NO_PROGRESS
 ) -> StoreBenchmark:
     """Read stores in fresh processes beside raw float16, zarr and whatever peers are installed.
 
-    on_progress: of stores.
+    progress: counts stores.
 
     Raises:
         StoreError: a store cannot be read, or is not complete.
@@ -61,10 +36,10 @@ def benchmark_store(
     make_folder(config.output)
     figures: list[StoreFigures] = []
     for place, path in enumerate(config.store):
-        on_progress(place, len(config.store))
+        progress.update(place, len(config.store))
         with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:
             figures.append(_measure(config, path, Path(scratch)))
-    on_progress(len(config.store), len(config.store))
+    progress.update(len(config.store), len(config.store))
     document = {"stores": [asdict(found) for found in figures]}
     written = write_figures(config.output / "store.json", config, document)
     return StoreBenchmark(figures, written)

@@ -1,6 +1,6 @@
 """Stage one: people -> views -> teacher -> encoded outputs -> teacher store.
 
-The teacher looks at every person once, in all views; afterwards nobody needs it again.
+The teacher predicts every view of every person once, and is not needed afterwards.
 """
 
 import time
@@ -9,18 +9,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs, optional_arrays
+from pipeline.caching.inputs import (
+    digest_images,
+    draw_view_plan,
+    open_inputs,
+    optional_arrays,
+    stored_view_plan,
+    view_identity,
+)
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest
-from pipeline.caching.teacher_pass import digest_images
-from pipeline.caching.view_plans import draw_view_plan, given_views, stored_view_plan
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
@@ -32,8 +38,7 @@ from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
-from pipeline.wording import counted
-from stages.terminal import caching_progress
+from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
@@ -41,34 +46,23 @@ from store_schemas.root_metadata import read_entries, read_entry
 from store_schemas.teacher_store import Status
 
 
-class CacheTeacherConfig(CacheSettings):
-    """All that decides what stage one writes."""
-
-    skip_bad: bool = False
-    """Finish without the people of unreadable images, and list them."""
-    accept_mended_images: bool = False
-    """On resuming, take images that changed, as long as no shard was written of them."""
-    grace_seconds: float = Field(20.0, ge=0)
-    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
-
-
 @dataclass(frozen=True)
 class CacheResult:
-    """What stage one leaves behind."""
+    """A complete store, and the run that completed it."""
 
     store: str
     num_people: int
     num_views: int
     num_bytes: int
-    """Of all files, those of the store's other teachers too."""
+    """Bytes of all files, those of the store's other teachers included."""
     num_teachers: int
-    """Of the store."""
+    """Number of the store's teachers."""
     seconds: float
-    content: str
+    content_sha256: str
     missing_people: tuple[int, ...]
-    """Instance ids of people that were left out, by --skip-bad."""
+    """Instance ids of the people left out by --skip-bad."""
     breakdown: Breakdown
-    """Where the time of writing shards went."""
+    """Time of writing shards, by activity."""
 
 
 def cache_teacher(
@@ -77,22 +71,23 @@ def cache_teacher(
     resume: bool = False,
     take_over: bool = False,
     engine_choice: EngineChoice = THIS_PROCESS,
-    say: Say = lambda _: None,
+    progress: Progress = NO_PROGRESS,
+    say: Log = lambda _: None,
 ) -> CacheResult:
-    """Let the teacher look at all people once and write the teacher store.
+    """Predict all views of all people with the teacher, and write the teacher store.
 
     take_over: replace another run that seems to be writing this store.
-    engine_choice: who does the shards; every engine writes the same bytes.
+    engine_choice: engine that writes the shards; every engine writes the same bytes.
 
-    Afterwards ``config.store`` is a complete store; on an error it is one that ``resume`` goes on
-    with, whole shard by whole shard.
+    Afterwards ``config.store`` is a complete store; after an error, ``resume`` completes it, and
+    keeps the shards that are written.
 
     Raises:
         PeopleError: annotations or images contradict themselves; nothing was written.
         TeacherError: the teacher cannot be loaded or is set up wrongly; nothing was written.
         ImageError: images could not be decoded; all shards without them are written.
-        StoreError: the store at the path is another one, or the disk takes no more.
-        ClusterError: there is no cluster, or no worker of it may write this store.
+        StoreError: the path holds another store, or the disk is full.
+        ClusterError: there is no cluster, or none of its workers may write this store.
         Stopped: on SIGTERM or Ctrl-C.
     """
     started = time.monotonic()
@@ -134,16 +129,14 @@ def cache_teacher(
         held_back: list[BadImage] = []
         breakdowns: list[Breakdown] = []
         views_of_shards = [num_views * len(writer.shard_rows(shard)) for shard in pending]
-        with (
-            caching_progress(sum(views_of_shards)) as progress,
-            stop.running_shards(views_of_shards),
-        ):
-            for outcome in engine.run(task, teacher, pending, progress.add_views, stop):
+        counters = ShardProgress(progress, sum(views_of_shards))
+        with stop.running_shards(views_of_shards):
+            for outcome in engine.run(task, teacher, pending, counters.add_views, stop):
                 breakdowns.append(outcome.breakdown)
                 if outcome.receipt is None:
                     held_back += outcome.bad_images
                 else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+                    counters.add_bytes(sum(outcome.receipt.lengths))
             stop.check()
 
         if held_back:
@@ -152,7 +145,7 @@ def cache_teacher(
                 f"--resume tries these images again, --resume --skip-bad leaves their people out, "
                 f"--resume --accept-mended-images takes other files in their place"
             )
-        content = writer.finish()
+        content_sha256 = writer.finish()
 
     missing, not_finite = _missing_people(folder, config.teacher_name, say)
     if not_finite:
@@ -167,14 +160,14 @@ def cache_teacher(
         folder.num_bytes(),
         len(read_entries(folder)),
         time.monotonic() - started,
-        content,
+        content_sha256,
         missing,
         sum_breakdowns(breakdowns),
     )
 
 
 def _named_absolutely(config: CacheTeacherConfig) -> CacheTeacherConfig:
-    """Return the configuration with paths as every process of a cluster may use them."""
+    """Return the configuration with absolute paths, for the processes of a cluster."""
     return config.model_copy(
         update={
             "images": config.images.absolute(),
@@ -192,9 +185,9 @@ def _begin_teacher(
     teacher: Teacher,
     digests: NDArray[np.uint8],
     is_store: bool,
-    say: Say,
+    say: Log,
 ) -> TeacherStoreWriter:
-    """Probe the teacher and write its plan: of a new store, or beside a store's other teachers."""
+    """Check the teacher, and write the plan of a new store or add the teacher to a store."""
     views = (
         stored_view_plan(config, folder, people, teacher, say)
         if is_store
@@ -231,19 +224,19 @@ def _resume_store(
     teacher: Teacher,
     digests: NDArray[np.uint8],
 ) -> TeacherStoreWriter:
-    """Open a store that was begun, refusing another one field by field.
+    """Open an incomplete store, and refuse one with another identity field by field.
 
-    The views are the stored ones: redrawing them would need the same library's random stream. So is
-    what the profile's name stood for, which may have changed since.
+    Views are the stored ones: redrawing them would need the same library's random stream. The same
+    holds for the profile, whose definition may have changed since.
     """
     name = config.teacher_name
     entry = read_entry(folder, name)
     stored = entry.identity
     compare_people(read_plan(layout_of(folder, entry)).people, people)
-    asked = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
-    fields = ("codec.profile", "crops", "tokens")  # first: what else differs follows from them
-    compare_identity(stored.to_json(), asked, fields, "resume with it, or write to another path")
-    views = given_views(config, teacher)
+    given = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
+    fields = ("codec.profile", "crops", "tokens")  # first, as other differences follow from them
+    compare_identity(stored.to_json(), given, fields, "resume with it, or write to another path")
+    views = view_identity(config, teacher)
     compare_views(stored.views, {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,
@@ -256,8 +249,8 @@ def _resume_store(
     )
 
 
-def _missing_people(store: StoreFolder, teacher: str, say: Say) -> tuple[tuple[int, ...], int]:
-    """Name the people whose images could not be read; count the views without finite output."""
+def _missing_people(store: StoreFolder, teacher: str, say: Log) -> tuple[tuple[int, ...], int]:
+    """Return the ids of people with unreadable images, and the number of views not finite."""
     opened = TeacherStore.open(store, teacher)
     is_missing = (opened.status == Status.IMAGE_UNREADABLE).any(axis=1)
     missing = tuple(opened.people.instance_id[is_missing].tolist())

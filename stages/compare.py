@@ -2,13 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-
-from pydantic import Field, model_validator
 
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import (
     Arm,
@@ -21,37 +17,7 @@ from pipeline.evaluation.comparison import (
 )
 from pipeline.prediction.networks import best_weights
 from pipeline.storage.files import publish
-from pipeline.teachers import TeacherSettings
-
-
-class CompareConfig(StageConfig):
-    """All settings of ``distil compare``."""
-
-    annotations: Path
-    images: Path
-    arms: tuple[tuple[str, Path], ...]
-    """(name, run folder) of students; the same name again is the same arm under another seed."""
-    teacher: Path | None = None
-    teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
-    mean_pose: Path | None = None
-    """Training annotations, whose mean pose is put into every box: what a network must beat."""
-    people: PeopleSettings = PeopleSettings()
-    seed: int = Field(0, ge=0)
-    """Of the bootstrap."""
-    output: Path | None = None
-    """JSON file for all figures."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not self.arms:
-            raise ValueError("nothing to compare; name arms as name=run_folder")
-        counts = {name: self.seeds_of(name) for name, _ in self.arms}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"arms need as many run folders each (one per seed), got {counts}")
-        return self
-
-    def seeds_of(self, name: str) -> int:
-        return sum(other == name for other, _ in self.arms)
+from stages.settings.evaluation import CompareConfig
 
 
 @dataclass(frozen=True)

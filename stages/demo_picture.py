@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.coco.image_files import decode_image, resolve_image
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, box_to_crop, compose, invert, resize_affine
 from pipeline.pictures.contact_sheet import contact_sheet
@@ -22,7 +22,8 @@ from pipeline.pictures.poses import (
 )
 from pipeline.prediction.estimators import PoseEstimator, TeacherEstimator
 from pipeline.prediction.networks import open_student
-from pipeline.teachers import TeacherSettings, open_teacher
+from pipeline.settings import PeopleSettings, TeacherSettings
+from pipeline.teachers import open_teacher
 
 NUM_SHOWN = 8
 _TILE_HW = (320, 240)

@@ -1,11 +1,16 @@
-"""Stage one, not run: people and teacher -> what a teacher store of them would cost."""
+"""Stage one, not run: people and teacher -> an estimate of their teacher store's size and time."""
 
 import shutil
 import time
 from pathlib import Path
 
-from pipeline.caching.inputs import CacheSettings, Say, open_inputs
-from pipeline.caching.planning import Cost, guess_cost, predict_cost
+from pipeline.caching.estimate import (
+    StoreEstimate,
+    estimate_from_trial,
+    estimate_from_typical_stores,
+)
+from pipeline.caching.inputs import open_inputs
+from pipeline.caching.settings import CacheSettings
 from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
@@ -13,14 +18,16 @@ from pipeline.storage.object_client import is_object_location
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 from store_schemas.profiles import profile_named
 
 
-def plan_cache(config: CacheSettings, *, with_probe: bool, say: Say = lambda _: None) -> Cost:
-    """Say what stage one would do and cost; at the store's place nothing is written.
+def plan_cache(
+    config: CacheSettings, *, with_probe: bool, say: Log = lambda _: None
+) -> StoreEstimate:
+    """Estimate the bytes and seconds of a store; nothing is written at its location.
 
-    with_probe: try the teacher as stage one does, and write a small store of a few people.
+    with_probe: check the teacher as stage one does, and write a small store of a few people.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -28,32 +35,33 @@ def plan_cache(config: CacheSettings, *, with_probe: bool, say: Say = lambda _: 
     """
     began = time.perf_counter()
     people, teacher = open_inputs(config, say)
-    cost = (
-        _measured_cost(config, people, teacher, began, say)
+    estimate = (
+        _measured_estimate(config, people, teacher, began, say)
         if with_probe
-        else guess_cost(config, people, teacher)
+        else estimate_from_typical_stores(config, people, teacher)
     )
-    size = cost.dimensions
+    size = estimate.dimensions
     say(
         f"plan: {counted(size.num_instances, 'person')} x {counted(size.num_views, 'view')} (the "
-        f"evaluation crop and {config.views} augmented) = {counted(cost.num_views, 'view')} in "
+        f"evaluation crop and {config.views} augmented) = {counted(estimate.num_views, 'view')} in "
         f"{counted(size.num_shards, 'shard')} of up to {counted(size.rows_per_shard, 'person')}"
     )
-    measured = "" if with_probe else " (guessed; --probe measures it)"
+    measured = "" if with_probe else " (from typical stores; --probe measures it)"
     free, where = _free_space(config.store)
-    say(f"plan: about {_in_words(cost.num_bytes)}{measured}, {where}")
-    for name, per_view in cost.optional_bytes_per_view.items():
-        say(f"plan: of it {name} about {per_view:.0f} bytes a view{measured}")
-    if cost.seconds is not None:
-        say(f"plan: about {cost.seconds / 3600:.2f} hours ({cost.seconds:.0f} s) on this machine")
-    if free is not None and cost.num_bytes > free:
-        say("plan: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
-    return cost
+    say(f"estimate: about {_in_words(estimate.num_bytes)}{measured}, {where}")
+    for name, per_view in estimate.optional_bytes_per_view.items():
+        say(f"estimate: of these, {name} about {per_view:.0f} bytes a view{measured}")
+    if estimate.seconds is not None:
+        hours = estimate.seconds / 3600
+        say(f"estimate: about {hours:.2f} hours ({estimate.seconds:.0f} s) on this machine")
+    if free is not None and estimate.num_bytes > free:
+        say("estimate: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
+    return estimate
 
 
-def _measured_cost(
-    config: CacheSettings, people: People, teacher: Teacher, began: float, say: Say
-) -> Cost:
+def _measured_estimate(
+    config: CacheSettings, people: People, teacher: Teacher, began: float, say: Log
+) -> StoreEstimate:
     plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
     probe = take_probe(teacher, people, config.images, plain, config.probe_people)
     profile = profile_named(config.profile)
@@ -68,11 +76,11 @@ def _measured_cost(
         f"{counted(trial.num_views, 'view')}"
     )
     say(f"probe: {trial.breakdown.describe()}")
-    return predict_cost(config, people, teacher, trial, fixed_seconds)
+    return estimate_from_trial(config, people, teacher, trial, fixed_seconds)
 
 
 def _free_space(store: str) -> tuple[int | None, str]:
-    """Return the bytes that a store's place has left, None where there is no end, and in words."""
+    """Return the free bytes at a store's location, None for an object store; and a description."""
     if is_object_location(store):
         return None, f"at {store}"
     path = Path(store).absolute()

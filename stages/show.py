@@ -1,13 +1,10 @@
 """Teacher store -> contact sheet: people, what the teacher said of them, and the truth."""
 
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from pipeline.config import StageConfig
 from pipeline.errors import ConfigError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
@@ -23,9 +20,9 @@ from pipeline.pictures.poses import (
     ring_keypoints,
     write_png,
 )
-from pipeline.storage.folder import StoreLocation
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
+from stages.settings.evaluation import ShowConfig
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import decode_heatmaps
 
@@ -40,30 +37,6 @@ LEGEND = (
     (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
     ("rings: the truth, moved along and, in mirrored views, swapped left to right", None),
 )
-
-
-class ShowConfig(StageConfig):
-    """All settings of ``distil show``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    output: Path
-    """The PNG file to write."""
-    images: Path | None = None
-    """None: the image folder that the store was made from."""
-    num_people: int = Field(8, ge=1)
-    """Rows of the sheet; fewer where the store holds fewer."""
-    num_views: int = Field(3, ge=0)
-    """Augmented views shown of each person; fewer where the store holds fewer."""
-    seed: int = Field(0, ge=0)
-    """Chooses the people."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.output.suffix.lower() != ".png":
-            raise ValueError(f"output must be a file name that ends in .png, got {self.output}")
-        return self
 
 
 def show(config: ShowConfig) -> Path:

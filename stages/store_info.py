@@ -3,19 +3,11 @@
 import json
 from dataclasses import asdict
 
-from pipeline.config import StageConfig
-from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
 from pipeline.wording import counted
+from stages.settings.store import StoreInfoConfig
 from store_schemas.optional_arrays import OptionalArrays
-
-
-class StoreInfoConfig(StageConfig):
-    """All settings of ``distil store info``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: all of them."""
 
 
 def store_info(config: StoreInfoConfig) -> StoreSummary:

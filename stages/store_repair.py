@@ -12,13 +12,14 @@ from typing import Any
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.caching.sources import open_stored_teacher, source_path
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
+from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.metadata import repair_documents, repair_image_digests, repair_manifest
 from pipeline.repair.shards import ShardRepair, plan_shard_repair, reopen_store
-from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.repair.sources import open_stored_teacher, source_path
+from pipeline.settings import PeopleSettings
+from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
@@ -27,7 +28,7 @@ from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
-from stages.terminal import caching_progress
+from stages.settings.store import StoreRepairConfig
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.manifest import Manifest, read_manifest
@@ -35,20 +36,6 @@ from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
 Say = Callable[[str], None]
-
-
-class StoreRepairConfig(StageConfig):
-    """All settings of ``distil store repair``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the path that the store recorded, if it still exists; the same for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
-    accept_mended_images: bool = False
-    """Accept images that changed, if no shard that is kept was written from them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,11 @@ class RepairResult:
 
 
 def store_repair(
-    config: StoreRepairConfig, *, take_over: bool = False, say: Say = lambda _: None
+    config: StoreRepairConfig,
+    *,
+    take_over: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Say = lambda _: None,
 ) -> RepairResult:
     """Repair exactly the damaged or missing parts of a store, and finish it.
 
@@ -116,7 +107,8 @@ def store_repair(
                 )
             teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
             writer = _reopen(config, layout, entry, manifest, todo, teacher, lease.run_id)
-            _write_shards(ShardTask(writer, path, teacher.settings, images, False), teacher, todo)
+            task = ShardTask(writer, path, teacher.settings, images, False)
+            _write_shards(task, teacher, todo, progress)
         else:
             writer = TeacherStoreWriter(layout, entry, lease.run_id)
         content_sha256 = writer.finish()
@@ -166,22 +158,22 @@ def _reopen(
     )
 
 
-def _write_shards(task: ShardTask, teacher: Teacher, todo: ShardRepair) -> None:
+def _write_shards(task: ShardTask, teacher: Teacher, todo: ShardRepair, progress: Progress) -> None:
     """Write the pending shards; people may be left out only where some were before."""
     pending = task.writer.pending_shards()
     plan = read_writers_plan(task.writer)
     held_back: list[BadImage] = []
     num_views = task.writer.layout.dimensions.num_views
     num_pending = num_views * sum(len(task.writer.shard_rows(shard)) for shard in pending)
-    with caching_progress(num_pending) as progress:
-        for skip_bad in (False, True):
-            worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
-            shards = [shard for shard in pending if (shard in todo.lenient) is skip_bad]
-            for outcome in worker.write_shards(shards, progress.add_views):
-                if outcome.receipt is None:
-                    held_back += outcome.bad_images
-                else:
-                    progress.add_bytes(sum(outcome.receipt.lengths))
+    counters = ShardProgress(progress, num_pending)
+    for skip_bad in (False, True):
+        worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
+        shards = [shard for shard in pending if (shard in todo.lenient) is skip_bad]
+        for outcome in worker.write_shards(shards, counters.add_views):
+            if outcome.receipt is None:
+                held_back += outcome.bad_images
+            else:
+                counters.add_bytes(sum(outcome.receipt.lengths))
     if held_back:
         raise ImageError(
             f"{describe_bad_images(held_back)}; all other shards are written: store repair tries "

@@ -6,51 +6,28 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from pipeline.caching.sources import open_stored_teacher, source_path
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import StageConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import PeopleError
-from pipeline.progress import OnProgress, summed
+from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.repair.recomputation import (
     ARITHMETIC_TOLERANCE,
     Disagreement,
     recompute_views,
     spread_views,
 )
-from pipeline.repair.verification import (
-    VerifiedStore,
-    bad_images,
-    used_images,
-    verify_store,
-)
-from pipeline.storage.folder import StoreLocation, open_folder
+from pipeline.repair.sources import open_stored_teacher, source_path
+from pipeline.repair.verification import VerifiedStore, bad_images, used_images, verify_store
+from pipeline.settings import PeopleSettings
+from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.opening import StoreLayout, layout_of
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
+from stages.settings.store import StoreVerifyConfig
 from store_schemas.errors import StoreError
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
-
-
-class StoreVerifyConfig(StageConfig):
-    """All settings of ``distil store verify``."""
-
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the path that the store recorded, if it still exists; the same for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
-    sample: int = Field(64, ge=0)
-    """Views that the teacher predicts again."""
-    seed: int = Field(0, ge=0)
-    """Seed of their choice."""
-    digests_only: bool = False
-    """Run no teacher."""
 
 
 @dataclass
@@ -79,12 +56,10 @@ class VerifyResult:
         )
 
 
-def store_verify(
-    config: StoreVerifyConfig, on_progress: OnProgress = lambda *_: None
-) -> VerifyResult:
+def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) -> VerifyResult:
     """Compare a store with its metadata and digests, and with what it was made from.
 
-    on_progress: called with the numbers of shards, images and views done and in all.
+    progress: counts shards, images and views.
 
     Raises:
         StoreError: the root's metadata cannot be read, or the teacher is another one.
@@ -103,7 +78,7 @@ def store_verify(
 
     total = layout.dimensions.num_shards + (config.sample if teacher and images else 0)
     total += layout.dimensions.num_images if images else 0
-    add = summed(on_progress, total)
+    add = summed(progress, total)
     result = VerifyResult(str(folder))
     found = verify_store(layout, entry, add)
     _report_files(result, found, entry)
@@ -121,9 +96,7 @@ def store_verify(
             seen = recompute_views(store, teacher, images, rows, views, add)
             result.disagreement = seen
             result.problems["views predicted again"] = seen.failures
-            result.checked.append(
-                f"{counted(seen.num_views, 'view')} predicted again by the teacher"
-            )
+            result.checked.append(f"{counted(seen.num_views, 'view')} predicted again")
     return result
 
 

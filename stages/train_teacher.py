@@ -7,57 +7,22 @@ the best; ``distil evaluate`` measures them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
-from pydantic import Field
 
-from pipeline.coco.read_people import PeopleSettings
-from pipeline.config import StageConfig
-from pipeline.devices import DeviceName, choose_device
-from pipeline.errors import ConfigError
-from pipeline.frames.geometry import HeatmapFrame, crop_to_heatmap
-from pipeline.frames.views import ViewRecipe, describe_missing_halves
-from pipeline.models.pose_networks import TokenPoseTeacher, build_network
+from pipeline.devices import choose_device
+from pipeline.frames.geometry import crop_to_heatmap
+from pipeline.frames.views import describe_missing_halves
+from pipeline.models.pose_networks import build_teacher
+from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
-from pipeline.runs.initial_weights import InitialTeacherWeights
+from pipeline.runs.initial_weights import copy_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import NoProgress, Progress, Training, fit
-from pipeline.training.objectives import TeacherObjective
-from pipeline.training.optimisation import OptimisationConfig
-from pipeline.training.sources import DataConfig, read_fresh_views
-from pipeline.training.view_order import ViewOrder
-
-
-class TrainTeacherConfig(StageConfig):
-    """All settings of ``distil train-teacher``; the views are those of the released teacher."""
-
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("annotations", "images", "float16_copy", "initial.weights"),
-        }
-    )
-
-    architecture: str = "tokenpose-s"
-    annotations: Path
-    images: Path
-    people: PeopleSettings = PeopleSettings()
-    data: DataConfig = DataConfig(recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0))
-    heatmap_frame: HeatmapFrame = "half-pixel"
-    """Where the targets put a crop point, and so where the trained heatmaps do."""
-    heatmap_sigma: float = Field(2.0, gt=0)
-    """Of the target Gaussians, heatmap cells."""
-    optimisation: OptimisationConfig = OptimisationConfig()
-    initial: InitialTeacherWeights = InitialTeacherWeights()
-    seed: int = Field(0, ge=0)
-    epochs: int = Field(300, ge=1)
-    num_loader_workers: int = Field(2, ge=0)
-    num_threads: int | None = Field(None, ge=1)
-    device: DeviceName = "auto"
-    float16_copy: Path | None = None
-    """A second weights file, at half the size; loading it gives float32 again, rounded."""
+from pipeline.training.heatmap_criterion import HeatmapCriterion
+from pipeline.training.loop import Training, fit
+from pipeline.training.sources import read_fresh_views
+from stages.settings.training import TrainTeacherConfig
 
 
 @dataclass(frozen=True)
@@ -74,7 +39,7 @@ def train_teacher(
     run_folder: Path,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainTeacherResult:
@@ -94,27 +59,18 @@ def train_teacher(
     if note := describe_missing_halves(skeleton, config.data.recipe):
         say(note)
     torch.manual_seed(config.seed)
-    network = build_network(config.architecture, skeleton.num_keypoints)
-    if not isinstance(network, TokenPoseTeacher):
-        raise ConfigError(f"architecture {config.architecture} is a student; choose a teacher")
+    network = build_teacher(config.architecture, skeleton.num_keypoints)
     if not (resume and folder.training_state.is_file()):
-        config.initial.copy_into(network)
-    order = ViewOrder(
-        views.instances,
-        views.people.instance_id,
-        views.num_views,
-        config.optimisation.batch_size,
-        config.seed,
-    )
+        copy_initial_weights(network, config.initial.weights, config.initial.parts)
+    order = views.order(config.optimisation.batch_size, config.seed)
     loader = BatchLoader(
         views.dataset(network.input_size_hw), order, config.num_loader_workers, device
     )
-    objective = TeacherObjective(
+    criterion = HeatmapCriterion(
         crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
         network.heatmap_size_hw,
         config.heatmap_sigma,
         network.num_keypoints,
-        device,
     )
     info = describe_network(
         network,
@@ -130,8 +86,9 @@ def train_teacher(
         place = fit(
             Training(
                 network=network,
+                criterion=criterion,
+                normalise=info.pixels.normalise,
                 info=info,
-                objective=objective,
                 batches_of_epoch=loader.batches_of_epoch,
                 steps_per_epoch=len(order),
                 batch_size=order.batch_size,
@@ -140,7 +97,7 @@ def train_teacher(
                 device=device,
             ),
             folder,
-            progress or NoProgress(),
+            progress,
             resume=resume,
         )
     if config.float16_copy is not None:

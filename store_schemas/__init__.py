@@ -3,6 +3,7 @@
 Versioned and importable without torch: numpy, zarr, numcodecs, zstandard and google-crc32c only.
 The programs that write and read stores are in ``pipeline/teacher_store``.
 
+choices.py          names and limits shared with the settings; loads no numpy
 errors.py           every error that a store raises on purpose
 identity.py         canonical JSON, fingerprints, comparison of identities field by field
 metadata.py         untrusted JSON parsed in bounds

@@ -120,9 +120,7 @@ def file_faults(
                 yield error
                 continue
             if got != digest:
-                yield CorruptError(
-                    f"{name} must have the sha256 of the manifest, {digest[:12]}, got {got[:12]}"
-                )
+                yield CorruptError(f"{name} must have sha256 {digest[:12]}, got {got[:12]}")
 
 
 def _check_teacher(layout: TeacherLayout, entry: TeacherEntry) -> CheckedTeacher:

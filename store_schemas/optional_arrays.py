@@ -9,14 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from store_schemas.choices import MAX_QUALITY, SUBSAMPLINGS, TOKEN_KINDS
 from store_schemas.errors import SchemaError
 from store_schemas.metadata import take_int, take_object, take_size_hw
 from store_schemas.profiles import HeatmapProfile
 
-SUBSAMPLINGS = ("4:4:4", "4:2:0")
-MAX_QUALITY = 95
-"""Above it noise takes more bytes as a JPEG than as pixels."""
-TOKEN_KINDS = ("keypoint", "visual")
 CROP_BLOSC: dict[str, Any] = {
     "typesize": 1,
     "cname": "lz4",

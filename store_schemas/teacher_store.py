@@ -8,12 +8,12 @@ V counts the plain evaluation crop, view 0, too.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from store_schemas.array_spec import ArraySpec
+from store_schemas.choices import TEACHER_NAME
 from store_schemas.errors import SchemaError
 from store_schemas.optional_arrays import CHECKSUMS, CROP_BLOSC, NONE, OptionalArrays, token_blosc
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
@@ -35,8 +35,6 @@ SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
 """Arrays of every teacher, one file per shard each, in the order of publishing and listing."""
 CODEC_ERROR_COLUMNS = ("largest", "sum_of_squares", "num_values")
 """Codec error of a shard, over every sixteenth person, see ``heatmap_codec.CodecError``."""
-DEFAULT_TEACHER_NAME = "teacher"
-TEACHER_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 
 
 class Status(IntEnum):

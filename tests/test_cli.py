@@ -177,11 +177,10 @@ def test_help_fits_80_columns_and_says_what_is_taken_and_left(name: str | None) 
 
 
 def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
-    from pipeline.training.sources import DataConfig
-    from stages.cache_teacher import CacheTeacherConfig
-    from stages.evaluate import EvaluateConfig
-    from stages.show import ShowConfig
-    from stages.train_student import TrainStudentConfig
+    from pipeline.caching.settings import CacheTeacherConfig
+    from pipeline.training.settings import ReplayedViewSettings
+    from stages.settings.evaluation import EvaluateConfig, ShowConfig
+    from stages.settings.training import TrainStudentConfig
 
     caching, showing = CacheTeacherConfig.model_fields, ShowConfig.model_fields
     defaults = {
@@ -194,7 +193,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
         ("cache-teacher", "channel_order"): caching["teacher_settings"].default.channel_order,
         ("train-student", "seed"): TrainStudentConfig.model_fields["seed"].default,
         ("train-student", "workers"): TrainStudentConfig.model_fields["num_loader_workers"].default,
-        ("train-student", "on_corrupt"): DataConfig.model_fields["on_corrupt"].default,
+        ("train-student", "on_corrupt"): ReplayedViewSettings.model_fields["on_corrupt"].default,
         ("evaluate", "keypoint_threshold"): EvaluateConfig.model_fields[
             "keypoint_threshold"
         ].default,
@@ -210,7 +209,7 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
 
 
 def test_the_defaults_that_the_help_of_verify_states_are_its_settings() -> None:
-    from stages.store_verify import StoreVerifyConfig
+    from stages.settings.store import StoreVerifyConfig
 
     help_text = CliRunner().invoke(main, ["store", "verify", "--help"]).stdout
     for name in ("sample", "seed"):
@@ -219,8 +218,7 @@ def test_the_defaults_that_the_help_of_verify_states_are_its_settings() -> None:
 
 
 def test_the_defaults_that_a_benchmarks_help_states_are_its_settings() -> None:
-    from stages.benchmark_cache import BenchmarkCacheConfig
-    from stages.benchmark_codec import BenchmarkCodecConfig
+    from stages.settings.benchmark import BenchmarkCacheConfig, BenchmarkCodecConfig
 
     for name, config in (("codec", BenchmarkCodecConfig), ("cache", BenchmarkCacheConfig)):
         help_text = CliRunner().invoke(main, ["benchmark", name, "--help"]).stdout

@@ -114,7 +114,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("train-student --store s --run-folder r", "images must be given, unless data.from_crops"),
     ("train-student --store s --from-crops --run-folder r", "s must hold a teacher store"),
     ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
-     "only a teacher store holds crops"),
+     "unknown setting data.from_crops (data of annotations); known here: "),
     ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
      "crop_quality and crop_subsampling are of crops"),
     ("benchmark cache", "the setting annotations is required"),

@@ -40,7 +40,7 @@ def test_a_command_of_the_readme_parses(line: str) -> None:
 
 
 def is_setting_of_training(dotted_name: str) -> bool:
-    from stages.train_student import TrainStudentConfig
+    from stages.settings.training import TrainStudentConfig
 
     owner: object = TrainStudentConfig
     for part in dotted_name.split("."):
@@ -82,7 +82,7 @@ def test_a_file_of_the_readme_exists() -> None:
 def test_the_settings_of_another_skeleton_are_settings() -> None:
     import tomllib
 
-    from pipeline.coco.read_people import PeopleSettings
+    from pipeline.settings import PeopleSettings
 
     class Holder(StageConfig):
         people: PeopleSettings = PeopleSettings()

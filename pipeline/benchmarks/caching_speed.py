@@ -1,7 +1,7 @@
 """How near stage one comes to the limit that its teacher and its cores set.
 
 A run cannot be faster than the teacher alone, nor than all CPU work spread evenly over the cores.
-The null teacher takes no time and gives maps of the real one, so that what remains is all the rest.
+The null teacher takes no time and returns maps of the real one, so all other work remains.
 """
 
 import time
@@ -15,21 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown
-from pipeline.caching.inputs import TeacherInputs
+from pipeline.caching.settings import TeacherInputs
 from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
-from pipeline.cores import available_cores
+from pipeline.parallel import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
 
 
 class NullNetwork:
-    """Gives the same raw maps whatever it sees, in no time; else like another network."""
+    """A network that returns the same raw maps for all images; all else is another network's."""
 
     def __init__(self, network: HeatmapNetwork, maps: NDArray[np.float32]) -> None:
-        """Take ``maps`` (B, K, Hh, Wh) of one batch."""
+        """Copy the properties of a network; maps: (B, K, Hh, Wh) of one batch."""
         self._maps = maps
         self.kind = "null"
         self.architecture = "null"
@@ -41,39 +42,40 @@ class NullNetwork:
         self.heatmap_frame = network.heatmap_frame
         self.fixed_batch_size = network.fixed_batch_size
         self.num_threads = network.num_threads
+        self.token_shape = network.token_shape
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) raw heatmaps, those given."""
-        return self._maps[: len(images)].copy()
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        """Return (B, K, Hh, Wh) raw heatmaps, the same for all images."""
+        return NetworkOutput(self._maps[: len(images)].copy())
 
     def execution(self) -> dict[str, Any]:
-        """Return nothing: no arithmetic is done."""
+        """Return an empty recipe: no arithmetic is done."""
         return {}
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Stage one with one teacher, per view."""
+    """Speed of stage one with one teacher; all seconds are those of a view."""
 
     name: str
     num_views: int
     num_cores: int
     seconds: float
-    """Wall time of a run."""
+    """Wall time of the run."""
     teacher_seconds: float
     """Wall time of the teacher alone, on crops that lie ready."""
     cpu_seconds: float
-    """Of all threads, the teacher's included."""
+    """CPU time of all threads, the teacher's included."""
     breakdown: Breakdown
 
     @property
     def views_per_second_and_core(self) -> float:
-        """Views that a second of one core's time pays for, whoever else used the machine."""
+        """Views per second of CPU time, which other programs on the machine do not change."""
         return 1 / self.cpu_seconds
 
     @property
     def limit_seconds(self) -> float:
-        """What no run can be faster than."""
+        """Wall time that no run can fall below."""
         return max(self.teacher_seconds, self.cpu_seconds / self.num_cores)
 
     @property
@@ -83,10 +85,10 @@ class Speed:
 
 
 def null_teacher(teacher: Teacher, probe: Probe) -> Teacher:
-    """Return a teacher that takes no time, with maps as the given one makes them."""
+    """Return a teacher that takes no time and whose maps are those of the given one."""
     batch_size = teacher.settings.batch_size
     crops = np.resize(probe.crops, (batch_size, *probe.crops.shape[1:]))
-    raw = teacher.network.forward(teacher.preprocess(crops))
+    raw = teacher.network.forward(teacher.preprocess(crops)).heatmaps
     return Teacher(NullNetwork(teacher.network, raw), teacher.settings)
 
 
@@ -104,7 +106,7 @@ def measure_speed(
 ) -> Speed:
     """Write a store of some people and compare its time with the limit.
 
-    The teacher alone is measured before and after, as a busy machine changes its mind.
+    The teacher alone is measured before and after, as the load of the machine changes.
 
     Raises:
         PeopleError: an image cannot be read.
@@ -126,7 +128,7 @@ def measure_speed(
 
 
 def _alone(teacher: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> float:
-    """Return the seconds of a view, in full batches, as many at a time as stage one shows it."""
+    """Return the seconds of a view, in full batches, as many at a time as in stage one."""
     batch = np.resize(crops, (teacher.settings.batch_size, *crops.shape[1:]))
     num_looks = teacher.looks_at_a_time(available_cores())
 

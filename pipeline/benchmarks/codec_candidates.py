@@ -1,4 +1,4 @@
-"""Ways to store heatmaps: how heat becomes stored values, and how those become bytes.
+"""Ways to store heatmaps: how heat becomes stored values, and how these become bytes.
 
 Only codecs of Zarr v3's core are packings here: ``transpose``, ``blosc``, ``zstd``, ``gzip``.
 """
@@ -19,13 +19,14 @@ Codec = Any  # numcodecs ships no types
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How heat becomes stored values."""
+    """Rule by which heat becomes stored values."""
 
     dtype: str = "uint8"
     relative_threshold: float = 0.0
-    """In parts of the teacher's typical peak; unused for float16."""
+    """Threshold in parts of the teacher's typical peak; unused for float16."""
     exact_radius: int | None = DARK_RADIUS
-    """None: one step everywhere, and heat below the threshold is 0."""
+    """Cells around the peak within which levels are exact; None: one step everywhere, and heat
+    below the threshold is 0."""
 
     def quantise(
         self, heatmaps: NDArray[np.float32], typical_peak: float
@@ -51,18 +52,18 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Packing:
-    """How the stored values of one view become bytes."""
+    """Codec by which the stored values of one view become bytes."""
 
     codec: str = "blosc"
-    """blosc, zstd, gzip or none."""
+    """Name of the codec: blosc, zstd, gzip or none."""
     level: int = 5
     compressor: str = "zstd"
-    """Of Blosc."""
+    """Compressor inside Blosc."""
     shuffle: str = "noshuffle"
     block_bytes: int = 0
-    """0: Blosc's own choice."""
+    """Size of Blosc's blocks; 0: Blosc's own choice."""
     order: tuple[int, int, int] = (0, 1, 2)
-    """Of the axes K, Hh, Wh: the configuration of the codec ``transpose``."""
+    """Order of the axes K, Hh, Wh: the configuration of the codec ``transpose``."""
 
     def open(self) -> Codec:
         """Return the numcodecs codec; one per thread."""
@@ -98,7 +99,7 @@ class Candidate:
     quantisation: Quantisation
     packing: Packing
     profile: str | None = None
-    """Name of the profile that stores so; None: none does."""
+    """Name of the profile that stores in this way; None: no profile does."""
 
     @property
     def name(self) -> str:
@@ -107,7 +108,7 @@ class Candidate:
 
 
 RAW_FLOAT16 = Candidate(Quantisation("float16"), Packing("none"))
-"""What every size is compared with."""
+"""Candidate that every size is compared with."""
 
 
 def plain_levels(
@@ -130,7 +131,7 @@ def profile_candidate(profile: HeatmapProfile) -> Candidate:
 
 
 def profile_candidates() -> list[Candidate]:
-    """Return the profiles of the store, by their order."""
+    """Return the profiles of the store, in their order."""
     return [profile_candidate(profile) for profile in PROFILES.values()]
 
 
@@ -141,12 +142,10 @@ def search_space() -> list[Candidate]:
     found += [Candidate(how, default.packing) for how in _quantisations()]
     found += [Candidate(default.quantisation, packing) for packing in _packings()]
     found += [Candidate(Quantisation("float16"), packing) for packing in _float16_packings()]
-    seen = {(c.quantisation, c.packing): c for c in reversed(found)}  # the profile's name stays
-    return [candidate for candidate in found if seen[_key(candidate)] is candidate]
-
-
-def _key(candidate: Candidate) -> tuple[Quantisation, Packing]:
-    return candidate.quantisation, candidate.packing
+    unique: dict[tuple[Quantisation, Packing], Candidate] = {}
+    for candidate in found:  # profiles come first, so that their names are kept
+        unique.setdefault((candidate.quantisation, candidate.packing), candidate)
+    return list(unique.values())
 
 
 def _quantisations() -> list[Quantisation]:

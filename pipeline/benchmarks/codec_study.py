@@ -1,4 +1,4 @@
-"""All candidates over the same maps: batch by batch, so that sizes and times are interleaved."""
+"""Size, speed and fidelity of all candidates over the same maps, interleaved batch by batch."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,10 @@ from pipeline.benchmarks.fidelity import (
     DecodedPoints,
     Fidelity,
     FidelityMeter,
+    MapBatch,
     StudiedPeople,
     measure_poses,
 )
-from pipeline.benchmarks.teacher_maps import MapBatch
 
 _INDEX_ENTRY, _CHECKSUM, _STATUS, _FLOAT32 = 16, 4, 1, 4
 _AFFINE_AND_MIRRORED = 6 * 8 + 1
@@ -28,34 +28,34 @@ _IMAGE = 8 + 2 * 8 + 32 + 24  # id, size, digest, name; one person an image
 
 @dataclass(frozen=True)
 class CandidateFigures:
-    """What one candidate costs and changes."""
+    """Costs of one candidate, and what it changes."""
 
     candidate: Candidate
     heatmap_bytes: float
-    """Of a view's heatmaps, packed."""
+    """Bytes of a view's packed heatmaps."""
     bytes_per_view: float
-    """Of everything that a store keeps, shared among the views."""
+    """Bytes of everything that a store keeps, shared among the views."""
     quantised_per_second: float
-    """Views, per second of CPU time; one core."""
+    """Views per second of CPU time, one core; so are the next two."""
     packed_per_second: float
     unpacked_per_second: float
     fidelity: Fidelity
 
     @property
     def encoded_per_second(self) -> float:
-        """Views that are quantised and packed."""
+        """Views per second of CPU time that are both quantised and packed."""
         return 1 / (1 / self.quantised_per_second + 1 / self.packed_per_second)
 
 
 @dataclass(frozen=True)
 class CodecStudy:
-    """What a study found, by the order of the candidates; the first is raw float16."""
+    """Figures of a study in the order of the candidates; the first is raw float16."""
 
     figures: list[CandidateFigures]
     typical_peak: float
     num_people: int
     num_views: int
-    """Of each person, view 0 included."""
+    """Views of each person, view 0 included."""
 
     @property
     def raw_bytes(self) -> float:
@@ -69,11 +69,11 @@ def study_codecs(
     typical_peak: float,
     on_views: Callable[[int], None] = lambda _: None,
 ) -> CodecStudy:
-    """Store the same live maps in every way, and compare.
+    """Store the same live maps in every way, and compare the candidates.
 
     batches: every view of the studied people, once.
-    typical_peak: what thresholds are relative to.
-    on_views: told how many views were added.
+    typical_peak: the heat that thresholds are relative to.
+    on_views: called with the number of views that were added.
 
     Raises:
         ValueError: views are missing from the batches.
@@ -106,9 +106,9 @@ def study_codecs(
 
 
 def bytes_beside_heatmaps(num_keypoints: int, num_views: int) -> float:
-    """Return what a store keeps of a view beside the packed heatmaps, its share of the person too.
+    """Return the bytes of a view beside its packed heatmaps, its share of the person's included.
 
-    Left out is what does not grow with the people: the JSON, and one manifest row in a shard.
+    Not counted is what does not grow with the people: the JSON, and one manifest row in a shard.
     """
     outputs = 4 * _FLOAT32 * num_keypoints
     of_view = _INDEX_ENTRY + 2 * _CHECKSUM + _STATUS + outputs + _AFFINE_AND_MIRRORED
@@ -117,7 +117,7 @@ def bytes_beside_heatmaps(num_keypoints: int, num_views: int) -> float:
 
 @dataclass
 class _Way:
-    """One quantisation at work."""
+    """One quantisation, its time and its fidelity."""
 
     meter: FidelityMeter
     seconds: float = 0.0
@@ -138,7 +138,7 @@ class _Way:
 
 
 class _PackingMeter:
-    """One packing at work; every view is unpacked again and compared."""
+    """One packing, its bytes and times; every view is unpacked again and compared."""
 
     def __init__(self, packing: Packing) -> None:
         self._order = packing.order
@@ -160,7 +160,9 @@ class _PackingMeter:
         self._bytes += sum(map(len, packed))
         self._views += len(packed)
         if not np.array_equal(out, stored):
-            raise ValueError("a packing must give back every value; this one did not")
+            raise ValueError(
+                "a packing must be lossless, but unpacked values differ from those packed"
+            )
 
     def figures(
         self, candidate: Candidate, way: _Way, fidelity: Fidelity, shared_bytes: float

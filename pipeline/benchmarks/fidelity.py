@@ -1,24 +1,101 @@
-"""What quantising changes: heat, the points that DARK decodes, OKS and AP.
+"""People of a study, a teacher's heatmaps of them, and what storing these changes.
 
-Live maps and stored ones go through the same decoder. A shift is the distance between the two
-points of a map, in heatmap cells; OKS and AP are those of view 0 alone, the evaluation crop.
+What changes: heat, the points that DARK decodes, OKS and AP. Live maps and stored ones go through
+the same decoder. A shift is the distance between the two points of a map, in heatmap cells; OKS
+and AP are those of view 0 alone, the evaluation crop.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.people import People
+from pipeline.coco.people import People, people_of_rows
 from pipeline.coco.pose_results import coco_results
 from pipeline.coco.poses import PosePredictions
 from pipeline.evaluation.coco_evaluation import evaluate_results
 from pipeline.evaluation.localisation import oks_per_person
+from pipeline.frames.crop_stream import CropBatch, batched_crops, requests_by_image, stream_crops
 from pipeline.frames.geometry import SizeHW, apply, compose, invert, padded_box_size
 from pipeline.frames.heatmaps import decode_heatmaps as decode_points
+from pipeline.frames.views import draw_views
 from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.settings import ViewRecipe
+from pipeline.teachers import Teacher
 from store_schemas.heatmap_codec import decode_heatmaps
+
+
+@dataclass(frozen=True)
+class StudiedPeople:
+    """The people of a study, and where their views lie."""
+
+    people: People
+    """These P people alone, in their order, with the images they stand in."""
+    image_to_crop: NDArray[np.float64]  # (P, V, 2, 3)
+    crop_to_heatmap: NDArray[np.float64]  # (2, 3)
+    input_size_hw: SizeHW
+    padding: float
+
+    @property
+    def num_views(self) -> int:
+        return self.image_to_crop.shape[1]
+
+
+@dataclass(frozen=True)
+class MapBatch:
+    """Live heatmaps of some views."""
+
+    places: NDArray[np.int64]  # (B, 2) as person, view
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
+
+
+def study_people(
+    people: People,
+    rows: NDArray[np.int64],
+    teacher: Teacher,
+    recipe: ViewRecipe,
+    seed: int = 0,
+    num_views: int = 0,
+) -> StudiedPeople:
+    """Choose people, and draw the views of them that the teacher is to predict.
+
+    rows: (P,), the chosen people.
+    num_views: augmented views, beside the plain crop.
+    """
+    chosen = people_of_rows(people, rows)
+    size_hw = teacher.input_size_hw
+    views = draw_views(chosen, recipe, seed, num_views, size_hw).image_to_crop
+    return StudiedPeople(chosen, views, teacher.crop_to_heatmap, size_hw, recipe.padding)
+
+
+def stream_crop_batches(
+    studied: StudiedPeople, image_folder: Path, batch_size: int
+) -> Iterator[CropBatch]:
+    """Yield the crops of all views; their rows are places in the list of people.
+
+    Raises:
+        ImageError: an image cannot be decoded whole.
+    """
+    people = studied.people
+    requests = requests_by_image(people, image_folder, people.image_index, studied.image_to_crop)
+    yield from batched_crops(stream_crops(requests, studied.input_size_hw), batch_size)
+
+
+def stream_teacher_maps(
+    teacher: Teacher, studied: StudiedPeople, image_folder: Path
+) -> Iterator[MapBatch]:
+    """Yield the teacher's heatmaps of all views in its batch size, never all in memory.
+
+    Raises:
+        ImageError: an image cannot be decoded whole.
+    """
+    flips = studied.people.skeleton.flip_indices
+    batch_size = teacher.settings.batch_size
+    for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
+        yield MapBatch(np.stack([rows, views], axis=1), teacher.look(crops, flips))
 
 
 @dataclass(frozen=True)
@@ -56,29 +133,13 @@ class Fidelity:
     """What one quantisation changes."""
 
     rms_error: float
-    """Of heat against max(live heat, 0) for uint8, against live heat for float16."""
+    """Root mean square error against max(live heat, 0) for uint8, against live heat for float16."""
     largest_error: float
     all_keypoints: Shifts
-    """Every map of every view, those of keypoints that cannot be seen too."""
+    """Shifts in every map of every view, those of invisible keypoints too."""
     labelled_keypoints: Shifts | None
-    """Maps of view 0 whose keypoint is labelled."""
+    """Shifts in the maps of view 0 whose keypoint is labelled."""
     poses: PoseChange
-
-
-@dataclass(frozen=True)
-class StudiedPeople:
-    """Those whose maps are looked at, and where their views lie."""
-
-    people: People
-    """Of these alone, in their order, with the images they stand in."""
-    image_to_crop: NDArray[np.float64]  # (P, V, 2, 3)
-    crop_to_heatmap: NDArray[np.float64]  # (2, 3)
-    input_size_hw: SizeHW
-    padding: float
-
-    @property
-    def num_views(self) -> int:
-        return self.image_to_crop.shape[1]
 
 
 @dataclass
@@ -99,7 +160,7 @@ class DecodedPoints:
         self.points[where], self.peaks[where] = decode_points(heatmaps, "dark")
 
     def require_every_view(self) -> None:
-        """Refuse to go on while views are missing."""
+        """Raise ValueError while views are missing."""
         num_missing = int(np.isnan(self.peaks).any(axis=2).sum())
         if num_missing or not self.peaks.size:
             raise ValueError(f"expected the maps of every view, {num_missing} are missing")
@@ -107,7 +168,7 @@ class DecodedPoints:
 
 @dataclass
 class FidelityMeter:
-    """Gathers what one quantisation does to the maps of a study."""
+    """Adds up what one quantisation changes in the maps of a study."""
 
     decoded: DecodedPoints
     _squares: float = 0.0
@@ -131,7 +192,7 @@ class FidelityMeter:
         self.decoded.add(places, restored)
 
     def fidelity(self, studied: StudiedPeople, live: DecodedPoints, truth: "Poses") -> Fidelity:
-        """Return what was measured, once every map was added; truth: the live maps' poses."""
+        """Return what was measured, once every map was added; truth: poses of the live maps."""
         shifts = np.linalg.norm(self.decoded.points - live.points, axis=-1)  # (P, V, K)
         every = Shifts.of(shifts)
         assert every is not None  # there are people

@@ -1,20 +1,34 @@
-"""What was measured of a store."""
+"""Figures of a store, how rounds are timed, and the JSON file that a benchmark writes."""
 
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import StageConfig
+from pipeline.runs.provenance import provenance
+from pipeline.storage.files import make_folder, publish
+
+Way = TypeVar("Way")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ReaderFigures:
     """One reader over all rounds."""
 
     name: str
     warm_views_per_second: float
-    """By processor time, the median round."""
+    """Views per second of processor time in the median round."""
     ratio_to_raw: float
-    """Median over rounds of raw float16's time by this one's."""
+    """Time of raw float16 over the time of this reader, median over rounds."""
     cold_views_per_second: float | None
-    """By the clock; None where nothing is read from disk."""
+    """Views per second of wall-clock time; None for a reader that reads no file."""
 
 
 @dataclass
@@ -24,7 +38,7 @@ class ReadingFigures:
     profile: str
     store_views: int
     bytes_per_view: float
-    """All files of the store."""
+    """Bytes of all files of the store, divided by its views."""
     raw_bytes_per_view: int
     decoded_bytes_per_view: int
     memcpy_gb_per_second: float
@@ -33,33 +47,33 @@ class ReadingFigures:
 
 @dataclass(frozen=True)
 class StoreCost:
-    """What a process that opens the store pays, and a worker forked from it."""
+    """What a store costs the process that opens it, and a worker forked from that process."""
 
     num_views: int
     open_seconds: float
-    """By the clock, page cache full."""
+    """Wall-clock seconds to open the store, page cache full."""
     open_processor_seconds: float
     worker_private_mb: float
     """Private memory of a forked worker after it read its batches."""
     worker_views_per_second: float
-    """By processor time, over the worker's last tenth of batches."""
+    """Views per second of processor time, over the worker's last tenth of batches."""
 
 
 @dataclass(frozen=True)
 class LoaderCost:
-    """Processor seconds of a loader's batch, decoding and warping images of the disk."""
+    """Processor seconds of a loader's batch, images read from disk, decoded and warped."""
 
     num_batches: int
     batch_size: int
     without_targets: float
-    """The median over processes."""
+    """Seconds of a batch without targets, median over processes."""
     ratios: tuple[float, ...]
-    """Of each process: time with targets by time without, of the same batch one after the other;
-    the median. Processes differ by some hundredths, as their memory lies."""
+    """Time with targets over time without, of the same batch one after the other: the median of
+    each process. Processes differ by some hundredths, with the layout of their memory."""
 
     @property
     def ratio(self) -> float:
-        """The median over processes."""
+        """Time with targets over time without, median over processes."""
         return median(self.ratios)
 
 
@@ -70,5 +84,45 @@ class StoreFigures:
     store: str
     reading: ReadingFigures
     costs: list[StoreCost] = field(default_factory=list)
-    """Of one shard, of a store of many views, and of a larger one."""
+    """Costs of a store of one shard, of one of many views, and of a larger one."""
     loader: LoaderCost | None = None
+
+
+def processor_seconds(work: Callable[[int], object], batch: int) -> float:
+    """Return the processor seconds that this process spends on one batch."""
+    started = time.process_time()
+    work(batch)
+    return time.process_time() - started
+
+
+def seconds_in_turns(
+    ways: Mapping[Way, Callable[[int], object]], batches: Sequence[int], num_rounds: int
+) -> dict[Way, NDArray[np.float64]]:
+    """Do the same batches in several ways, in turns, and return the processor seconds of each.
+
+    A busy machine slows all ways alike, and each batch begins with the next way. A first round,
+    which fills the caches, is not counted.
+
+    ways: each is called with the number of a batch.
+    Returns (num_rounds, len(batches)) seconds for each way.
+    """
+    names = list(ways)
+    seconds = {name: np.empty((num_rounds + 1, len(batches))) for name in names}
+    for turn in range(num_rounds + 1):
+        for place, batch in enumerate(batches):
+            first = (turn + place) % len(names)
+            for name in names[first:] + names[:first]:
+                seconds[name][turn, place] = processor_seconds(ways[name], batch)
+    return {name: spent[1:] for name, spent in seconds.items()}
+
+
+def write_figures(path: Path, config: StageConfig, figures: Mapping[str, Any]) -> Path:
+    """Write figures beside the settings and the machine that they were measured with.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    make_folder(path.parent)
+    document = {"config": json.loads(config.to_json()), "provenance": provenance(), **figures}
+    publish(path, (json.dumps(document, indent=1) + "\n").encode())
+    return path

@@ -1,7 +1,7 @@
 """A store of any number of views whose shards are hard links to those of a real one.
 
-Its people, views and manifest are real and valid: it is opened and read like any other store, at
-the disk space of one. Only whole shards are repeated.
+Its people, views and manifest are valid: it is opened and read like any other store, and takes the
+disk space of the real one. Only whole shards are repeated.
 """
 
 import os
@@ -24,7 +24,7 @@ from store_schemas.root_metadata import read_entry
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:
-    """Write a complete store of about ``num_views`` person-views, at least one shard.
+    """Write a complete store of about ``num_views`` views, at least one shard.
 
     Raises:
         DistilError: the source has no whole shard, or lies on another file system.
@@ -68,7 +68,7 @@ def multiply_store(source: Path, target: Path, num_views: int) -> None:
 def _people_of_rows(people: People, rows: NDArray[np.int64]) -> People:
     return replace(
         people,
-        instance_id=np.arange(len(rows)),  # unique, as people's are
+        instance_id=np.arange(len(rows)),  # unique: a row may stand here several times
         image_index=people.image_index[rows],
         bbox_xywh=people.bbox_xywh[rows],
         area=people.area[rows],

@@ -2,24 +2,52 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.benchmarks.drawn_views import DrawnViews, draw_batches
-from pipeline.benchmarks.figures import LoaderCost, StoreCost
+from pipeline.benchmarks.figures import LoaderCost, StoreCost, seconds_in_turns
+from pipeline.benchmarks.readers import DrawnViews, draw_batches, new_batch
+from pipeline.errors import ConfigError
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.data import StoreViewDataset
 from pipeline.training.images import TrainingImages
+from pipeline.training.settings import TeacherField
 from pipeline.training.view_order import ViewBatch
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+_Source = Literal["images", "crops"]
+
+
+@dataclass(frozen=True)
+class CropLoading:
+    """Processor seconds of one batch in one worker, medians over interleaved turns."""
+
+    batch_size: int
+    images: float
+    """Seconds from images, without targets."""
+    images_with_targets: float
+    crops: float
+    """Seconds from stored crops, without targets."""
+    crops_with_targets: float
+
+    @property
+    def speed_up(self) -> float:
+        """How many times faster a worker with targets is from crops than from images."""
+        return self.images_with_targets / self.crops_with_targets
+
+    @property
+    def share_of_targets(self) -> float:
+        """What targets add to a worker that decodes crops, in parts of its time without."""
+        return self.crops_with_targets / self.crops - 1
 
 
 def in_fresh_process(
@@ -53,20 +81,6 @@ def measure_store_cost(path: Path, num_batches: int, batch_size: int = 64) -> St
     return StoreCost(int(store.status.size), clock, processor, private, speed)
 
 
-def _work(store: TeacherStore, drawn: DrawnViews, answer: Connection) -> None:
-    num_batches, batch_size = len(drawn.batches), len(drawn.batches[0][0])
-    shape = (batch_size, store.people.skeleton.num_keypoints, *store.heatmap_size_hw)
-    out = np.zeros(shape, store.heatmap_dtype)
-    num_timed = max(1, num_batches // 10)
-    start = time.process_time()
-    for place, batch in enumerate(drawn.batches):
-        if place == num_batches - num_timed:
-            start = time.process_time()
-        store.read(*batch, out=out)
-    spent = time.process_time() - start
-    answer.send((private_megabytes(), num_timed * batch_size / spent))
-
-
 def private_megabytes() -> float:
     """Return the memory that only this process uses; Linux, elsewhere not a number."""
     try:
@@ -87,40 +101,77 @@ def measure_loader(
         ImageError: an image cannot be decoded, or is not the one the store was made from.
     """
     found = [
-        in_fresh_process(_load, path, images, num_batches, batch_size) for _ in range(num_processes)
+        in_fresh_process(_loading_seconds, path, images, ["images"], num_batches, batch_size, 8)
+        for _ in range(num_processes)
     ]
-    without = float(np.median([seconds for seconds, _ in found]))
-    return LoaderCost(num_batches, batch_size, without, tuple(ratio for _, ratio in found))
+    without = [float(np.median(seconds["images", False])) for seconds in found]
+    ratios = tuple(float(np.median(s["images", True] / s["images", False])) for s in found)
+    return LoaderCost(num_batches, batch_size, float(np.median(without)), ratios)
 
 
-def _load(path: Path, images: Path, num_batches: int, batch_size: int) -> tuple[float, float]:
-    """Return the seconds of a batch without targets, and how many times as long one takes with.
+def measure_crop_loading(
+    path: Path, images: Path, num_batches: int = 8, batch_size: int = 32, num_rounds: int = 3
+) -> CropLoading:
+    """Load the same batches from images and from crops, with and without targets, in turns.
+
+    Call it in a fresh process.
 
     Raises:
+        ConfigError: the store has no crops.
         StoreError: the store cannot be read.
         ImageError: an image cannot be decoded, or is not the one the store was made from.
     """
+    seconds = _loading_seconds(
+        path, images, ["images", "crops"], num_batches, batch_size, num_rounds
+    )
+    medians = {way: float(np.median(found)) for way, found in seconds.items()}
+    return CropLoading(
+        batch_size,
+        medians["images", False],
+        medians["images", True],
+        medians["crops", False],
+        medians["crops", True],
+    )
+
+
+def _work(store: TeacherStore, drawn: DrawnViews, answer: Connection) -> None:
+    num_batches, batch_size = len(drawn.batches), len(drawn.batches[0][0])
+    out = new_batch(store, batch_size)
+    num_timed = max(1, num_batches // 10)
+    start = time.process_time()
+    for place, batch in enumerate(drawn.batches):
+        if place == num_batches - num_timed:
+            start = time.process_time()
+        store.read(*batch, out=out)
+    spent = time.process_time() - start
+    answer.send((private_megabytes(), num_timed * batch_size / spent))
+
+
+def _loading_seconds(
+    path: Path,
+    image_folder: Path,
+    sources: Sequence[_Source],
+    num_batches: int,
+    batch_size: int,
+    num_rounds: int,
+) -> dict[tuple[_Source, bool], NDArray[np.float64]]:
+    """Return (num_rounds, num_batches) seconds by source, without targets and with them."""
     cv2.setNumThreads(0)
     store = TeacherStore.open(path)
+    if "crops" in sources and store.optional.crops is None:
+        raise ConfigError(f"{path} must hold crops; write a store with cache-teacher --crops")
     drawn = draw_batches(store, num_batches, batch_size)
-    datasets = {
-        reads: StoreViewDataset(
-            store,
-            TrainingImages(store.people, images, store.image_sha256),
-            store.input_size_hw,
-            reads,
-        )
-        for reads in (False, True)
+
+    def loading(source: _Source, with_targets: bool) -> Callable[[int], object]:
+        images = TrainingImages(store.people, image_folder, store.image_sha256)
+        files = images if source == "images" else None
+        reads = frozenset[TeacherField]({"heatmaps"} if with_targets else ())
+        dataset = StoreViewDataset(store, files, store.input_size_hw, reads)
+        return lambda batch: dataset[ViewBatch(*drawn.batches[batch])]
+
+    ways = {
+        (source, with_targets): loading(source, with_targets)
+        for source in sources
+        for with_targets in (False, True)
     }
-    pairs = []
-    for turn in range(9):
-        for place, (rows, views) in enumerate(drawn.batches):
-            spent = {}
-            for reads in (False, True) if (turn + place) % 2 else (True, False):
-                start = time.process_time()
-                datasets[reads][ViewBatch(rows, views)]
-                spent[reads] = time.process_time() - start
-            if turn:  # the first reads images and store into the page cache
-                pairs.append((spent[False], spent[True]))
-    without, with_targets = np.transpose(pairs)
-    return float(np.median(without)), float(np.median(with_targets / without))
+    return seconds_in_turns(ways, range(num_batches), num_rounds)

@@ -1,12 +1,16 @@
-"""Stage one's work: what one shard takes, and the engines that have shards done.
+"""Stage one's work: a teacher predicts people's views, and shards of a store are written.
 
-inputs        people and teacher, opened and found to fit
-shard_worker  one process with its teacher and the plan: writes any number of shards, overlapped
-breakdown     where its time goes
-trial         a small store of a few people, measured: planning predicts from it, speed compares
-engines       who does the shards: this process, processes of this machine, a cluster
-cluster       shards handed out to dask workers and, when lost, to others
-cluster_access  the way to a cluster: one started here, or a running scheduler
-cluster_worker  what a worker runs
-admission     what a worker proves before its first shard
+admission.py          checks that a worker must pass before its first shard
+breakdown.py          CPU time by activity
+cluster.py            shards assigned to dask workers and, when lost, to others
+cluster_access.py     opens a cluster: one started here, or a running scheduler
+cluster_worker.py     the task of a worker
+encoded_rows.py       the rows of a shard, and the one place that encodes predictions into them
+engines.py            who writes the shards: this process, processes of this machine, a cluster
+estimate.py           bytes and seconds of a store before it is written
+inputs.py             people, teacher and views, opened and compared
+prediction_stream.py  crops to encoded rows: decoding, the teacher and encoding overlap
+shard_worker.py       one process with its teacher and the plan: writes any number of shards
+stopping.py           early ends: signals, the grace, the message
+trial.py              a small store of a few people, written and measured
 """

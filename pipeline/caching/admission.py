@@ -1,7 +1,7 @@
-"""What a process proves before it may write shards for another one's run.
+"""Checks that a worker must pass before it may write shards of a run on another machine.
 
-Bytes of a store come from libraries, a teacher, images and a lease; a worker on another machine may
-see others of each under the same names. No dask in here.
+The bytes of a store depend on libraries, the teacher, the images and the lease; on another machine
+the same names may stand for different ones. This module does without dask.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "OpenCV": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless"),
     "Pillow": ("pillow",),
 }
-"""What moves bytes of a store, and the distributions that it comes in."""
+"""Libraries that decide bytes of a store, and the distributions that contain each."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a worker may not write: each reason says what must be, and what was found."""
+    """Reasons for which a worker may not write; each names what is expected and what was found."""
 
     worker: str
     reasons: tuple[str, ...]
@@ -43,7 +43,7 @@ class Refusal:
 
 @cache
 def software() -> dict[str, str]:
-    """Return the versions of this program, of Python and of the libraries that move bytes."""
+    """Return the versions of this program, of Python and of the libraries that decide bytes."""
     packages = {name: _version(*names) for name, names in PACKAGES.items()}
     python = ".".join(platform.python_version_tuple()[:2])
     program = f"{version('distil-pose')} of source {_source_digest()[:12]}"
@@ -60,7 +60,7 @@ def _version(*distributions: str) -> str:
 
 
 def _source_digest() -> str:
-    """Return the sha256 over the modules that compute; a version number outlives many of them."""
+    """Return the sha256 over the source, which changes more often than the version number."""
     digest = hashlib.sha256()
     for package in ("pipeline", "store_schemas"):
         root = Path(next(iter(importlib.import_module(package).__path__)))
@@ -81,10 +81,10 @@ def software_differences(expected: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def store_differences(task: ShardTask) -> tuple[str, ...]:
-    """Say when the store is not to be seen here, or not held by the task's run."""
+    """Return why the store cannot be written here: it is not readable, or another run holds it."""
     folder, run_id = task.writer.layout.folder, task.writer.run_id
     if folder.size("zarr.json") is None:
-        return (f"the store must be seen at {folder}, got nothing there",)
+        return (f"the store must be readable at {folder}, got nothing there",)
     holder = read_holder(folder)
     if holder != run_id:
         whose = "nobody" if holder is None else f"run {holder[:8]}"

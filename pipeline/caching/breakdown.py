@@ -1,9 +1,9 @@
-"""Where the time of stage one goes: CPU seconds by activity, of all threads of a process.
+"""Time of stage one: CPU seconds by activity, over all threads of a process.
 
-Decoding, warping, encoding and writing run in threads of their own and are measured there. What
-else the process computed is the teacher's: its threads are those of a library and cannot be asked.
+Decoding, warping, encoding and writing run in threads of their own and are measured there. The rest
+of the process's CPU time is the teacher's, as the threads of its library cannot be measured.
 Cores that computed nothing for this process were idle: the disk was slow, a GPU was at work, or
-other programs had the cores.
+other programs used the cores.
 """
 
 import threading
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipeline.cores import available_cores
+from pipeline.parallel import available_cores
 
 MEASURED = ("decode", "warp", "encode", "write")
 ACTIVITIES = ("decode", "warp", "teacher", "encode", "write", "idle")
@@ -20,17 +20,17 @@ ACTIVITIES = ("decode", "warp", "teacher", "encode", "write", "idle")
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What the cores of one process, or of several, did in some span of time."""
+    """CPU and wall time of one process, or of several, over a span of time."""
 
     core_seconds: float = 0.0
     """Wall time x cores."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
-    """By activity but ``idle``; the CPU's own time, so a thread that waits costs nothing."""
+    """CPU time of every activity but ``idle``; a thread that waits uses none."""
     wall_seconds: float = 0.0
-    """Summed over processes."""
+    """Wall time, summed over processes."""
     teacher_wall_seconds: float = 0.0
-    """In which the teacher looked at as many batches as it may at a time, or what comes to the
-    same; what remains of the wall time, it waited for crops."""
+    """Wall time in which the teacher predicted as many batches at a time as it may (half of them
+    count half); for the rest of the wall time it waited for crops."""
 
     def seconds(self, activity: str) -> float:
         """Return the CPU seconds of an activity, or the idle core-seconds."""
@@ -53,7 +53,7 @@ class Breakdown:
 
 
 def sum_breakdowns(breakdowns: Iterable[Breakdown]) -> Breakdown:
-    """Return what all of them did together; spans must not overlap within one process."""
+    """Return the sum; the spans of one process must not overlap."""
     total = Breakdown()
     for one in breakdowns:
         names = total.cpu_seconds.keys() | one.cpu_seconds.keys()
@@ -67,11 +67,14 @@ def sum_breakdowns(breakdowns: Iterable[Breakdown]) -> Breakdown:
 
 
 class WorkClock:
-    """Adds up what threads measure; a lap is what came since the lap before."""
+    """Adds up the times that threads measure; a lap is the sum since the lap before."""
 
-    def __init__(self, num_looks: int = 1) -> None:
-        """Take how many batches the teacher may look at at a time."""
-        self._num_looks = num_looks
+    def __init__(self, num_parallel: int = 1) -> None:
+        """Start the first lap.
+
+        num_parallel: batches that the teacher may predict at a time.
+        """
+        self._num_parallel = num_parallel
         self._lock = threading.Lock()
         self._cores = available_cores()
         self._seconds: dict[str, float] = {}
@@ -91,24 +94,24 @@ class WorkClock:
 
     @contextmanager
     def teacher_at_work(self) -> Iterator[None]:
-        """Count the wall time, within the context, as that of one look of the teacher."""
+        """Count the wall time, within the context, as that of one batch of the teacher."""
         started = time.perf_counter()
         try:
             yield
         finally:
             spent = time.perf_counter() - started
             with self._lock:
-                self._teacher_wall += spent / self._num_looks
+                self._teacher_wall += spent / self._num_parallel
 
     def lap(self) -> Breakdown:
-        """Return what was measured since the last lap, and begin the next one."""
+        """Return the times since the last lap, and begin the next one."""
         with self._lock:
             wall, cpu = time.perf_counter(), time.process_time()
             spent, self._seconds = self._seconds, {}
             teacher_wall, self._teacher_wall = self._teacher_wall, 0.0
             wall_spent, cpu_spent = wall - self._wall, cpu - self._cpu
             self._wall, self._cpu = wall, cpu
-        # An activity that is under way is counted at its end, maybe in the next lap.
+        # An activity that has not ended yet counts in the lap in which it ends.
         rest = cpu_spent - sum(spent.values())
         return Breakdown(
             wall_spent * self._cores, {**spent, "teacher": rest}, wall_spent, teacher_wall

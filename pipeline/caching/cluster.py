@@ -1,16 +1,21 @@
-"""Shards done by the workers of a dask cluster, watched from here.
+"""Shards written by the workers of a dask cluster, assigned to them here.
 
-Every shard is bound to one worker, of which it is asked at most two at a time. dask leaves a task
-whose worker is gone waiting for another of the same address (distributed #7346), so losses are
-seen, and shards given to others, here. A shard may be written twice: the bytes are the same, and
-each file replaces the other whole. Nothing that a run needs to go on is kept by the cluster.
+Every shard is bound to one worker, which has at most two at a time. dask's own placement does not
+fit: a worker that refuses does so at once, hence is always the idlest and is given nearly all tasks
+(measured: 2,000 refusals of 40 tasks on two workers); tasks restricted to other workers are all
+assigned at once, as ``distributed.worker-saturation`` does not queue them. ``retries=`` repeats any
+error, bad data included, without a pause or a notice. And a bound task whose worker is lost waits
+for another at the same address (distributed #7346), so losses are detected here.
+
+A shard may be written twice: the bytes are the same, and each file replaces the other whole. The
+cluster keeps nothing that a resumed run needs.
 """
 
 import pickle
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,26 +26,25 @@ from distributed.scheduler import KilledWorker
 
 from pipeline.caching.admission import Refusal, software
 from pipeline.caching.cluster_worker import Job, write_shard_on_worker
+from pipeline.caching.prediction_stream import OnProgress
 from pipeline.caching.shard_worker import ShardOutcome, ShardTask
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import ClusterError
 from pipeline.teachers.teacher import Teacher
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 
 MAX_RETRIES = 3
-"""Of a shard whose worker had an I/O error, or died; bad data is never tried again."""
+"""Retries of a shard after an I/O error or the loss of its worker; bad data is not retried."""
 RETRY_SECONDS = 1.0
-"""Doubled with every retry."""
+"""Pause before the first retry after an I/O error, doubled with every further one."""
 SHARDS_PER_WORKER = 2
 """One being written, one waiting at the worker, so that it never waits for the coordinator."""
 POLL_SECONDS = 0.2
-LOOK_SECONDS = 2.0
+WORKERS_SECONDS = 2.0
+"""Interval at which the list of workers is read."""
 RESULT_SECONDS = 30.0
 NO_WORKER_SECONDS = 300.0
-"""How long a cluster may be without any worker: batch systems start them late."""
-
-Say = Callable[[str], None]
-OnProgress = Callable[[int], None]
+"""Longest time without any worker, which batch systems may start late."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,17 @@ class _Attempt:
 
 
 class ClusterEngine:
-    """Has shards done by the workers of a cluster; whoever joins later helps too."""
+    """Has shards written by the workers of a cluster, those included that join later."""
 
     def __init__(
-        self, client: Client, say: Say = lambda _: None, threads_per_worker: int | None = None
+        self, client: Client, log: Log = lambda _: None, threads_per_worker: int | None = None
     ) -> None:
-        """Let each worker use so many threads beside the teacher's; None: all it may use."""
+        """Use the workers of a client's cluster.
+
+        threads_per_worker: threads beside the teacher's; None: one for each core of the worker.
+        """
         self._client: Any = client  # half of its methods bear no types
-        self._say = say
+        self._log = log
         self._num_threads = threads_per_worker
 
     def run(
@@ -70,7 +77,7 @@ class ClusterEngine:
         on_progress: OnProgress,
         stop: StopRequest,
     ) -> Iterator[ShardOutcome]:
-        """See ``Engine.run``; views are told shard by shard."""
+        """Write shards as ``Engine.run`` does; progress is reported shard by shard."""
         num_views = task.writer.layout.dimensions.num_views
         job = Job(
             software=software(),
@@ -79,18 +86,18 @@ class ClusterEngine:
             num_threads=self._num_threads,
         )
         name = f"distil-{task.writer.entry.fingerprint[:12]}-{task.writer.run_id[:12]}"
-        run = _Run(self._client, name, job, self._say)
+        run = _Run(self._client, name, job, self._log)
         for outcome in run.outcomes(shards, stop):
             on_progress(num_views * len(task.writer.shard_rows(outcome.shard)))
             yield outcome
 
 
 class _Run:
-    """The shards of one run: which wait, which are where, and who may have them."""
+    """The shards of one run: those that wait, those that workers have, and the workers."""
 
-    def __init__(self, client: Any, name: str, job: Job, say: Say) -> None:
-        """Give every worker the job, in tasks whose keys begin with the name."""
-        self._client, self._say = client, say
+    def __init__(self, client: Any, name: str, job: Job, log: Log) -> None:
+        """Prepare tasks of a job, whose keys begin with the name."""
+        self._client, self._log = client, log
         self._name, self._job = name, job
         self._waiting: deque[_Attempt] = deque()
         self._running: dict[str, tuple[_Attempt, str, Any]] = {}
@@ -101,12 +108,12 @@ class _Run:
         self._proven: set[str] = set()
         self._num_submitted = 0
         self._is_stopping = False
-        self._looked_at = self._seen_at = time.monotonic()
+        self._read_at = self._had_worker_at = time.monotonic()
 
     def outcomes(self, shards: Iterable[int], stop: StopRequest) -> Iterator[ShardOutcome]:
-        """Yield outcomes as they come, until none is missing or the stop is complete."""
+        """Yield outcomes as they arrive, until all are there or the stop is complete."""
         self._waiting.extend(_Attempt(shard) for shard in shards)
-        self._look_at_workers()
+        self._read_workers()
         try:
             while self._waiting or self._running:
                 if stop.is_requested():
@@ -119,13 +126,13 @@ class _Run:
                     outcome = self._settle(self._done.get(timeout=POLL_SECONDS))
                     if outcome is not None:
                         yield outcome
-                if time.monotonic() - self._looked_at > LOOK_SECONDS:
-                    self._look_at_workers()
+                if time.monotonic() - self._read_at > WORKERS_SECONDS:
+                    self._read_workers()
         finally:
             self._drop(list(self._running))
 
     def _hand_out(self) -> None:
-        """Give waiting shards to workers that have room."""
+        """Assign waiting shards to workers that have fewer than they may have."""
         now = time.monotonic()
         for _ in range(len(self._waiting)):
             attempt = self._waiting.popleft()
@@ -139,7 +146,7 @@ class _Run:
             self._submit(attempt, address)
 
     def _free_worker(self, last_worker: str) -> str | None:
-        """Return the idlest worker, another one than a shard failed on where there is one."""
+        """Return the idlest worker with room, if possible another one than ``last_worker``."""
         loads = Counter(address for _, address, _ in self._running.values())
         free = [
             (address == last_worker, loads[address], address)
@@ -167,7 +174,7 @@ class _Run:
         future.add_done_callback(lambda done: self._done.put(done.key))
 
     def _settle(self, key: str) -> ShardOutcome | None:
-        """Take a result and forget its future, or give the shard to somebody else."""
+        """Return a task's outcome, or None and put its shard back to be tried again."""
         if key not in self._running:  # dropped meanwhile
             return None
         attempt, address, future = self._running.pop(key)
@@ -204,9 +211,9 @@ class _Run:
             raise ClusterError(
                 f"shard {attempt.shard} failed {attempt.num_failures + 1} times, the last time on "
                 f"worker {self._describe(address)} with {reason}; the shards that were written "
-                f"stay: look at that worker's log, then run again with --resume"
+                f"stay: read that worker's log, then run again with --resume"
             ) from error
-        self._say(f"shard {attempt.shard} again: worker {self._describe(address)} had {reason}")
+        self._log(f"shard {attempt.shard} again: worker {self._describe(address)} had {reason}")
         pause = 0.0 if isinstance(error, _LostWorkerError) else RETRY_SECONDS
         self._waiting.appendleft(
             replace(
@@ -220,17 +227,17 @@ class _Run:
     def _refuse(self, address: str, refusal: Refusal) -> None:
         if address not in self._refused:
             self._refused[address] = refusal
-            self._say(f"refused: {refusal}; its shards go to others")
+            self._log(f"refused: {refusal}; its shards go to others")
 
-    def _look_at_workers(self) -> None:
-        """Learn who is there, and take back the shards of those who are not any more."""
+    def _read_workers(self) -> None:
+        """Read the list of workers, and put back the shards of those that are lost."""
         self._require_scheduler()
         try:
             # not scheduler_info(): its cache is overwritten with a list without workers
             identity = self._client.sync(self._client.scheduler.identity, n_workers=-1)
         except (OSError, CancelledError) as error:
             raise self._scheduler_is_lost() from error
-        self._looked_at = time.monotonic()
+        self._read_at = time.monotonic()
         found: dict[str, Any] = identity["workers"]
         self._present = {
             address: f"{address} ({worker['name']})"
@@ -244,22 +251,22 @@ class _Run:
                 self._try_again(attempt, address, _LostWorkerError("it is gone"))
 
     def _require_worker(self) -> None:
-        """Refuse to wait for workers that will not come."""
+        """Raise ClusterError if all workers are refused, or none has been there for too long."""
         now = time.monotonic()
         if self._running or self._usable():
-            self._seen_at = now
+            self._had_worker_at = now
             return
         refusals = "; ".join(str(refusal) for refusal in self._refused.values())
         if self._present:
             raise ClusterError(f"no worker may write this store: {refusals}")
-        if now - self._seen_at > NO_WORKER_SECONDS:
+        if now - self._had_worker_at > NO_WORKER_SECONDS:
             raise ClusterError(
                 f"the cluster must have a worker, got none for {NO_WORKER_SECONDS:.0f} s; start "
                 f"some, then run again with --resume" + (f" ({refusals})" if refusals else "")
             )
 
     def _begin_no_more(self) -> None:
-        """Take back all shards but those that workers are writing, one in each of its threads."""
+        """Cancel all shards but those being written, one in each thread of a worker."""
         if self._is_stopping:
             self._waiting.clear()  # a failed one is for the next run
             return
@@ -270,13 +277,13 @@ class _Run:
             writing[address] += 1
             if writing[address] > self._num_threads.get(address, 1):
                 self._drop([key])
-        self._say(
-            f"stopping when workers are done with {counted(len(self._running), 'shard')}; "
-            f"once more stops at once"
+        self._log(
+            f"stopping when workers have written {counted(len(self._running), 'shard')}; a second "
+            f"request stops at once"
         )
 
     def _drop(self, keys: list[str]) -> None:
-        """Forget futures; what runs goes on running, and its result is of no interest."""
+        """Cancel tasks; those that run already go on, and their results are ignored."""
         futures = [self._running.pop(key)[2] for key in keys]
         if futures and self._client.status == "running":
             with suppress(OSError):
@@ -297,4 +304,4 @@ class _Run:
 
 
 class _LostWorkerError(OSError):
-    """A worker is not in the cluster any more."""
+    """A worker has left the cluster."""

@@ -1,10 +1,10 @@
-"""The way to a dask cluster: processes that are started here, or a scheduler that runs already."""
+"""Opens a dask cluster: processes that are started here, or a scheduler that runs already."""
 
 import importlib.util
 import logging
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import distributed
 from distributed import Worker, WorkerPlugin
 
 from pipeline.errors import ClusterError
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 
 # half of their methods bear no types
 Client: Any = distributed.Client
@@ -21,13 +21,11 @@ LocalCluster: Any = distributed.LocalCluster
 
 CONNECT_SECONDS = 30
 WORKER_ALLOWED_FAILURES = 3
-"""Deaths of workers that a task survives inside dask; as many as the retries of a shard."""
-
-Say = Callable[[str], None]
+"""Lost workers after which dask still retries a task; as many as the retries of a shard."""
 
 
 @contextmanager
-def open_client(num_workers: int | None, scheduler: str | None, say: Say) -> Iterator[Any]:
+def open_client(num_workers: int | None, scheduler: str | None, log: Log) -> Iterator[Any]:
     """Yield a client of a cluster of processes here, or of the one at an address.
 
     Raises:
@@ -40,7 +38,7 @@ def open_client(num_workers: int | None, scheduler: str | None, say: Say) -> Ite
             Client(cluster, set_as_default=False) as client,
         ):
             client.register_plugin(_KeepsWorking())
-            say(f"cluster: {counted(num_workers, 'process')}; {_dashboard(client)}")
+            log(f"cluster: {counted(num_workers, 'process')}; {_dashboard(client)}")
             yield client
         return
     try:
@@ -52,7 +50,7 @@ def open_client(num_workers: int | None, scheduler: str | None, say: Say) -> Ite
         ) from error
     with client:
         workers = counted(len(client.nthreads()), "worker")
-        say(f"cluster: {workers} at {scheduler}; {_dashboard(client)}")
+        log(f"cluster: {workers} at {scheduler}; {_dashboard(client)}")
         yield client
 
 
@@ -63,7 +61,7 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
         "distributed.worker.multiprocessing-method": "spawn",
     }
     with dask.config.set(settings), warnings.catch_warnings():
-        # of two runs on a machine the second has its dashboard at another port: it is printed
+        # a second run on a machine gets another port for its dashboard, which is printed
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
         cluster = LocalCluster(
             n_workers=num_workers,
@@ -78,22 +76,22 @@ def _local_cluster(num_workers: int) -> Iterator[Any]:
 
 
 class _KeepsWorking(WorkerPlugin):
-    """Lets the coordinator alone decide when to stop.
+    """Makes a worker ignore SIGINT and SIGTERM, so that the coordinator alone decides when to stop.
 
-    A terminal sends Ctrl-C, and a batch system SIGTERM, to its workers too (distributed #1925).
+    A terminal sends Ctrl-C, and a batch system SIGTERM, to the workers too (distributed #1925).
     """
 
     idempotent = True
     name = "distil-keeps-working"
 
     def setup(self, worker: Worker) -> None:
-        """Ignore both; a worker's setup runs in its main thread."""
+        """Ignore both signals; a worker's setup runs in its main thread."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
 
 def _dashboard(client: Any) -> str:
-    """Say where the scheduler shows what it does; that page needs bokeh beside the scheduler."""
+    """Describe where the scheduler's dashboard is; it needs bokeh beside the scheduler."""
     if client.run_on_scheduler(importlib.util.find_spec, "bokeh") is None:
         return "no dashboard, as bokeh is not installed beside the scheduler"
     return f"dashboard at {client.dashboard_link}"

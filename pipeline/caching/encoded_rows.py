@@ -1,16 +1,24 @@
-"""What a teacher said of all views of some people, as the store keeps it."""
+"""The rows of a shard: what a teacher predicted for all views of some people, encoded."""
 
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import SizeHW
+from pipeline.frames.crop_stream import ImageCrops
+from pipeline.teachers.network import Tokens
+from pipeline.teachers.teacher import TeacherOutput
 from pipeline.wording import counted
-from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
-from store_schemas.optional_arrays import NONE, OptionalArrays
-from store_schemas.teacher_store import Status
+from store_schemas.heatmap_codec import (
+    NOT_MEASURED,
+    CodecError,
+    encode_heatmaps,
+    is_measured,
+    measure_codec_error,
+)
+from store_schemas.teacher_store import Status, StoreDimensions
 
 
 @dataclass(frozen=True)
@@ -22,49 +30,87 @@ class BadImage:
     reason: str
 
 
-@dataclass
 class EncodedRows:
-    """What a teacher said of all views of some people, as the store keeps it."""
+    """All views of consecutive people as a store keeps them, filled batch by batch."""
 
-    rows: range
-    """The people."""
-    heatmaps: NDArray[Any]  # (n, V, K, Hh, Wh) uint8 or float16
-    outputs: NDArray[np.float32]  # (n, V, K, 4) as scale, confidence, x, y; crop pixels
-    status: NDArray[np.uint8]  # (n, V)
-    bad_images: list[BadImage] = field(default_factory=list)
-    codec_error: CodecError = NOT_MEASURED
-    optional: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Crops and tokens by array, as ``encode_shard`` takes them."""
+    def __init__(self, rows: range, dimensions: StoreDimensions, threshold: float) -> None:
+        """Allocate the arrays of n people.
 
-    @classmethod
-    def empty(
-        cls,
-        rows: range,
-        num_views: int,
-        num_keypoints: int,
-        heatmap_size_hw: SizeHW,
-        dtype: str,
-        optional: OptionalArrays = NONE,
-    ) -> Self:
-        """Return rows of which nothing was written yet."""
-        shape = (len(rows), num_views)
-        more: dict[str, NDArray[Any]] = {
-            name: np.zeros((*shape, *of_view), np.float16)
-            for name, of_view in optional.token_shapes(num_keypoints).items()
-        }
-        if optional.crops is not None:
-            more["crops"] = np.empty(shape, np.object_)
-        return cls(
-            rows,
-            np.zeros((*shape, num_keypoints, *heatmap_size_hw), dtype),
-            np.full((*shape, num_keypoints, 4), np.nan, np.float32),
-            np.full(shape, Status.NOT_WRITTEN, np.uint8),
-            optional=more,
+        rows: the people, as numbered in the store.
+        threshold: largest error of heat far from a map's peak.
+        """
+        self.rows = rows
+        self._threshold, self._profile = threshold, dimensions.profile
+        shape = (len(rows), dimensions.num_views)
+        keypoints = dimensions.num_keypoints
+        self.heatmaps: NDArray[Any] = np.zeros(  # (n, V, K, Hh, Wh) uint8 or float16
+            (*shape, keypoints, *dimensions.heatmap_size_hw), dimensions.profile.dtype
         )
+        # (n, V, K, 4) as scale, confidence, x, y; crop pixels
+        self.outputs = np.full((*shape, keypoints, 4), np.nan, np.float32)
+        self.status = np.full(shape, Status.NOT_WRITTEN, np.uint8)  # (n, V)
+        self.optional: dict[str, NDArray[Any]] = {
+            name: np.zeros((*shape, *of_view), np.float16)
+            for name, of_view in dimensions.optional.token_shapes(keypoints).items()
+        }
+        """Tokens and crops by array, as ``TeacherStoreWriter.write_shard`` takes them."""
+        if dimensions.optional.crops is not None:
+            self.optional["crops"] = np.empty(shape, np.object_)
+        self.codec_error: CodecError = NOT_MEASURED
+        self.bad_images: list[BadImage] = []
+
+    def encode(
+        self,
+        rows: NDArray[np.int64],
+        views: NDArray[np.int64],
+        output: TeacherOutput,
+        tokens: Tokens,
+    ) -> CodecError:
+        """Encode what the teacher predicted for a batch of views, and return the codec's error.
+
+        Several threads may encode batches at the same time.
+
+        rows, views: (B,), places of the batch; rows counted from the first.
+        tokens: at least those that the store keeps, by kind.
+        """
+        with np.errstate(over="ignore"):  # what is too large is refused before it is written
+            for name in self.optional.keys() - {"crops"}:
+                values = tokens[name.removesuffix("_tokens")]
+                self.optional[name][rows, views] = values.astype(np.float16)
+        is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
+        self.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)
+        rows, views, heatmaps = rows[is_finite], views[is_finite], output.heatmaps[is_finite]
+        stored, scale = encode_heatmaps(heatmaps, self._threshold, self._profile)
+        self.heatmaps[rows, views] = stored
+        self.outputs[rows, views, :, 0] = scale
+        self.outputs[rows, views, :, 1] = output.confidences[is_finite]
+        self.outputs[rows, views, :, 2:] = output.keypoints[is_finite]
+        measured = [i for i, row in enumerate(rows.tolist()) if is_measured(self.rows.start + row)]
+        if not measured:
+            return NOT_MEASURED
+        return measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
+
+    def keep_crops(self, images: Iterable[ImageCrops]) -> Iterator[ImageCrops]:
+        """Yield images, and keep the JPEG files of their crops, if they have any."""
+        for image in images:
+            if image.stored is not None:
+                self.optional["crops"][image.request.rows] = image.stored
+            yield image
+
+    def mark_unreadable(self, image: ImageCrops, instance_ids: NDArray[np.int64]) -> int:
+        """Mark all views of an image's people as missing, and return their number.
+
+        instance_ids: (N,), of all people of the store.
+        """
+        rows = image.request.rows
+        self.status[rows] = Status.IMAGE_UNREADABLE
+        ids = tuple(instance_ids[self.rows.start + rows].tolist())
+        self.bad_images.append(BadImage(image.request.path.name, ids, str(image.error)))
+        return self.status[rows].size
 
 
 def describe_bad_images(bad_images: list[BadImage]) -> str:
-    """Say how many images and people are concerned, and name the first few."""
+    """Return the numbers of images and people concerned, and the reasons of the first few."""
     people = counted(sum(len(bad.instance_ids) for bad in bad_images), "person")
     return (
         f"{counted(len(bad_images), 'image')} with {people} could not be decoded: "

@@ -1,30 +1,24 @@
-"""Who does the shards: this process, processes of this machine, or a cluster.
+"""Engines that write shards: this process, processes of this machine, or a cluster.
 
 dask is imported only for the latter two.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.caching.shard_worker import (
-    ShardOutcome,
-    ShardTask,
-    ShardWorker,
-    read_writers_plan,
-)
+from pipeline.caching.prediction_stream import OnProgress
+from pipeline.caching.shard_worker import ShardOutcome, ShardTask, ShardWorker, read_writers_plan
 from pipeline.caching.stopping import StopRequest
-from pipeline.cores import available_cores
 from pipeline.errors import ConfigError
+from pipeline.parallel import available_cores
 from pipeline.teachers.teacher import Teacher
-
-OnProgress = Callable[[int], None]
-Say = Callable[[str], None]
+from pipeline.wording import Log
 
 
 class Engine(Protocol):
-    """Has shards done, once and for all."""
+    """Writes shards of a store."""
 
     def run(
         self,
@@ -34,13 +28,13 @@ class Engine(Protocol):
         on_progress: OnProgress,
         stop: StopRequest,
     ) -> Iterator[ShardOutcome]:
-        """Yield what became of each shard; clusters do so in any order.
+        """Write shards and yield the outcome of each; clusters do so in any order.
 
-        on_progress: told how many views were added.
-        stop: once requested no shard is begun; those that were are finished and yielded.
+        on_progress: receives the number of views that were added.
+        stop: once it is requested no shard is begun; those begun are finished and yielded.
 
         Raises:
-            Stopped: those would not be finished within the grace.
+            Stopped: they would not be finished within the grace.
             LeaseError: another run took the store over.
             ClusterError: no worker is left, the scheduler is lost, or a shard failed four times.
         """
@@ -49,10 +43,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine a run uses; decides nothing about the bytes of a store."""
+    """Engine of a run; the bytes of the store do not depend on it."""
 
     num_workers: int | None = None
-    """Processes of this machine; None: this one alone."""
+    """Number of processes on this machine; None: this process only."""
     scheduler: str | None = None
     """Address of a running dask scheduler, such as tcp://10.0.0.1:8786."""
 
@@ -74,8 +68,8 @@ THIS_PROCESS = EngineChoice()
 
 
 @contextmanager
-def open_engine(choice: EngineChoice, say: Say = lambda _: None) -> Iterator[Engine]:
-    """Yield the engine chosen; what it started ends with the context.
+def open_engine(choice: EngineChoice, log: Log = lambda _: None) -> Iterator[Engine]:
+    """Yield the chosen engine; processes that it starts end with the context.
 
     Raises:
         ClusterError: there is no scheduler at the address.
@@ -87,12 +81,12 @@ def open_engine(choice: EngineChoice, say: Say = lambda _: None) -> Iterator[Eng
     from pipeline.caching.cluster_access import open_client
 
     share = max(1, available_cores() // choice.num_workers) if choice.num_workers else None
-    with open_client(choice.num_workers, choice.scheduler, say) as client:
-        yield ClusterEngine(client, say, share)
+    with open_client(choice.num_workers, choice.scheduler, log) as client:
+        yield ClusterEngine(client, log, share)
 
 
 class PlainLoop:
-    """One shard after another, overlapped, with the teacher that was opened already."""
+    """Writes one shard after another, overlapped, with the teacher that is open already."""
 
     def run(
         self,
@@ -102,6 +96,8 @@ class PlainLoop:
         on_progress: OnProgress,
         stop: StopRequest,
     ) -> Iterator[ShardOutcome]:
+        """Write shards as ``Engine.run`` does."""
+
         def add_views(count: int) -> None:
             on_progress(count)
             stop.add_views(count)

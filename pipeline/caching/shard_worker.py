@@ -1,7 +1,7 @@
-"""One process that writes shards of a teacher store: its teacher, its plan, any number of shards.
+"""Writes shards of a teacher store: one process with its teacher and the store's plan.
 
-While the teacher looks at one shard, the one before is encoded and published, and the first images
-of the next are decoded: the teacher waits for nobody. What is written depends on none of it.
+While the teacher predicts one shard, the one before is encoded and published, and the first images
+of the next one are decoded: the teacher waits for nobody. The bytes depend on none of this.
 """
 
 from collections import deque
@@ -16,44 +16,42 @@ from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, WorkClock
 from pipeline.caching.encoded_rows import BadImage, EncodedRows
-from pipeline.caching.teacher_pass import TeacherPass
-from pipeline.cores import available_cores
+from pipeline.caching.prediction_stream import OnProgress, PredictionStream
+from pipeline.parallel import available_cores
+from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from store_schemas.chunks import Run
 from store_schemas.manifest import ShardReceipt, digest_of_images
-
-OnProgress = Callable[[int], None]
-"""Told how many views were added."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that decides what a shard holds; the same for every process, and picklable."""
+    """All that decides the bytes of a shard; the same for every process, and picklable."""
 
     writer: TeacherStoreWriter
     teacher: Path
     teacher_settings: TeacherSettings
     images: Path
     skip_bad: bool
-    """Write shards without the people of unreadable images; else such a shard is held back."""
+    """Write shards without the people of unreadable images; else such shards are held back."""
 
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What became of one shard."""
+    """Result of one shard."""
 
     shard: int
     receipt: ShardReceipt | None
-    """None: the shard was held back, as images could not be read."""
+    """Receipt of the files; None: the shard was held back, as images could not be read."""
     bad_images: tuple[BadImage, ...]
     breakdown: Breakdown = field(default_factory=Breakdown, compare=False)
-    """What this process did since it yielded the outcome before."""
+    """Time of this process since the outcome before."""
 
 
 class ShardWorker:
-    """A process's teacher and plan, loaded once."""
+    """A process's teacher and plan, loaded once for any number of shards."""
 
     def __init__(
         self,
@@ -61,36 +59,32 @@ class ShardWorker:
         teacher: Teacher,
         plan: StoredPlan,
         num_threads: int | None = None,
-        num_looks: int | None = None,
+        num_parallel: int | None = None,
     ) -> None:
-        """Open threads for each kind of work.
+        """Prepare to write shards of a task.
 
-        num_threads: beside the teacher's; None: as many as there are cores.
-        num_looks: batches that the teacher looks at at a time; None: as many as keep so many
-            cores busy.
+        num_threads: threads of each kind of work beside the teacher's; None: one for each core.
+        num_parallel: batches that the teacher predicts at a time; None: as many as keep
+            ``num_threads`` cores busy.
         """
         self._task = task
         self._plan = plan
         self._num_threads = num_threads or available_cores()
-        num_looks = num_looks or teacher.looks_at_a_time(self._num_threads)
-        self._clock = WorkClock(num_looks)
-        self._pass = TeacherPass(
+        num_parallel = num_parallel or teacher.looks_at_a_time(self._num_threads)
+        self._clock = WorkClock(num_parallel)
+        self._predictions = PredictionStream(
             teacher,
-            plan.people,
+            plan,
             task.images,
-            plan.views.image_to_crop,
-            plan.image_sha256,
+            task.writer.layout.dimensions,
             task.writer.threshold,
-            task.writer.profile,
+            self._clock,
             self._num_threads,
-            num_looks,
-            self._clock.measure,
-            self._clock.teacher_at_work,
-            task.writer.layout.dimensions.optional,
+            num_parallel,
         )
 
     def write_shard(self, shard: int, on_progress: OnProgress = lambda _: None) -> ShardOutcome:
-        """Write one shard; several threads may, and then keep the teacher at work together.
+        """Write one shard; several threads may do so at a time with the same teacher.
 
         Raises:
             LeaseError: another run took the store over.
@@ -104,13 +98,14 @@ class ShardWorker:
         on_progress: OnProgress = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> Iterator[ShardOutcome]:
-        """Show the teacher the people of shards, publish what it says, and yield in order.
+        """Predict the views of shards, publish them encoded, and yield the outcomes in order.
 
-        A shard is published in the background, one at a time: the next one is held until it is
-        done, and if it fails, never published.
+        Shards are published in the background, one at a time: the next one waits until the one
+        before is published, and is not published if that fails.
 
-        shards: taken a little ahead.
-        is_stopping: asked between shards; once true, those that the teacher saw whole are finished.
+        shards: iterated a little ahead.
+        is_stopping: called between shards; once it returns True, the shards whose views are all
+            predicted are published, and no others.
 
         Raises:
             LeaseError: another run took the store over.
@@ -126,7 +121,7 @@ class ShardWorker:
         with (
             ThreadPoolExecutor(self._num_threads, "compress") as pool,
             ThreadPoolExecutor(1, "publish") as publisher,
-            closing(self._pass.encode(ranges(), on_progress)) as stream,
+            closing(self._predictions.encoded_rows(ranges(), on_progress)) as stream,
         ):
             try:
                 for encoded in stream:

@@ -1,7 +1,7 @@
-"""How stage one ends early: on SIGTERM, on Ctrl-C, or because the disk takes no more.
+"""Early ends of stage one: on SIGTERM, on Ctrl-C, or because the disk is full.
 
-Whole shards are kept whatever happens; what is decided here is whether the running one is worth
-waiting for, and what is said at the end.
+Whole shards are kept in any case. Decided here are whether the running shard is finished, and the
+message at the end.
 """
 
 import os
@@ -14,28 +14,28 @@ from types import FrameType
 
 from pipeline.errors import Stopped
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 from store_schemas.errors import StorageError, StoreError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a run was asked to stop, and when it does.
+    """Whether a run must stop, and when it does.
 
-    Before the first shard and after the last it stops at once. In between the running shard is
-    finished if that fits into the grace by the rate so far, and else given up at its next batch. A
-    second request is obeyed at once. All of it belongs to the thread that runs the shards.
+    Before the first shard and after the last one it stops at once. In between the running shard is
+    finished if it ends within the grace by the rate so far, and is else given up at its next batch.
+    A second request stops at once. Only the thread that runs the shards may use the methods.
     """
 
     def __init__(
         self,
         grace_seconds: float,
-        say: Callable[[str], None] = lambda _: None,
+        log: Log = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grace = grace_seconds
-        self._say = say
+        self._log = log
         self._clock = clock
         self._requested_at: float | None = None
         self._why = "stopped"
@@ -44,10 +44,14 @@ class StopRequest:
         self._started_at = 0.0
         self._views = 0
         self._can_wait = False
-        self._has_said = False
+        self._has_logged = False
 
     def request(self, why: str = "stopped") -> None:
-        """Ask to stop; raises ``Stopped`` itself where there is nothing to wait for."""
+        """Request a stop.
+
+        Raises:
+            Stopped: no shard is running, or this is the second request.
+        """
         is_first = self._requested_at is None
         self._why = why
         self._requested_at = self._clock() if is_first else self._requested_at
@@ -55,11 +59,11 @@ class StopRequest:
             raise Stopped(why)
 
     def is_requested(self) -> bool:
-        """Say whether to begin no further shard."""
+        """Return whether a stop was requested, so that no further shard may begin."""
         return self._requested_at is not None
 
     def add_views(self, count: int) -> None:
-        """Count views that were added to the running shard, and give it up if it is too long.
+        """Count views that were added to the running shard, and give it up if it takes too long.
 
         Raises:
             Stopped: the shard would not be finished within the grace.
@@ -71,15 +75,15 @@ class StopRequest:
         needed = self._seconds_left()
         if needed > left:
             raise Stopped(self._why)
-        if not self._has_said:
-            self._has_said = True
-            self._say(
-                f"stopping when this shard is finished, in about {needed:.0f} s; once more stops "
-                f"at once"
+        if not self._has_logged:
+            self._has_logged = True
+            self._log(
+                f"stopping when this shard is finished, in about {needed:.0f} s; a second request "
+                f"stops at once"
             )
 
     def check(self) -> None:
-        """Stop here if asked to: between two shards, where nothing is lost.
+        """Stop here if that was requested: between two shards, where nothing is lost.
 
         Raises:
             Stopped: a stop was requested.
@@ -88,7 +92,7 @@ class StopRequest:
             raise Stopped(self._why)
 
     def check_grace(self) -> None:
-        """Stop here if the grace is over, though other processes still write shards.
+        """Stop here if the grace is over, although other processes still write shards.
 
         Raises:
             Stopped: a stop was requested, and the grace has passed since.
@@ -98,13 +102,13 @@ class StopRequest:
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Listen to SIGTERM and Ctrl-C, and let what ends the run say how far it came.
+        """Within, SIGTERM and Ctrl-C request a stop, and errors that end a run tell its progress.
 
-        Only the main thread can listen; elsewhere nothing is installed.
+        Signals are handled in the main thread only; elsewhere no handler is installed.
 
         Raises:
-            Stopped: says how many shards are there.
-            StorageError: the same, behind what the disk said.
+            Stopped: a stop was requested; names the number of written shards.
+            StorageError: the disk is full or fails; names the number of written shards too.
         """
         with _signals_to(self._on_signal):
             try:
@@ -116,14 +120,14 @@ class StopRequest:
                 ) from error
 
     def begin(self, writer: TeacherStoreWriter) -> None:
-        """Name the store that is being written, for what is said at the end."""
+        """Set the store that is written, for the message at the end."""
         self._writer = writer
 
     @contextmanager
     def running_shards(self, views_of_shards: Sequence[int]) -> Iterator[None]:
-        """Within, a first request waits for the end of a shard.
+        """Within, a first request waits for the end of the running shard.
 
-        views_of_shards: of the shards to come, in order.
+        views_of_shards: number of views of each shard, in the order in which they are written.
         """
         ends, total = [], 0
         for views in views_of_shards:
@@ -140,7 +144,7 @@ class StopRequest:
         self.request("stopped by SIGTERM" if number == signal.SIGTERM else "stopped")
 
     def _seconds_left(self) -> float:
-        """Estimate what the running shard still takes, from all views so far."""
+        """Estimate the time until the running shard is finished, by the rate so far."""
         end = next((end for end in self._ends if end >= self._views), self._views)
         rate = self._views / max(self._clock() - self._started_at, 1e-9)
         return (end - self._views) / max(rate, 1e-9)
@@ -167,7 +171,7 @@ def _signals_to(react: Callable[[int], None]) -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         if os.getpid() == owner:
             react(number)
-        else:  # a forked worker inherits this, and must still die when it is told to
+        else:  # a forked worker inherits this handler, and must still die by the signal
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

@@ -1,9 +1,9 @@
-"""A small store of a few people, written for real and thrown away: what stage one will cost.
+"""A trial: a small store of a few people, written to a temporary folder, measured and removed.
 
-It goes through the very code of stage one, all views, digests and waiting for the disk included,
-into a folder for temporary files.
+It runs the code of stage one, all views, digests and waiting for the disk included.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
-from pipeline.caching.inputs import TeacherInputs, optional_arrays
+from pipeline.caching.inputs import digest_images, draw_view_plan, optional_arrays
+from pipeline.caching.settings import TeacherInputs
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
-from pipeline.caching.teacher_pass import digest_images
 from pipeline.coco.people import People, people_of_rows, spread_rows
-from pipeline.frames.views import draw_views
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
@@ -34,19 +33,19 @@ _NAME = "trial"
 
 @dataclass(frozen=True)
 class Trial:
-    """What a small store took."""
+    """Bytes and times of a small store."""
 
     num_views: int
     heatmap_bytes: int
-    """Of all views, checksums included, indexes of shards not."""
+    """Bytes of all views, with checksums and without the shards' indexes."""
     optional_bytes: dict[str, int]
-    """The same of crops and tokens, by array."""
+    """Bytes of crops and tokens likewise, by array."""
     document_bytes: int
-    """Of every ``zarr.json``: those of a large store are as long."""
+    """Bytes of all ``zarr.json`` files, which are as long in a large store."""
     num_slots: int
-    """Places in batches of the teacher, padding included."""
+    """Places in the teacher's batches, padding included."""
     seconds: float
-    """Of writing all shards, after a warm-up."""
+    """Time of writing all shards, after a warm-up."""
     seconds_per_image_digest: float
     seconds_per_person_drawn: float
     breakdown: Breakdown
@@ -66,10 +65,10 @@ def run_trial(
     """Write a store of people spread evenly over all, and measure it.
 
     threshold: largest error of heat far from a map's peak.
-    scratch: where the store lies meanwhile; None: the folder for temporary files.
-    in_whole_shards: shards as large as those of a real store; else of one batch of people, so that
-        no batch is padded that would not be padded there.
-    on_progress: told how many views were added, those of the warm-up too.
+    scratch: folder for the store; None: the system's folder for temporary files.
+    in_whole_shards: whether shards are as large as those of a real store; else they have one batch
+        of people, so that no batch is padded that would not be padded in a real store.
+    on_progress: receives the number of views that were added, those of the warm-up too.
 
     Raises:
         PeopleError: an image cannot be read.
@@ -78,15 +77,8 @@ def run_trial(
     began = time.perf_counter()
     digests = digest_images(chosen, config.images)
     digested = time.perf_counter()
-    drawn = draw_views(chosen, config.recipe, config.seed, config.views, teacher.input_size_hw)
+    views = draw_view_plan(config, chosen, teacher)
     seconds_drawing = time.perf_counter() - digested
-    views = ViewPlan(
-        drawn.image_to_crop,
-        drawn.is_mirrored,
-        teacher.input_size_hw,
-        config.seed,
-        config.recipe.model_dump(mode="json"),
-    )
     rows = None if in_whole_shards else _rows_per_shard(config, teacher, chosen.num_instances)
     with tempfile.TemporaryDirectory(prefix="distil-", dir=scratch) as root:
         folder = LocalFolder(Path(root) / "trial.zarr")
@@ -96,7 +88,7 @@ def run_trial(
             )
             task = ShardTask(writer, config.teacher, teacher.settings, config.images, skip_bad=True)
             worker = ShardWorker(task, teacher, read_writers_plan(writer))
-            worker.write_shard(0, on_progress)  # libraries load on first use, caches fill
+            worker.write_shard(0, on_progress)  # warm-up: libraries load on first use, caches fill
             started = time.perf_counter()
             outcomes = list(worker.write_shards(range(writer.num_shards), on_progress))
             seconds = time.perf_counter() - started
@@ -129,7 +121,7 @@ def run_trial(
 
 
 def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size: int) -> int:
-    """Return the places in all batches, which never leave a shard and are padded at its end."""
+    """Return the places in all batches; the last batch of each shard is padded."""
     whole, rest = divmod(num_people, rows_per_shard)
     batches = whole * -(-rows_per_shard * num_views // batch_size)
     batches += -(-rest * num_views // batch_size)
@@ -137,11 +129,15 @@ def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size
 
 
 def _rows_per_shard(config: TeacherInputs, teacher: Teacher, num_people: int) -> int:
-    cells = teacher.num_keypoints * int(np.prod(teacher.heatmap_size_hw))
-    view_bytes = cells * profile_named(config.profile).bytes_per_cell
-    view_bytes = max(view_bytes, optional_arrays(config, teacher).view_bytes(teacher.num_keypoints))
-    most = default_rows_per_shard(config.views + 1, view_bytes)
+    most = default_rows_per_shard(config.views + 1, largest_view_bytes(config, teacher))
     return min(teacher.settings.batch_size, most, num_people)
+
+
+def largest_view_bytes(config: TeacherInputs, teacher: Teacher) -> int:
+    """Return the bytes of one view in the largest array, before compression."""
+    cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
+    tokens = optional_arrays(config, teacher).view_bytes(teacher.num_keypoints)
+    return max(cells * profile_named(config.profile).bytes_per_cell, tokens)
 
 
 def _create(

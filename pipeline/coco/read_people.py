@@ -11,32 +11,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.annotations import Annotations, Images, read_annotations
 from pipeline.coco.document import CocoDocument, Problems, Record, is_repeated, is_whole
 from pipeline.coco.image_files import check_image_name, image_size_hw, resolve_image
 from pipeline.coco.people import IgnoreRegions, People
-from pipeline.coco.skeletons import SkeletonSettings, skeleton_of_category
+from pipeline.coco.skeletons import skeleton_of_category
 from pipeline.errors import ImageError, PeopleError
+from pipeline.settings import PeopleSettings
 from pipeline.wording import counted
 
 _HEADER_THREADS = 8
 """A header costs a seek on a slow disk, and hardly any time of a core."""
-
-
-class PeopleSettings(BaseModel):
-    """How an annotation file is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    skeleton: SkeletonSettings = SkeletonSettings()
-    area_fraction: float | None = Field(default=None, gt=0, le=1)
-    """Area of an annotation that lacks one, as a fraction of its box; None: refuse the file."""
-    clip_boxes: bool = True
-    """Intersect each instance's box with its image."""
-    category: str | None = None
-    """Name of the category to read; None: the only one with keypoints, or ``person``."""
 
 
 def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSettings) -> People:

@@ -6,14 +6,14 @@ are no part of the format: COCO's 17 keypoints have them built in (pycocotools
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.people import Skeleton
 from pipeline.errors import ConfigError, PeopleError
+from pipeline.settings import SkeletonSettings
 from pipeline.wording import counted
 
 COCO_KEYPOINT_NAMES = (
@@ -45,18 +45,6 @@ COCO_SIGMAS = tuple(
 )
 _COCO_UPPER_BODY = COCO_KEYPOINT_NAMES[:11]
 _COCO_LOWER_BODY = COCO_KEYPOINT_NAMES[11:]
-
-
-class SkeletonSettings(BaseModel):
-    """What an annotation file cannot say of its keypoints; COCO's 17 need none of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
-    """OKS fall-off, one per keypoint."""
-    upper_body: tuple[str, ...] = ()
-    """Names of the keypoints that a half-body view may keep."""
-    lower_body: tuple[str, ...] = ()
 
 
 def skeleton_of_category(category: dict[str, Any], settings: SkeletonSettings) -> Skeleton:

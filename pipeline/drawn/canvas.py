@@ -1,4 +1,4 @@
-"""A canvas with exact sub-pixel edges: shaded capsules and ellipsoids, and who owns each pixel.
+"""A canvas with exact sub-pixel edges: shaded capsules and ellipsoids, and each pixel's label.
 
 Shapes are distance fields evaluated at pixel centres (integer coordinates), so a joint is drawn
 where it is annotated. Lengths are image pixels, colours are RGB in [0, 1], and directions have
@@ -44,7 +44,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Covering:
-    """Cloth on the first ``fraction`` of a limb, and what is bare beyond."""
+    """Cloth on the first ``fraction`` of a limb, and bare skin on the rest."""
 
     cloth: Material
     bare: Material
@@ -53,17 +53,17 @@ class Covering:
 
 @dataclass(frozen=True)
 class Light:
-    """A distant lamp and the light from everywhere."""
+    """A distant lamp and ambient light."""
 
     direction: Floats  # (3,), unit length, towards the lamp
     ambient: float
     outline: float
-    """How much the rim of a shape darkens, 0 to 1: it tells limbs from a body in one colour."""
+    """Darkening of a shape's rim, 0 to 1: it separates limbs from a body of the same colour."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """The part of a canvas that a shape can touch, and where its pixels are."""
+    """The part of a canvas that a shape can touch, and the coordinates of its pixels."""
 
     rows: slice
     columns: slice
@@ -161,7 +161,10 @@ def paint_ellipse(
 def ellipsoid_surface(
     canvas: Canvas, centre: NDArray[np.floating], covariance: NDArray[np.floating]
 ) -> tuple[Patch, Floats, Floats, Floats, Floats] | None:
-    """Return patch, whitened x and y, height sqrt(1 - x^2 - y^2) and cover of an ellipse."""
+    """Return patch, whitened x and y, height sqrt(1 - x^2 - y^2) and cover of an ellipse.
+
+    Return None for an ellipse outside the image.
+    """
     reach = np.sqrt(np.diag(covariance)) + 1
     patch = canvas.patch(centre - reach, centre + reach)
     if patch is None:

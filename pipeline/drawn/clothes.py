@@ -19,7 +19,7 @@ HAIR_TONES: Floats = np.array(
 
 @dataclass(frozen=True)
 class Clothes:
-    """What a person wears; both sides alike, so that colour never tells left from right."""
+    """Clothes of a person; both sides alike, so that colour never distinguishes left from right."""
 
     shirt: Material
     trousers: Material
@@ -62,7 +62,7 @@ def sample_clothes(rng: np.random.Generator, stature: float) -> Clothes:
     skin = sample_skin(rng)
     shirt, trousers = sample_material(rng, stature), sample_material(rng, stature, plain=0.75)
     if rng.random() < 0.12:
-        trousers = shirt  # overalls: nothing but shape tells the hips
+        trousers = shirt  # overalls: only the shape shows where the hips are
     hair = HAIR_TONES[rng.integers(len(HAIR_TONES))] * rng.uniform(0.8, 1.2)
     if rng.random() < 0.15:
         hair = sample_colour(rng)

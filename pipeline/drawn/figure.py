@@ -69,7 +69,7 @@ def _limbs(figure: Figure) -> list[_Shape]:
 
 
 def _trunk(figure: Figure) -> list[_Shape]:
-    """Return torso, neck, and where they are worn skirt and long hair."""
+    """Return the torso, the neck, and a skirt and long hair if the person has them."""
     joints, clothes, stature = figure.joints, figure.clothes, figure.stature
     neck, pelvis, head = joints[Joint.NECK], joints[Joint.PELVIS], joints[Joint.HEAD]
     shoulders = joints[[Joint.LEFT_SHOULDER, Joint.RIGHT_SHOULDER]]

@@ -11,7 +11,7 @@ BLACK: Floats = np.full(3, 0.06, np.float32)
 
 
 def paint_head(canvas: Canvas, figure: Figure, light: Light, person: int) -> None:
-    """Paint ears, skull, nose and hair of a figure, the far ones first."""
+    """Paint ears, skull, nose and hair of a figure, far parts first."""
     rotation, clothes = figure.body.head_rotation, figure.clothes
     facing = FACE_DIRECTIONS @ rotation[2]
     skin = clothes.skin.colour

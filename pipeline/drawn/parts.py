@@ -15,7 +15,7 @@ from pipeline.drawn.skeleton import FACE_DIRECTIONS, NUM_KEYPOINTS, Joint, Posed
 
 
 class Part(IntEnum):
-    """What a label says of a pixel inside one person; a person's labels start at PART_STRIDE."""
+    """Label of a pixel inside one person; the labels of person p are PART_STRIDE * p + part."""
 
     TORSO = 1
     HEAD = 2
@@ -70,10 +70,11 @@ NEIGHBOURS = (
 
 
 def label_keypoints(figure: Figure, labels: NDArray[np.int32], person: int) -> Vector:
-    """Say where the keypoints are and whether they show, once everything is painted.
+    """Return the places and the visibility of the keypoints, once everything is painted.
 
-    labels: (H, W) from the canvas. Returns (17, 3) as (x, y, visibility), image pixels; outside
-    the image, or where nothing nearby shows either, (0, 0, 0).
+    labels: (H, W) from the canvas.
+    Returns (17, 3) as (x, y, visibility), image pixels; (0, 0, 0) for a keypoint outside the
+    image, or one that is hidden together with its neighbours.
     """
     height, width = labels.shape
     points = figure.joints[:NUM_KEYPOINTS]
@@ -100,7 +101,7 @@ def label_keypoints(figure: Figure, labels: NDArray[np.int32], person: int) -> V
 
 
 def _is_near_side(figure: Figure, facing: Vector) -> NDArray[np.bool_]:
-    """Return (17,), false for what the head or the torso itself hides."""
+    """Return (17,), false for keypoints that the head or the torso itself hides."""
     is_near = np.ones(NUM_KEYPOINTS, np.bool_)
     is_near[:3] = facing[:3] > 0.05
     is_near[3:5] = facing[3:5] > -0.35

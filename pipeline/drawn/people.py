@@ -31,7 +31,7 @@ from pipeline.errors import ConfigError
 CATEGORY_ID = 1
 JPEG_QUALITY = 92
 MIN_KEYPOINTS = 4
-"""A person of whom fewer keypoints show is a scrap: COCO gives those a box and no keypoints."""
+"""Least number of visible keypoints; a person with fewer has a box and no keypoints, as in COCO."""
 KEYPOINT_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
@@ -41,7 +41,7 @@ COCO_EDGES = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
     (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
-"""As in COCO's category: keypoints counted from 1."""
+"""Edges of COCO's person category, keypoints counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ class DrawnScene:
 
 
 def draw_scene(seed: int, index: int) -> DrawnScene:
-    """Draw image ``index`` of a seed; it depends on nothing else."""
+    """Draw image ``index`` of a seed; it depends on nothing else.
+
+    Raises:
+        ConfigError: the seed or the index is negative.
+    """
     if seed < 0 or index < 0:
         raise ConfigError(
             f"drawn people need a seed and an image index of at least 0, got seed {seed} "

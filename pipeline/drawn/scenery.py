@@ -1,4 +1,4 @@
-"""Everything in a drawn image that is no person: clutter behind, things in front, the camera."""
+"""Everything in a drawn image but people: background, distractors, occluders, the camera."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from pipeline.drawn.clothes import sample_colour, sample_material, sample_skin
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draw where the light comes from and how hard it is."""
+    """Draw the direction of the light, and the share of ambient light."""
     sideways, downwards = rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.3)
     direction = np.array([sideways, downwards, 1.0])
     direction /= np.linalg.norm(direction)

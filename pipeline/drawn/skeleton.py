@@ -2,7 +2,7 @@
 
 Lengths are in statures (a person's height is about 1). Axes: x to the image's right, y down, z
 towards the camera. A body is posed facing the camera, so that its left is at positive x, and is
-then turned as a whole; being seen from behind, sideways or lying needs no rules of its own.
+then turned as a whole, so views from behind or the side and lying people need no further rules.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ View = Literal["front", "side", "back"]
 
 
 class Joint(IntEnum):
-    """Rows of a skeleton: the 17 COCO keypoints, then what only the drawing needs."""
+    """Rows of a skeleton: the 17 COCO keypoints, then joints that only the drawing needs."""
 
     NOSE = 0
     LEFT_EYE = 1
@@ -49,12 +49,12 @@ NUM_KEYPOINTS = 17
 FACE_DIRECTIONS: Vector = np.array(
     [[0, 0.25, 1.03], [0.38, -0.12, 0.917], [-0.38, -0.12, 0.917], [1, 0.08, 0], [-1, 0.08, 0]]
 )
-"""(5, 3): nose, eyes and ears on the unit sphere that the head is a stretched copy of."""
+"""Nose, eyes and ears (5, 3) on the unit sphere, of which the head is a stretched copy."""
 
 
 @dataclass(frozen=True)
 class Proportions:
-    """Lengths in statures."""
+    """Lengths of a body, in statures."""
 
     half_shoulders: float
     half_hips: float
@@ -79,7 +79,7 @@ class PosedBody:
 
 
 def sample_body(rng: np.random.Generator) -> PosedBody:
-    """Draw proportions, a pose within joint limits, and the side it is seen from."""
+    """Draw proportions, a pose within joint limits, and the direction of the camera."""
     proportions = sample_proportions(rng)
     sits = rng.random() < 0.18
     joints, head_rotation = _pose(rng, proportions, sits)
@@ -151,7 +151,7 @@ def _pose_arms(rng: np.random.Generator, joints: Vector, size: Proportions, tors
 def _arm_angles(rng: np.random.Generator, pose: str) -> tuple[float, float, float, Vector]:
     """Return how far the arm is raised, its azimuth (0 outward, pi/2 forward), bend and hint.
 
-    The hint says where the bent forearm goes, in the torso's axes of a left arm.
+    The hint is the direction of the bent forearm, in the torso's axes of a left arm.
     """
     u = rng.uniform
     jitter = rng.normal(0, 0.25, 3)
@@ -194,7 +194,7 @@ def _pose_legs(rng: np.random.Generator, joints: Vector, size: Proportions, sits
 def _leg_angles(
     rng: np.random.Generator, pose: str, is_leading: bool
 ) -> tuple[float, float, float]:
-    """Return how far the thigh is raised, its azimuth as of an arm, and the knee's bend."""
+    """Return how far the thigh is raised, its azimuth (as an arm's), and the knee's bend."""
     u = rng.uniform
     match pose:
         case "stand":

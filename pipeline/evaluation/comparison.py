@@ -16,14 +16,10 @@ from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_prediction
 from pipeline.evaluation.report import ComparisonRow, compare_figures
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator
-from pipeline.prediction.networks import (
-    EvaluatedNetwork,
-    open_evaluated_teacher,
-    open_student,
-)
+from pipeline.prediction.networks import EvaluatedNetwork, open_evaluated_teacher, open_student
 from pipeline.prediction.people import predict_people
 from pipeline.prediction.pose_scores import ScoreRule
-from pipeline.teachers import TeacherSettings
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.torch_network import TorchNetwork
 
 MEAN_POSE, TEACHER = "mean pose", "teacher"

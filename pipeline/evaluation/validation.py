@@ -7,15 +7,16 @@ import torch
 from torch import nn
 
 from pipeline.coco.people import People, Skeleton
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
-from pipeline.models.pose_networks import RegressionStudent
+from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import StudentEstimator
 from pipeline.prediction.networks import rule_of
 from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.settings import PeopleSettings
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,12 @@ class Validation:
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
         """Return AP, AR and mean OKS, poses ranked by the rule that ``info`` states."""
-        assert isinstance(network, RegressionStudent)
+        assert isinstance(network, Student)
         estimator = StudentEstimator(
             network,
             info.flip_indices,
             device=str(self.device),
-            rgb_mean=info.rgb_mean,
-            rgb_std=info.rgb_std,
+            pixels=info.pixels,
         )
         predictions = predict_people(
             estimator, self.people, self.image_folder, padding=info.padding

@@ -1,8 +1,10 @@
-"""Image, crop and heatmap: where a point is, and what is seen there.
+"""Image, crop and heatmap: the frames, the affines between them, and the pixels in them.
 
-geometry.py      affines between the frames
-views.py         which views of a person there are
+crop_stream.py   crops of many people, by image and in batches; each image is decoded once
 crops.py         the one warp from image to crop
-crop_stream.py   crops of many people, each image decoded once
+geometry.py      affines between the frames
 heatmaps.py      keypoints <-> heatmaps
+pixels.py        mean and standard deviation by which pixels are normalised
+stored_crops.py  crops as JPEG
+views.py         the views of a person, drawn at random
 """

@@ -1,15 +1,15 @@
-"""Decode each image once and cut all its views, a few images ahead of whoever consumes them."""
+"""Crops of many people, by image and in batches; each image is decoded once, a little ahead."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ahead import map_ahead
 from pipeline.coco.image_files import (
     decode_image,
     decode_image_bytes,
@@ -21,31 +21,40 @@ from pipeline.errors import ImageError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
 from pipeline.frames.stored_crops import store_and_see
+from pipeline.parallel import map_ahead
 from store_schemas.optional_arrays import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]
-"""Measures what is done within its context, under the name of an activity."""
+"""Returns a context whose CPU time counts for the activity of that name."""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """The views that are wanted of one image."""
+    """The crops to cut out of one image."""
 
     path: Path
-    rows: NDArray[np.int64]  # (J,), what the consumer calls these views
+    rows: NDArray[np.int64]  # (J,), the consumer's numbers of these people
     image_to_crop: NDArray[np.float64]  # (J, ..., 2, 3)
     sha256: bytes | None = None
-    """Of the file that was planned with; None: any file will do."""
+    """Digest that the file must have; None: any file is taken."""
 
 
 @dataclass(frozen=True)
 class ImageCrops:
-    """The views of one image, or why there are none."""
+    """The crops of one image, or the error for which there are none."""
 
     request: ImageRequest
     crops: NDArray[np.uint8] | None  # (J, ..., H, W, 3)
     error: ImageError | None = None
     stored: NDArray[np.object_] | None = None  # (J, ...), the JPEG of each crop, (n,) uint8
+
+
+class CropBatch(NamedTuple):
+    """Crops of several images."""
+
+    rows: NDArray[np.int64]  # (B,), as the requests number their people
+    views: NDArray[np.int64]  # (B,), 0 where a request has one crop for each row
+    crops: NDArray[np.uint8]  # (B, H, W, 3)
 
 
 def requests_by_image(
@@ -60,7 +69,7 @@ def requests_by_image(
 
     image_index: (P,), the image of each row.
     image_to_crop: (P, ..., 2, 3), the views of each row.
-    rows: (P,), names of the rows; by default 0 .. P-1.
+    rows: (P,), numbers of the rows; None: 0 to P-1.
     image_sha256: (M, 32) uint8, digest that the file of each image must have; None: not compared.
     """
     names = np.arange(len(image_index)) if rows is None else rows
@@ -87,11 +96,11 @@ def stream_crops(
 ) -> Generator[ImageCrops]:
     """Yield the crops of each request, in order, decoding at most a few images ahead.
 
-    requests: taken a few ahead too, by the thread that consumes the crops.
-    decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError; not asked where the
-        request has a digest.
-    measure: of the activities ``decode``, ``warp`` and, with a ``crop_format``, ``encode``.
-    crop_format: how crops are stored; they are then what is left of them.
+    requests: iterated a few items ahead too, by the thread that consumes the crops.
+    decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError; not called for a request
+        with a digest.
+    measure: called for the activities ``decode``, ``warp`` and, with a ``crop_format``, ``encode``.
+    crop_format: format in which crops are stored; those yielded are then decoded from it.
     """
 
     def cut(request: ImageRequest) -> ImageCrops:
@@ -121,8 +130,46 @@ def stream_crops(
         yield from map_ahead(pool, cut, requests, lookahead=4 * num_threads)
 
 
+def batched_crops(
+    images: Iterable[ImageCrops],
+    batch_size: int,
+    on_unreadable: Callable[[ImageCrops], None] | None = None,
+) -> Iterator[CropBatch]:
+    """Gather crops across images into batches of one size; the last one may be smaller.
+
+    images: their crops are (J, H, W, 3) or (J, V, H, W, 3), in the order of the batches' crops.
+    on_unreadable: called with each image that has no crops; None: its error is raised.
+
+    Raises:
+        ImageError: an image has no crops, and there is no ``on_unreadable``.
+    """
+    places: list[tuple[int, int]] = []
+    crops: list[NDArray[np.uint8]] = []
+
+    def take(count: int) -> CropBatch:
+        rows, views = np.array(places[:count]).T
+        batch = CropBatch(rows, views, np.stack(crops[:count]))
+        del places[:count], crops[:count]
+        return batch
+
+    for image in images:
+        if image.crops is None:
+            if on_unreadable is None:
+                raise image.error or ImageError(f"image {str(image.request.path)!r} has no crops")
+            on_unreadable(image)
+            continue
+        for row, of_row in zip(image.request.rows.tolist(), image.crops, strict=True):
+            views = of_row.reshape(-1, *of_row.shape[-3:])
+            places += [(row, view) for view in range(len(views))]
+            crops += list(views)
+        while len(places) >= batch_size:
+            yield take(batch_size)
+    if places:
+        yield take(len(places))
+
+
 def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
-    """Decode an image whose file has a known digest: of the very bytes that are decoded."""
+    """Decode an image whose file must have a digest, compared over the very bytes decoded."""
     file = read_image_bytes(path)
     found = file.sha256
     if found != planned:

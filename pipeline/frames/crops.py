@@ -1,4 +1,4 @@
-"""The one warp path: image -> crop, for teachers, students, training, evaluation and pictures."""
+"""The one warp from image to crop, for teachers, students, training, evaluation and pictures."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Frames and the affines between them. Everything that moves a point goes through this file.
+"""Frames and the affines between them. All code that maps a point calls this file.
 
 Three frames: *image*, *crop* (a network's input) and *heatmap* (a network's output). In each, a
 pixel's centre has integer coordinates, so an image of width W covers [-0.5, W - 0.5]; resizing by
@@ -11,20 +11,17 @@ pixel, which is harmless by itself, but published teachers were trained and meas
 Affines are (2, 3) float64, named ``source_to_target``, and may have leading batch dimensions.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ConfigError
+from pipeline.settings import PADDING, HeatmapFrame
 
 Affine = NDArray[np.float64]
 SizeHW = tuple[int, int]
-HeatmapFrame = Literal["msra", "half-pixel", "udp"]
 HEATMAP_FRAMES: tuple[HeatmapFrame, ...] = get_args(HeatmapFrame)
-
-PADDING = 1.25
-"""Factor by which a person's box is enlarged before it is cropped, as in every top-down method."""
 
 
 def compose(second: Affine, first: Affine) -> Affine:
@@ -45,7 +42,7 @@ def invert(affine: Affine) -> Affine:
 
 
 def apply(affine: Affine, points: ArrayLike) -> NDArray[np.float64]:
-    """Move points by an affine.
+    """Map points by an affine.
 
     affine: (..., 2, 3); its leading dimensions are those of ``points`` before the last two.
     points: (..., J, 2) as (x, y), source frame.
@@ -73,7 +70,7 @@ def mirror_affine(width: int) -> Affine:
 
 
 def crop_to_heatmap(frame: HeatmapFrame, input_size_hw: SizeHW, heatmap_size_hw: SizeHW) -> Affine:
-    """Return where a teacher's heatmap puts a point of its crop.
+    """Return the (2, 3) affine from crop pixels to the cells of a teacher's heatmap.
 
     frame: the convention of the teacher's training targets: ``msra`` h = x w / W (HRNet,
         SimpleBaseline, mmpose's classic heads), ``half-pixel`` h = (x + 0.5) w / W - 0.5,

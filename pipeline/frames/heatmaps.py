@@ -1,23 +1,23 @@
 """Keypoints <-> heatmaps: unbiased Gaussians in, sub-pixel peaks out, and mirroring.
 
 DARK: Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation" (CVPR
-2020). Quarter-pixel: the decoding of Stacked Hourglass and HRNet. All in the heatmap frame; which
-crop point a heatmap point stands for is ``geometry.crop_to_heatmap``.
+2020). Quarter-pixel: the decoding of Stacked Hourglass and HRNet. All points are in the heatmap
+frame; ``geometry.crop_to_heatmap`` maps crop pixels to it.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import SizeHW
+from pipeline.settings import Decoding
 
-Decoding = Literal["dark", "quarter", "argmax"]
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 
 DARK_KERNEL = 11
-"""Side of the blur that DARK modulates a map with, which fits targets of sigma 2."""
+"""Side of the Gaussian kernel with which DARK blurs a map, which fits targets of sigma 2."""
 _DARK_SIGMA = 0.3 * ((DARK_KERNEL - 1) * 0.5 - 1) + 0.8  # OpenCV's rule for a kernel's size
 
 
@@ -27,7 +27,7 @@ def encode_keypoints(
     """Draw an unbiased Gaussian of peak 1 around every point; a point may lie outside the map.
 
     points: (..., K, 2) as (x, y), heatmap frame; NaN gives an all-zero map.
-    sigma: in cells.
+    sigma: standard deviation of the Gaussian, in cells.
     Returns (..., K, Hh, Wh) float32 in [0, 1].
     """
     points = np.asarray(points, np.float64)
@@ -41,7 +41,7 @@ def encode_keypoints(
 def decode_heatmaps(
     heatmaps: NDArray[np.float32], method: Decoding = "dark"
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Find every map's peak.
+    """Decode every map to the point of its peak.
 
     heatmaps: (B, K, Hh, Wh), finite.
     method: ``argmax`` the highest cell; ``quarter`` that, moved a quarter cell towards its higher
@@ -67,11 +67,11 @@ def decode_heatmaps(
 def mirror_heatmaps(
     heatmaps: NDArray[np.float32], flip_indices: tuple[int, ...], shift: int = 0
 ) -> NDArray[np.float32]:
-    """Turn the maps of a mirrored crop into maps of the crop: swap, reverse, move right.
+    """Mirror the maps of a mirrored crop back: swap pairs, reverse columns, shift to the right.
 
     heatmaps: (B, K, Hh, Wh).
-    shift: whole cells to move to the right, which closes ``geometry.mirror_gap``; the columns left
-        bare keep their reversed values, as in HRNet's flip test.
+    shift: whole cells to shift to the right, which closes ``geometry.mirror_gap``; the leftmost
+        columns keep their reversed values, as in HRNet's flip test.
     """
     mirrored = heatmaps[:, list(flip_indices), :, ::-1].copy()
     if shift:
@@ -82,7 +82,7 @@ def mirror_heatmaps(
 def _quarter_steps(
     maps: NDArray[np.float32], row: NDArray[np.intp], column: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return (n, 2) steps of a quarter cell; none for peaks at the border, as in HRNet."""
+    """Return (n, 2) steps of a quarter cell; zero for peaks at the border, as in HRNet."""
     rows, columns = maps.shape[1:]
     inside = (row > 0) & (row < rows - 1) & (column > 0) & (column < columns - 1)
     patches = _patches(maps, row, column, radius=1)

@@ -1,4 +1,64 @@
-"""Pixels as networks take them."""
+"""Pixels as networks take them: one normalisation for teachers, training and prediction.
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+Both forms compute ``pixel * (scale / std) - mean / std`` in float32 with factor and offset rounded
+once, so a network is measured through the very bits that it was trained through.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelNormalisation:
+    """Scale, mean and standard deviation that crops are normalised with, by channel."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    scale: float = 1 / 255
+    """Factor of the pixels before the mean is subtracted."""
+    channel_order: ChannelOrder = "rgb"
+    """Order of the channels that the network takes; crops are always RGB."""
+
+    def normalise_array(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Normalise crops in numpy, for networks that do not run in torch.
+
+        crops: (B, H, W, 3) uint8, RGB.
+        Returns (B, 3, H, W) in C order.
+        """
+        factors, offsets = self._factors_and_offsets()
+        if self.channel_order == "bgr":
+            crops = crops[..., ::-1]
+        images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+        for channel, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
+            # By channel: a tenth of the time of one expression over interleaved channels.
+            np.multiply(crops[..., channel], factor, out=images[:, channel])
+            images[:, channel] -= offset
+        return images
+
+    def normalise(self, crops: "Tensor") -> "Tensor":
+        """Normalise crops in torch, on the device that they lie on.
+
+        crops: (B, H, W, 3) uint8, RGB.
+        Returns (B, 3, H, W) in channels-last memory order.
+        """
+        factors, offsets = self._factors_and_offsets()
+        pixels = crops.float()
+        if self.channel_order == "bgr":
+            pixels = pixels.flip(-1)
+        normalised = pixels.mul_(pixels.new_tensor(factors)).sub_(pixels.new_tensor(offsets))
+        return normalised.permute(0, 3, 1, 2)
+
+    def _factors_and_offsets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        pairs = [
+            (self.scale / std, mean / std) for mean, std in zip(self.mean, self.std, strict=True)
+        ]
+        factors, offsets = np.array(pairs, np.float32).T
+        return factors, offsets

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.coco.people import People, Skeleton
 from pipeline.frames.geometry import (
-    PADDING,
     Affine,
     SizeHW,
     box_to_crop,
@@ -27,28 +25,11 @@ from pipeline.frames.geometry import (
     padded_box_size,
     view_to_crop,
 )
+from pipeline.settings import ViewRecipe
 
 HALF_BODY_PADDING = 1.5
 HALF_BODY_MIN_KEYPOINTS = 8
 """A half-body view needs more labelled keypoints than this, as in mmpose."""
-
-
-class ViewRecipe(BaseModel):
-    """How an augmented view is drawn. Probabilities in [0, 1]."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    padding: float = Field(PADDING, ge=1)
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    half_body_probability: float = Field(0.3, ge=0, le=1)
-    scale_factor: float = Field(0.35, ge=0, lt=1)
-    """Box size is multiplied by a normal variate of mean 1 and this deviation, clipped to it."""
-    rotation_degrees: float = Field(45.0, ge=0, le=90)
-    """Deviation of the rotation, which is clipped to twice this."""
-    rotation_probability: float = Field(0.6, ge=0, le=1)
-    shift_factor: float = Field(0.2, ge=0, le=1)
-    """The centre moves by up to this fraction of the box."""
-    shift_probability: float = Field(0.3, ge=0, le=1)
 
 
 def describe_missing_halves(skeleton: Skeleton, recipe: ViewRecipe) -> str | None:

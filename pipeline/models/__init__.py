@@ -1,12 +1,18 @@
 """Networks: images in, keypoints (students) or heatmaps (teachers) out; nothing of data or losses.
 
 backbones.py      images -> feature map: the strided convolutional stem and residual stages
-token_encoder.py  feature map -> keypoint tokens and visual tokens, the same for student and teacher
-heads.py          keypoint tokens -> coordinates, scores and sigmas, or heatmaps
+token_encoder.py  feature map -> keypoint and visual tokens, the same for student and teacher
+heads.py          keypoint tokens -> the outputs of a network, as records
 pose_networks.py  the networks by name, each assembled in one literal call: start reading here
 cost.py           parameters and multiply-adds
 """
 
-from pipeline.models.pose_networks import ARCHITECTURES, build_network
+from pipeline.models.pose_networks import (
+    STUDENTS,
+    TEACHERS,
+    build_network,
+    build_student,
+    build_teacher,
+)
 
-__all__ = ["ARCHITECTURES", "build_network"]
+__all__ = ["STUDENTS", "TEACHERS", "build_network", "build_student", "build_teacher"]

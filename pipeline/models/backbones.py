@@ -8,8 +8,59 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """ResNet's residual block of two 3 x 3 convolutions (He et al., CVPR 2016), as in timm.
+
+    Written out here because importing timm imports all of its models.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in_channels, h, w) to (B, planes, h / stride, w / stride)."""
+        shortcut = features if self.downsample is None else self.downsample(features)
+        residual = self.bn1(self.conv1(features)).relu_()
+        residual = self.bn2(self.conv2(residual))
+        return residual.add_(shortcut).relu_()
+
+
+class Bottleneck(nn.Module):
+    """ResNet's residual block of 1 x 1, 3 x 3 and 1 x 1 convolutions; the 3 x 3 has the stride."""
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in_channels, h, w) to (B, 4 planes, h / stride, w / stride)."""
+        shortcut = features if self.downsample is None else self.downsample(features)
+        residual = self.bn1(self.conv1(features)).relu_()
+        residual = self.bn2(self.conv2(residual)).relu_()
+        residual = self.bn3(self.conv3(residual))
+        return residual.add_(shortcut).relu_()
 
 
 class Stage(NamedTuple):

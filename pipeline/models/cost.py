@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher
+from pipeline.models.pose_networks import PoseNetwork
 
 _ATTENTION_PRODUCTS = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
 
@@ -28,7 +28,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def count_multiply_adds(network: RegressionStudent | TokenPoseTeacher) -> MultiplyAdds:
+def count_multiply_adds(network: PoseNetwork) -> MultiplyAdds:
     """Count the multiply-adds of one forward pass over one crop, by running it."""
     device = next(network.parameters()).device
     image = torch.zeros(1, 3, *network.input_size_hw, device=device)

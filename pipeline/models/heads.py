@@ -1,4 +1,4 @@
-"""Heads: keypoint tokens to what a network says of each keypoint.
+"""Heads: keypoint tokens -> the outputs of a network.
 
 The regression head is DistilPose's (CVPR 2023), the heatmap head TokenPose's (ICCV 2021).
 """
@@ -8,15 +8,23 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.token_encoder import initialise_linear
+from pipeline.models.token_encoder import Tokens, initialise_linear
 
 
 class StudentOutput(NamedTuple):
-    """What a student says of each keypoint."""
+    """Outputs of a student for a batch of crops."""
 
     keypoints: Tensor  # (B, K, 2) as (x, y) in [0, 1]: crop pixels / (W, H)
-    scores: Tensor  # (B, K), raw: taught to equal the teacher's heat at the keypoint
+    scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint
     sigmas: Tensor  # (B, K, 2) as (x, y), teacher heatmap cells, > 0
+    tokens: Tokens | None = None  # of the last layer; None: not asked for
+
+
+class HeatmapOutput(NamedTuple):
+    """Outputs of a heatmap network for a batch of crops."""
+
+    heatmaps: Tensor  # (B, K, Hh, Wh), no activation
+    tokens: Tokens | None = None  # of the last layer; None: not asked for, or the network has none
 
 
 class RegressionHead(nn.Module):

@@ -2,52 +2,60 @@
 
 ``distilpose-s`` and ``tokenpose-s`` are the published sizes (DistilPose, CVPR 2023); the ``-xs``
 pair is ours, for crops of 128 x 96 and for training on a CPU.
+
+To add a network: subclass ``Student`` or ``HeatmapTeacher`` if none of the classes here fits, and
+add one entry to ``STUDENTS`` or ``TEACHERS``.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.backbones import ConvBackbone, small_net, stem_net
-from pipeline.models.heads import HeatmapHead, RegressionHead, StudentOutput
-from pipeline.models.token_encoder import TokenDistillingEncoder, Tokens
+from pipeline.models.heads import HeatmapHead, HeatmapOutput, RegressionHead, StudentOutput
+from pipeline.models.token_encoder import TokenDistillingEncoder, TokenShape
 
 
-class TokenNetwork(nn.Module):
-    """A backbone and a token encoder, with what callers need to know to feed them."""
+class PoseNetwork(nn.Module):
+    """A network that takes normalised crops of one size, with the facts that its callers need."""
 
-    def __init__(
-        self,
-        architecture: str,
-        input_size_hw: tuple[int, int],
-        backbone: ConvBackbone,
-        encoder: TokenDistillingEncoder,
-    ) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.input_size_hw = input_size_hw
-        self.num_keypoints = encoder.num_keypoints
-        self.backbone = backbone
-        self.encoder = encoder
+    role: ClassVar[Literal["student", "teacher"]]
+    architecture: str
+    input_size_hw: tuple[int, int]
+    num_keypoints: int
+    heatmap_size_hw: tuple[int, int] | None = None
+    """Size of the heatmaps of a teacher; None: a student."""
+    token_shape: TokenShape | None = None
+    """Width and patch grid of its tokens; None: the network has no tokens."""
 
-    def tokens(self, images: Tensor) -> Tokens:
-        """Return the last layer's tokens, before the head's layer norm.
-
-        images: (B, 3, H, W), crop frame, normalised.
-        """
+    def check_crops(self, images: Tensor) -> None:
+        """Refuse crops of another size than ``input_size_hw``: ``ConfigError``."""
         if tuple(images.shape[-2:]) != self.input_size_hw:
             height, width = self.input_size_hw
             raise ConfigError(
                 f"{self.architecture} takes crops of {height} x {width} (height x width), got "
                 f"{images.shape[-2]} x {images.shape[-1]}; warp the crops to that size"
             )
-        return self.encoder(self.backbone(images))
 
 
-class RegressionStudent(TokenNetwork):
-    """A light network that regresses keypoints directly."""
+class Student(PoseNetwork):
+    """A network that regresses keypoints directly: ``(images, with_tokens) -> StudentOutput``."""
+
+    role = "student"
+
+
+class HeatmapTeacher(PoseNetwork):
+    """A network that predicts heatmaps: ``(images, with_tokens) -> HeatmapOutput``."""
+
+    role = "teacher"
+
+    heatmap_size_hw: tuple[int, int]
+
+
+class RegressionStudent(Student):
+    """A backbone, a token encoder and a regression head (DistilPose, CVPR 2023)."""
 
     def __init__(
         self,
@@ -57,16 +65,28 @@ class RegressionStudent(TokenNetwork):
         encoder: TokenDistillingEncoder,
         head: RegressionHead,
     ) -> None:
-        super().__init__(architecture, input_size_hw, backbone, encoder)
+        super().__init__()
+        self.architecture = architecture
+        self.input_size_hw = input_size_hw
+        self.num_keypoints = encoder.num_keypoints
+        self.token_shape = encoder.token_shape
+        self.backbone = backbone
+        self.encoder = encoder
         self.head = head
 
-    def forward(self, images: Tensor) -> StudentOutput:
-        """Regress keypoints from (B, 3, H, W) normalised crops."""
-        return self.head(self.tokens(images).keypoint_tokens)
+    def forward(self, images: Tensor, with_tokens: bool = False) -> StudentOutput:
+        """Regress keypoints from (B, 3, H, W) normalised crops.
+
+        with_tokens: hand out the tokens of the last layer, before the layer norm of the head.
+        """
+        self.check_crops(images)
+        tokens = self.encoder(self.backbone(images))
+        output = self.head(tokens.keypoint_tokens)
+        return output._replace(tokens=tokens) if with_tokens else output
 
 
-class TokenPoseTeacher(TokenNetwork):
-    """The same network with a heatmap head."""
+class TokenPoseTeacher(HeatmapTeacher):
+    """The same network with a heatmap head (TokenPose, ICCV 2021)."""
 
     def __init__(
         self,
@@ -76,13 +96,21 @@ class TokenPoseTeacher(TokenNetwork):
         encoder: TokenDistillingEncoder,
         head: HeatmapHead,
     ) -> None:
-        super().__init__(architecture, input_size_hw, backbone, encoder)
-        self.head = head
+        super().__init__()
+        self.architecture = architecture
+        self.input_size_hw = input_size_hw
         self.heatmap_size_hw = head.heatmap_size_hw
+        self.num_keypoints = encoder.num_keypoints
+        self.token_shape = encoder.token_shape
+        self.backbone = backbone
+        self.encoder = encoder
+        self.head = head
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Draw (B, K, Hh, Wh) heatmaps from (B, 3, H, W) normalised crops."""
-        return self.head(self.tokens(images).keypoint_tokens)
+    def forward(self, images: Tensor, with_tokens: bool = False) -> HeatmapOutput:
+        """Predict heatmaps of (B, 3, H, W) normalised crops; ``with_tokens`` as of a student."""
+        self.check_crops(images)
+        tokens = self.encoder(self.backbone(images))
+        return HeatmapOutput(self.head(tokens.keypoint_tokens), tokens if with_tokens else None)
 
 
 class _Trunk(NamedTuple):
@@ -121,13 +149,15 @@ def _trunk_xs(num_keypoints: int) -> _Trunk:
     return _Trunk((128, 96), small_net(), encoder)
 
 
-ARCHITECTURES: dict[str, Callable[[int], RegressionStudent | TokenPoseTeacher]] = {
+STUDENTS: Mapping[str, Callable[[int], Student]] = {
     "distilpose-s": lambda num_keypoints: RegressionStudent(
         "distilpose-s", *_trunk_s(num_keypoints), RegressionHead(192)
     ),
     "distilpose-xs": lambda num_keypoints: RegressionStudent(
         "distilpose-xs", *_trunk_xs(num_keypoints), RegressionHead(128)
     ),
+}
+TEACHERS: Mapping[str, Callable[[int], HeatmapTeacher]] = {
     "tokenpose-s": lambda num_keypoints: TokenPoseTeacher(
         "tokenpose-s", *_trunk_s(num_keypoints), HeatmapHead(192, 384, (64, 48))
     ),
@@ -137,11 +167,40 @@ ARCHITECTURES: dict[str, Callable[[int], RegressionStudent | TokenPoseTeacher]] 
 }
 
 
-def build_network(architecture: str, num_keypoints: int) -> RegressionStudent | TokenPoseTeacher:
-    """Build the named network with freshly drawn weights (from torch's global generator)."""
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTeacher:
+    """Build the named network with freshly drawn weights (from torch's global generator).
+
+    Raises:
+        ConfigError: no network has this name, or there is no keypoint.
+    """
+    build = STUDENTS.get(architecture) or TEACHERS.get(architecture)
+    if build is None:
+        known = ", ".join(sorted({**STUDENTS, **TEACHERS}))
         raise ConfigError(f"unknown architecture {architecture!r}; expected one of: {known}")
     if num_keypoints < 1:
         raise ConfigError(f"a pose network needs at least one keypoint, got {num_keypoints}")
-    return ARCHITECTURES[architecture](num_keypoints)
+    return build(num_keypoints)
+
+
+def build_student(architecture: str, num_keypoints: int) -> Student:
+    """Build the named student; as ``build_network``, and a teacher's name is refused too."""
+    network = build_network(architecture, num_keypoints)
+    if not isinstance(network, Student):
+        raise _wrong_role(architecture, "student", STUDENTS)
+    return network
+
+
+def build_teacher(architecture: str, num_keypoints: int) -> HeatmapTeacher:
+    """Build the named teacher; as ``build_network``, and a student's name is refused too."""
+    network = build_network(architecture, num_keypoints)
+    if not isinstance(network, HeatmapTeacher):
+        raise _wrong_role(architecture, "teacher", TEACHERS)
+    return network
+
+
+def _wrong_role(architecture: str, role: str, networks: Iterable[str]) -> ConfigError:
+    known = ", ".join(sorted(networks))
+    return ConfigError(
+        f"architecture must be that of a {role}, got {architecture}, which is none; choose one of: "
+        f"{known}"
+    )

@@ -20,6 +20,15 @@ class Tokens(NamedTuple):
     visual_tokens: Tensor  # (B, P, D), row by row over the patch grid
 
 
+class TokenShape(NamedTuple):
+    """Width and number of an encoder's tokens."""
+
+    dim: int
+    """D, channels of every token."""
+    grid_hw: tuple[int, int]
+    """Patches in height and width: as many visual tokens as their product."""
+
+
 class EncoderLayer(nn.Module):
     """One pre-norm layer: self-attention, then a GELU perceptron, both residual."""
 
@@ -67,9 +76,8 @@ class TokenDistillingEncoder(nn.Module):
         super().__init__()
         grid_hw = _patch_grid(feature_size_hw, patch_size_hw)
         self.num_keypoints = num_keypoints
-        self.grid_hw = grid_hw
+        self.token_shape = TokenShape(dim, grid_hw)
         self.patch_size_hw = patch_size_hw
-        self.dim = dim
         self.patch_embedding = nn.Linear(math.prod(patch_size_hw) * num_channels, dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, dim))
         # Keypoint tokens have no place: their rows are zero, so one addition serves the sequence.

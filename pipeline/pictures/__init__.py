@@ -1,1 +1,5 @@
-"""Pictures to look at: poses and heat on crops (poses.py), sheets of them (contact_sheet.py)."""
+"""Pictures for people to check: poses and heat on crops, and sheets of them.
+
+contact_sheet.py  a grid of pictures with titles, captions and a legend
+poses.py          poses, rings and heat drawn on a crop
+"""

@@ -35,8 +35,8 @@ def contact_sheet(
 ) -> Picture:
     """Lay tiles of one size out in a grid with titles, a caption above each row, and a legend.
 
-    rows: tiles (H, W, 3) uint8, RGB; as many in each row as there are titles.
-    legend: phrases for the bottom, each behind a square of its colour; None: without.
+    rows: tiles (H, W, 3) uint8, RGB; each row has as many as there are titles.
+    legend: phrases for the bottom, each after a square of its colour; a colour of None: no square.
 
     Raises:
         ValueError: no tile, tiles of several sizes, or texts that do not match the grid.

@@ -26,11 +26,11 @@ OUTLINE_COLOUR: Colour = (20, 20, 20)
 HEAT_COLOUR: Colour = (255, 225, 60)
 
 _DIMMING = 0.55
-"""What overlaid heat leaves of a crop's brightness."""
+"""Factor on a crop's brightness below overlaid heat."""
 _SHIFT = 4
-"""Fractional bits of the coordinates that OpenCV draws at."""
+"""Fractional bits of the coordinates in OpenCV's drawing functions."""
 _FARTHEST = 1e5
-"""Coordinates beyond it are cut, so that OpenCV's fixed point cannot overflow."""
+"""Largest coordinate; larger ones are clipped, so that OpenCV's fixed point cannot overflow."""
 
 
 def keypoint_colours(skeleton: Skeleton) -> NDArray[np.uint8]:
@@ -49,11 +49,12 @@ def keypoint_colours(skeleton: Skeleton) -> NDArray[np.uint8]:
 def draw_pose(
     crop: Picture, keypoints: ArrayLike, visible: ArrayLike, skeleton: Skeleton
 ) -> Picture:
-    """Draw limbs and a dot at every joint; sizes follow the picture's.
+    """Draw limbs and a dot at every joint; widths are proportional to the picture's height.
 
     crop: (H, W, 3) uint8, RGB; not changed.
     keypoints: (K, 2) as (x, y), crop pixels; may lie outside.
-    visible: (K,) bool; the others, and those that are not finite, are left out with their limbs.
+    visible: (K,) bool; keypoints that are not visible or not finite, and their limbs, are not
+        drawn.
     """
     points = np.asarray(keypoints, np.float64)
     is_drawn = _is_drawn(points, visible)
@@ -79,7 +80,7 @@ def ring_keypoints(
 
     crop: (H, W, 3) uint8, RGB; not changed.
     keypoints: (K, 2) as (x, y), crop pixels; may lie outside.
-    visible: (K,) bool; the others, and those that are not finite, are left out.
+    visible: (K,) bool; keypoints that are not visible or not finite are not drawn.
     """
     points = np.asarray(keypoints, np.float64)
     picture = np.ascontiguousarray(crop).copy()
@@ -99,10 +100,10 @@ def overlay_heatmaps(
     crop_to_heatmap: Affine,
     colours: ArrayLike = HEAT_COLOUR,
 ) -> Picture:
-    """Lay the heat of all keypoints over a dimmed crop, where its frame says it lies.
+    """Lay the heat of all keypoints over a dimmed crop, mapped by the heatmap's affine.
 
     crop: (H, W, 3) uint8, RGB; not changed.
-    heatmaps: (K, Hh, Wh) in [0, 1]; heat outside that range is cut.
+    heatmaps: (K, Hh, Wh) in [0, 1]; heat outside that range is clipped.
     crop_to_heatmap: (2, 3), from the pixels of this picture.
     colours: (K, 3) or (3,) uint8 RGB, one per keypoint or one for all.
     """
@@ -112,8 +113,8 @@ def overlay_heatmaps(
     weight = np.zeros((height, width, 1), np.float32)
     mixed = np.zeros((height, width, 3), np.float32)
     for heatmap, colour in zip(heatmaps, colours, strict=True):
-        # The affine is the inverse map already: it says where in the heatmap a pixel looks. Cubic,
-        # because between cells a linear surface has its peak on a cell.
+        # The affine is the inverse map already: it maps a pixel to its place in the heatmap. Cubic
+        # interpolation, because the peak of a linear surface always lies on a cell.
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         source = np.ascontiguousarray(heatmap, np.float32)
         heat = np.clip(cv2.warpAffine(source, crop_to_heatmap, (width, height), flags=flags), 0, 1)
@@ -127,7 +128,7 @@ def overlay_heatmaps(
 
 
 def write_png(path: Path, image: Picture) -> None:
-    """Write an image (H, W, 3) uint8, RGB, as a PNG file that appears whole."""
+    """Write an image (H, W, 3) uint8, RGB, as a PNG file; a file is never half written."""
     written, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     assert written
     publish(path, data.tobytes())
@@ -138,7 +139,7 @@ def _is_drawn(points: NDArray[np.float64], visible: ArrayLike) -> NDArray[np.boo
 
 
 def _limb_colour(start: NDArray[np.uint8], end: NDArray[np.uint8]) -> Colour:
-    """Return a limb's side: its ends', the sided end's beside a middle one, else the middle's."""
+    """Return the colour of the one side that a limb's ends are on, else the middle's."""
     ends = {_colour(start), _colour(end)} - {CENTRE_COLOUR}
     return ends.pop() if len(ends) == 1 else CENTRE_COLOUR
 
@@ -149,7 +150,7 @@ def _colour(colour: NDArray[np.uint8]) -> Colour:
 
 
 def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
-    """Return a point in OpenCV's fixed point; like here, a pixel's centre is a whole number."""
+    """Return a point in OpenCV's fixed point; a pixel's centre is a whole number there too."""
     x, y = np.rint(np.clip(point, -_FARTHEST, _FARTHEST) * 2**_SHIFT).astype(int).tolist()
     return x, y
 

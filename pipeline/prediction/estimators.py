@@ -1,6 +1,6 @@
 """What finds the keypoints of a person in a crop: a student, or a teacher under its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.models.pose_networks import RegressionStudent
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.models.pose_networks import Student
 from pipeline.teachers.teacher import Teacher
 
 
@@ -52,12 +52,11 @@ class TeacherEstimator:
 class StudentEstimator:
     """A regression student; the flip test averages aligned points and swapped scores."""
 
-    network: RegressionStudent
+    network: Student
     flip_indices: tuple[int, ...]
     flip_test: bool = True
     device: str = "cpu"
-    rgb_mean: tuple[float, float, float] = IMAGENET_MEAN
-    rgb_std: tuple[float, float, float] = IMAGENET_STD
+    pixels: PixelNormalisation = field(default_factory=PixelNormalisation)
 
     @property
     def input_size_hw(self) -> SizeHW:
@@ -77,11 +76,7 @@ class StudentEstimator:
 
     @torch.inference_mode()
     def _forward(self, crops: NDArray[np.uint8]) -> CropPoses:
-        pixels = torch.from_numpy(crops).to(self.device)
-        mean, std = (
-            torch.tensor(values, device=self.device) for values in (self.rgb_mean, self.rgb_std)
-        )
-        images = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)  # (B, 3, H, W)
+        images = self.pixels.normalise(torch.from_numpy(crops).to(self.device))
         was_training = self.network.training
         self.network.eval()
         output = self.network(images)

@@ -13,13 +13,12 @@ import torch
 from pipeline.coco.people import People
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import ConfigError, RunFolderError
-from pipeline.frames.geometry import PADDING
-from pipeline.models.pose_networks import RegressionStudent
+from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import PoseEstimator, StudentEstimator, TeacherEstimator
 from pipeline.prediction.pose_scores import ScoreRule
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers import TeacherSettings
+from pipeline.settings import PADDING, TeacherSettings
 from pipeline.teachers.opening import open_fitting_teacher, require_same_names
 
 Facts = Mapping[str, str | int | float | bool | None]
@@ -52,7 +51,7 @@ def open_student(
         PeopleError: its keypoints are not those of the people.
     """
     network, info = load_network(weights)
-    if not isinstance(network, RegressionStudent):
+    if not isinstance(network, Student):
         raise RunFolderError(
             f"{weights} holds a {info.kind} ({info.architecture}); expected a student; evaluate it "
             "with --teacher"
@@ -64,8 +63,7 @@ def open_student(
         info.flip_indices,
         flip_test=flip_test,
         device=device,
-        rgb_mean=info.rgb_mean,
-        rgb_std=info.rgb_std,
+        pixels=info.pixels,
     )
     facts: Facts = {
         "source": "student",

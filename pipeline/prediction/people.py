@@ -1,17 +1,17 @@
 """Networks -> poses in image pixels: crops are cut, looked at in batches and mapped back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions
-from pipeline.frames.crop_stream import ImageCrops, requests_by_image, stream_crops
-from pipeline.frames.geometry import PADDING, apply, box_to_crop, invert, padded_box_size
+from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
+from pipeline.frames.geometry import apply, box_to_crop, invert, padded_box_size
 from pipeline.prediction.boxes import PersonBoxes
 from pipeline.prediction.estimators import PoseEstimator
+from pipeline.settings import PADDING
 
 
 def predict_people(
@@ -39,7 +39,7 @@ def predict_people(
     keypoints = np.empty((num_poses, num_keypoints, 2))
     scores = np.empty((num_poses, num_keypoints))
     requests = requests_by_image(people, image_folder, boxes.image_index, image_to_crop)
-    for rows, crops in _batches(stream_crops(requests, size_hw), batch_size):
+    for rows, _, crops in batched_crops(stream_crops(requests, size_hw), batch_size):
         poses = estimator.estimate(crops)
         keypoints[rows] = apply(invert(image_to_crop[rows]), poses.keypoints)
         scores[rows] = poses.scores
@@ -52,21 +52,3 @@ def predict_people(
         box_score=boxes.score,
         crop_area=padded_box_size(boxes.bbox_xywh, size_hw, padding).prod(axis=-1),
     )
-
-
-def _batches(
-    images: Iterator[ImageCrops], batch_size: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yield (rows (B,), crops (B, H, W, 3)) of ``batch_size``, across images; the last is short."""
-    rows: list[int] = []
-    crops: list[NDArray[np.uint8]] = []
-    for image in images:
-        if image.crops is None:
-            raise image.error or AssertionError("crops are missing without an error")
-        rows += image.request.rows.tolist()
-        crops += list(image.crops)
-        while len(rows) >= batch_size:
-            yield np.array(rows[:batch_size]), np.stack(crops[:batch_size])
-            del rows[:batch_size], crops[:batch_size]
-    if rows:
-        yield np.array(rows), np.stack(crops)

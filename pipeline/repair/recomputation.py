@@ -6,7 +6,7 @@ store. One level of the codec may flip for the smallest difference of arithmetic
 put on the sum of both: |stored - live| <= ``error_bound`` + ``ARITHMETIC_TOLERANCE``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,9 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ahead import map_ahead
-from pipeline.cores import available_cores
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.frames.crop_stream import (
+    CropBatch,
+    ImageCrops,
+    batched_crops,
+    requests_by_image,
+    stream_crops,
+)
+from pipeline.parallel import available_cores, map_ahead
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from store_schemas.errors import StoreError
@@ -96,30 +101,17 @@ def recompute_views(
     )
     images = stream_crops(requests, store.input_size_hw, crop_format=store.optional.crops)
 
-    def batches() -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-        places: list[int] = []
-        crops: list[NDArray[np.uint8]] = []
-        batch_size = teacher.settings.batch_size
-        for image in images:
-            if image.crops is None:
-                found.failures.append(str(image.error))
-                on_progress(len(image.request.rows))
-                continue
-            places += image.request.rows.tolist()
-            crops += list(image.crops)
-            while len(places) >= batch_size:
-                yield places[:batch_size], np.stack(crops[:batch_size])
-                del places[:batch_size], crops[:batch_size]
-        if places:
-            yield places, np.stack(crops)
+    def note_unreadable(image: ImageCrops) -> None:
+        found.failures.append(str(image.error))
+        on_progress(len(image.request.rows))
 
-    def observe(batch: tuple[list[int], NDArray[np.uint8]]) -> tuple[list[int], TeacherOutput]:
-        places, crops = batch
-        return places, teacher.observe(crops, store.people.skeleton.flip_indices)
+    def observe(batch: CropBatch) -> tuple[NDArray[np.int64], TeacherOutput]:
+        return batch.rows, teacher.observe(batch.crops, store.people.skeleton.flip_indices)
 
+    batches = batched_crops(images, teacher.settings.batch_size, note_unreadable)
     num_looks = teacher.looks_at_a_time(available_cores())
     with closing(images), ThreadPoolExecutor(num_looks, "look") as pool:
-        for places, live in map_ahead(pool, observe, batches(), lookahead=2 * num_looks):
+        for places, live in map_ahead(pool, observe, batches, lookahead=2 * num_looks):
             _compare(found, store, rows[places], views[places], live)
             on_progress(len(places))
     return found

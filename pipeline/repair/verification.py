@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError
-from pipeline.storage.lease_file import LEASE_NAME
+from pipeline.storage.lease import LEASE_NAME
 from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.recovery import bad_shards
 from store_schemas.checking import array_faults, document_faults

@@ -1,8 +1,8 @@
 """Weights on disk: safetensors with a JSON header, never pickled objects.
 
 A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
-state holds the network, the optimiser and the place in the training; the learning rate, the order
-of people and every random draw follow from the place and the seed, so nothing else is needed.
+state holds network, criterion, optimiser and the place in the training; the learning rate, the
+order of people and every random draw follow from the place and the seed, so nothing else is needed.
 """
 
 from pathlib import Path
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from pipeline.coco.people import Skeleton
 from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError, RunFolderError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher, build_network
+from pipeline.frames.geometry import SizeHW
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.models.pose_networks import HeatmapTeacher, PoseNetwork, Student, build_network
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame
 from pipeline.storage.files import publish
 
 ScoreRule = Literal["learned", "one"]
@@ -55,6 +56,11 @@ class CheckpointInfo(ComponentConfig):
     step: int
 
     @property
+    def pixels(self) -> PixelNormalisation:
+        """Normalisation of the crops that the network was trained on."""
+        return PixelNormalisation(self.rgb_mean, self.rgb_std)
+
+    @property
     def skeleton(self) -> Skeleton:
         return Skeleton(
             keypoint_names=self.keypoint_names,
@@ -69,6 +75,8 @@ class CheckpointInfo(ComponentConfig):
 class TrainingPlace(ComponentConfig):
     """Where a training stands after an epoch."""
 
+    version: Literal[2] = 2
+    """Of the arithmetic of training: a state of another one cannot go on bit for bit."""
     epoch: int
     """Epochs that are done."""
     step: int
@@ -78,7 +86,7 @@ class TrainingPlace(ComponentConfig):
 
 
 def describe_network(
-    network: RegressionStudent | TokenPoseTeacher,
+    network: PoseNetwork,
     skeleton: Skeleton,
     *,
     padding: float,
@@ -89,13 +97,12 @@ def describe_network(
     store_content: str | None = None,
 ) -> CheckpointInfo:
     """Return what a checkpoint says of a network that has not been trained yet."""
-    is_teacher = isinstance(network, TokenPoseTeacher)
     return CheckpointInfo(
-        kind="teacher" if is_teacher else "student",
+        kind=network.role,
         architecture=network.architecture,
         input_size_hw=network.input_size_hw,
         padding=padding,
-        heatmap_size_hw=network.heatmap_size_hw if is_teacher else None,
+        heatmap_size_hw=network.heatmap_size_hw,
         heatmap_frame=heatmap_frame,
         keypoint_names=skeleton.keypoint_names,
         edges=skeleton.edges,
@@ -127,7 +134,7 @@ def save_weights(
     publish(path, save(tensors, {_HEADER_KEY: info.model_dump_json()}))
 
 
-def load_network(path: Path) -> tuple[RegressionStudent | TokenPoseTeacher, CheckpointInfo]:
+def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
     """Rebuild the network of a weights file, in evaluation mode.
 
     Raises:
@@ -143,10 +150,21 @@ def load_network(path: Path) -> tuple[RegressionStudent | TokenPoseTeacher, Chec
 
 
 def save_training_state(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, place: TrainingPlace
+    path: Path,
+    network: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    place: TrainingPlace,
 ) -> None:
-    """Publish all that a training needs to go on exactly where it stands."""
-    tensors = {f"network/{name}": _plain(x) for name, x in network.state_dict().items()}
+    """Publish all that a training needs to go on exactly where it stands.
+
+    criterion: the loss, which may own weights of its own.
+    """
+    tensors = {
+        f"{owner}/{name}": _plain(tensor)
+        for owner, module in (("network", network), ("criterion", criterion))
+        for name, tensor in module.state_dict().items()
+    }
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
@@ -162,25 +180,36 @@ def read_info(path: Path) -> CheckpointInfo:
     return _read(path, CheckpointInfo)[0]
 
 
+def check_training_state(path: Path) -> None:
+    """Refuse a training state, if there is one, of an earlier version: ``RunFolderError``."""
+    if path.is_file() and "version" not in _read(path, TrainingPlace)[0].model_fields_set:
+        raise RunFolderError(
+            f"{path} was written by an earlier version, which rounded normalised pixels otherwise, "
+            "so the run cannot go on exactly; start another run, from its weights if you like "
+            "(--init-weights)"
+        )
+
+
 def load_training_state(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainingPlace:
-    """Put a saved training state into a network and its freshly built optimiser.
+    """Put a saved training state into a network, its criterion and their fresh optimiser.
 
     Raises:
-        RunFolderError: there is no such file, or it belongs to another network.
+        RunFolderError: there is no such file, or it belongs to another network or criterion.
     """
     place, tensors = _read(path, TrainingPlace)
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, dict[str, Tensor]] = {"network": {}, "criterion": {}}
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, _, rest = name.partition("/")
-        if owner == "network":
-            weights[rest] = tensor
+        if owner in weights:
+            weights[owner][rest] = tensor
         else:
             index, _, field = rest.partition("/")
             states.setdefault(int(index), {})[field] = tensor
-    _fill(network, weights, path)
+    _fill(network, weights["network"], path)
+    _fill(criterion, weights["criterion"], path)
     weights_in_order = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, state in states.items():
         for field, tensor in state.items():

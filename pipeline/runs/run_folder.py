@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from pipeline.config import StageConfig, changed_settings, parse_config
 from pipeline.errors import RunFolderError
+from pipeline.runs.checkpoints import check_training_state
 from pipeline.runs.provenance import provenance
 from pipeline.storage.files import publish
 
@@ -70,6 +71,7 @@ class RunFolder:
         publish(self.config, config.to_json().encode())
 
     def _check_resumable(self, config: StageConfig) -> None:
+        check_training_state(self.training_state)
         for name, before, after in changed_settings(self.read_config(type(config)), config):
             if not _is_among(name, config.resumable_changes):
                 raise RunFolderError(

@@ -1,10 +1,9 @@
-"""Where bytes lie: files of this machine and object stores, and who may write there.
+"""Storage: local folders and object stores, and the lease of their one writer.
 
-files.py          files that appear whole and durably, and are read without surprise
-folder.py         one protocol for a folder of either kind, by names below its root
-object_client.py  the client of an object store
-object_folder.py  a folder in an object store
+files.py          local files that appear whole and durably, and are read only if regular
+claims.py         claims of files: a local file that one process locks and may rewrite
+object_client.py  clients of object stores: locations, time limits, retries
+object_folder.py  folders in object stores
+folder.py         the protocol of all folders, and local folders
 lease.py          one writer at a time
-lease_file.py     its file in a local folder
-object_lease.py   the same in an object store
 """

@@ -1,7 +1,8 @@
-"""The one way in which bytes of a teacher store reach and leave a local folder.
+"""Local files that appear whole and durably, and are read only if they are regular files.
 
-A file appears whole or not at all, and is durable before anything that speaks of it: temporary
-file in the same folder, fsync, rename, fsync of the folder. A kill leaves at most a temporary file.
+A file is published as a temporary file in the same folder, fsync, rename, fsync of the folder: it
+appears whole or not at all, and is durable before any file that refers to it. A killed process
+leaves at most a temporary file behind.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole and survives a power cut; replaces an older one."""
+    """Write a file so that it appears whole and survives a power cut; replaces a former file."""
     make_folder(path.parent)
     temporary = temporary_of(path)
     try:
@@ -46,10 +47,10 @@ def remove(*paths: Path) -> None:
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Create a folder and its parents durably, and return those that were not there.
+    """Create a folder and its parents durably, and return those that did not exist.
 
     Raises:
-        FileExistsError: it is something else than a folder.
+        FileExistsError: the path exists and is not a folder.
     """
     if path.is_dir():
         return []
@@ -64,10 +65,17 @@ def make_folder(path: Path) -> list[Path]:
     return made
 
 
-def make_durable(root: Path) -> None:
-    """Make what killed writers left durable: they may not have come as far as that.
+def remove_empty(folders: list[Path]) -> None:
+    """Remove the empty ones of the folders, last first, and empty the list."""
+    while folders:
+        with suppress(OSError):
+            os.rmdir(folders.pop())
 
-    What is seen below the folder afterwards may be relied on, and what it replaced given up.
+
+def make_durable(root: Path) -> None:
+    """Sync all folders below a root, which a killed writer may not have done.
+
+    Every file name seen below the root afterwards is durable.
     """
     if root.is_dir():
         for folder, _, _ in os.walk(root):
@@ -77,7 +85,11 @@ def make_durable(root: Path) -> None:
 
 @contextmanager
 def explained(path: Path, num_bytes: int | None = None) -> Iterator[None]:
-    """Turn what the system says of a write into one line, with what it needed and what is free.
+    """Turn a system's error into one line, with the bytes that were needed and that are free.
+
+    Args:
+        path: The file or folder that the block writes.
+        num_bytes: Bytes that it writes, if known.
 
     Raises:
         StorageError: the block raised an OSError.
@@ -97,9 +109,9 @@ def explained(path: Path, num_bytes: int | None = None) -> Iterator[None]:
 
 
 def sweep_temporaries(root: Path) -> list[Path]:
-    """Delete what killed writers left below a folder, and return it.
+    """Delete the temporary files of killed writers below a folder, and return their paths.
 
-    Only while no other process writes there: its unfinished files look the same.
+    Call it only while no other process writes there, whose temporary files look the same.
     """
     swept = [path for path in walk_files(root) if is_temporary(path)]
     remove(*swept)
@@ -107,17 +119,17 @@ def sweep_temporaries(root: Path) -> list[Path]:
 
 
 def temporary_of(path: Path) -> Path:
-    """Return a new name beside a file, for what becomes that file."""
+    """Return a new temporary path in the folder of a file."""
     return path.parent / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
 
 
 def is_temporary(path: Path) -> bool:
-    """Say whether a file is one that ``publish`` has not renamed yet."""
+    """Return whether a path is one of ``temporary_of``."""
     return path.name.endswith(TEMPORARY_SUFFIX)
 
 
 def walk_files(root: Path) -> list[Path]:
-    """Return everything below a folder that is no folder, in the order of the paths."""
+    """Return the sorted paths of everything below a folder but folders; links are not followed."""
     found = []
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
@@ -129,8 +141,8 @@ def open_regular(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor.
 
     Raises:
-        FileNotFoundError: there is none.
-        CorruptError: it is a link, a folder, a pipe or a device.
+        FileNotFoundError: there is no file.
+        CorruptError: the path is a link, a folder, a pipe or a device.
     """
     try:
         descriptor = os.open(path, _READ_FLAGS)
@@ -145,11 +157,11 @@ def open_regular(path: str | Path) -> int:
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
-    """Return a regular file's bytes, refusing a longer one before anything is allocated.
+    """Return the bytes of a regular file; a longer file is refused before memory is allocated.
 
     Raises:
-        FileNotFoundError: there is none.
-        CorruptError: it is no regular file, longer than it may be, or the disk cannot read it.
+        FileNotFoundError: there is no file.
+        CorruptError: it is not a regular file, too long, or the disk cannot read it.
     """
     descriptor = open_regular(path)
     with os.fdopen(descriptor, "rb") as file, _readable(path):
@@ -160,7 +172,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
 
 
 def file_size(path: str | Path) -> int | None:
-    """Return the length of a regular file, None where there is none."""
+    """Return the length of a regular file in bytes, None where there is none."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -172,8 +184,8 @@ def file_sha256(path: str | Path) -> str:
     """Return the sha256 of a regular file, in hexadecimal.
 
     Raises:
-        FileNotFoundError: there is none.
-        CorruptError: it is no regular file, or the disk cannot read it.
+        FileNotFoundError: there is no file.
+        CorruptError: it is not a regular file, or the disk cannot read it.
     """
     with os.fdopen(open_regular(path), "rb") as file, _readable(path):
         return hashlib.file_digest(file, "sha256").hexdigest()

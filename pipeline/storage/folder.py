@@ -1,7 +1,7 @@
-"""Where a store lies: the one door through which its bytes pass, by their name below the root.
+"""Folders of stores: every byte of a store is read and written by its name below the root.
 
-Names use forward slashes. Everything that makes publishing durable lives in ``storage.files``; what
-lies in object stores passes through ``storage.object_folder``.
+Names use forward slashes. ``storage.files`` makes local files durable; ``storage.object_folder``
+holds the folders in object stores.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Annotated, Protocol
 from pydantic import BeforeValidator
 
 from pipeline.storage import files
+from pipeline.storage.claims import Claim, LockedFile, RequireDead, claim_file
 from pipeline.storage.object_client import is_object_location
 from pipeline.storage.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError
@@ -18,67 +19,84 @@ from store_schemas.errors import CorruptError, StoreError
 StoreLocation = Annotated[
     str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
 ]
-"""Where a store is, in a setting: a path, or a URL, which a ``Path`` would lose slashes of."""
+"""Location of a store in a setting: a path or a URL; a ``Path`` would merge slashes of a URL."""
 
 
 class StoreFolder(Protocol):
-    """A folder of whole objects; picklable, and the same one in every process."""
+    """A folder of whole objects; pickled, it is the same folder in every process."""
 
     is_remote: bool
-    """Whether every object costs a request over the network; a forked process cannot read then."""
+    """Whether reading an object is a request over the network; a forked process then cannot."""
     has_files: bool
-    """Whether its objects are files of this machine; else opening one takes it into memory."""
+    """Whether objects are files of this machine; else opening one reads it into memory."""
     max_open_files: int
-    """Descriptors that whoever reads an array may keep open, one of each shard."""
+    """Number of descriptors that a reader of an array may keep open, one of each shard."""
 
     def __str__(self) -> str:
-        """Return where it is, for messages."""
+        """Return the location, for messages."""
         ...
 
     def publish(self, name: str, data: bytes) -> None:
-        """Write an object whole and durably; replaces an older one.
+        """Write an object whole and durably; replaces a former object.
 
         Raises:
-            StorageError: the disk does not take it.
+            StorageError: the disk cannot write it.
         """
 
     def read(self, name: str, max_bytes: int) -> bytes:
-        """Return an object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            FileNotFoundError: there is none.
-            CorruptError: it is longer than it may be, or no plain object.
+            FileNotFoundError: there is no object.
+            CorruptError: it is longer than ``max_bytes``, or not a regular file.
         """
         ...
 
     def size(self, name: str) -> int | None:
-        """Return an object's length, None where there is none."""
+        """Return the length of an object in bytes, None where there is none."""
         ...
 
     def sha256(self, name: str) -> str:
-        """Return an object's sha256 in hexadecimal, or raise FileNotFoundError."""
+        """Return the sha256 of an object in hexadecimal; errors as ``read``."""
         ...
 
     def open_descriptor(self, name: str) -> int:
-        """Open an object for ``pread``, as ``read`` would; the caller closes it."""
+        """Open an object for ``pread``; the caller closes it; errors as ``read``."""
         ...
 
     def names(self) -> list[str]:
-        """Return every object below the root, sorted; litter of killed writers is left out."""
+        """Return the sorted names of all objects below the root but temporary ones."""
         ...
 
     def num_bytes(self) -> int:
-        """Return the length of all objects together."""
+        """Return the length of all objects together, in bytes."""
         ...
 
     def remove(self, *names: str) -> None:
-        """Delete objects durably; one that is not there is no error."""
+        """Delete objects durably; missing ones are ignored."""
 
     def sweep(self) -> None:
-        """Delete what killed writers left unfinished, and make durable what they finished.
+        """Delete temporary objects of killed writers, and make durable the others.
 
-        Only while no other process writes there.
+        Call it only while no other process writes there.
         """
+
+    def claim(self, name: str, data: bytes, require_dead: RequireDead | None) -> Claim | None:
+        """Write an object unless a living process claims it; of several at once one succeeds.
+
+        Args:
+            require_dead: Raises an error for a claim that must be respected; None replaces any.
+
+        Returns:
+            None if the object changed meanwhile: try again. After a lost answer of an object store
+            the claim may be another process's: read the object to be sure.
+
+        Raises:
+            FileNotFoundError: the former object or its folder was removed meanwhile: try again.
+            StoreError: the object is not a regular file, or the folder cannot be written.
+            OSError: the disk cannot write it.
+        """
+        ...
 
 
 class LocalFolder:
@@ -90,9 +108,11 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # Strings: pathlib would intern every part of a path, and a training opens a file for ever.
+        # Strings: pathlib interns every part of a path, for as long as the process lives.
         self._prefix = str(root)
         self._plain_folders = {""}
+        self._made: list[Path] = []
+        """Folders that a claim made."""
 
     def __str__(self) -> str:
         return str(self.root)
@@ -116,7 +136,7 @@ class LocalFolder:
 
     def names(self) -> list[str]:
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"{self} must be a folder, but is a file; choose another path")
+            raise self._not_a_folder()
         found = [p for p in files.walk_files(self.root) if not files.is_temporary(p)]
         return sorted(path.relative_to(self.root).as_posix() for path in found)
 
@@ -133,8 +153,23 @@ class LocalFolder:
             files.sweep_temporaries(self.root)
             files.make_durable(self.root)
 
+    def claim(self, name: str, data: bytes, require_dead: RequireDead | None) -> LockedFile | None:
+        path = Path(self._path(name))
+        try:
+            self._made += files.make_folder(path.parent)
+            descriptor = claim_file(path, data, require_dead)
+        except (FileExistsError, NotADirectoryError):
+            raise self._not_a_folder() from None
+        except BaseException:
+            files.remove_empty(self._made)
+            raise
+        return None if descriptor is None else LockedFile(path, descriptor, self._made)
+
+    def _not_a_folder(self) -> StoreError:
+        return StoreError(f"{self} must be a folder, but is a file; choose another path")
+
     def _path(self, name: str) -> str:
-        """Return a path none of whose folders below the root is a link out of the store."""
+        """Return a path; a folder below the root that is a link is refused."""
         folder = name.rpartition("/")[0]
         if folder not in self._plain_folders:
             parts = folder.split("/")
@@ -165,5 +200,5 @@ def open_folder(location: str | Path | StoreFolder) -> StoreFolder:
 
 
 def absolute_location(location: str) -> str:
-    """Return where a store is, as every process of this machine would name it."""
+    """Return the location of a store that is valid in every working folder of this machine."""
     return location if is_object_location(location) else str(Path(location).absolute())

@@ -1,11 +1,14 @@
-"""One writer at a time: ``writer.json`` names the run that may publish, and dies with it.
+"""One writer at a time: ``writer.json`` names the run that may publish, and no other run may.
 
-The file stays locked (``flock``) as long as its process lives, so a killed writer of this machine
-is recognised at once. A writer of another machine, whose lock may not reach here, counts as dead
-when its heartbeat is ten minutes old by the file system's own clock. Whoever publishes asks
-``require_lease`` first: a run that lost its lease stops there.
+The file is claimed through the folder (``StoreFolder.claim``): a local file stays locked as long
+as its process lives, so a killed writer of this machine is recognised at once; an object store has
+no locks, so the process of a writer on this machine is looked up. A writer on another machine,
+whose lock may not reach here, counts as dead when its last heartbeat is ten minutes old by the
+folder's own clock. ``require_lease`` comes before every publication: a run that lost its lease
+stops there.
 """
 
+import json
 import os
 import socket
 import threading
@@ -13,34 +16,52 @@ import time
 import uuid
 import weakref
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from pipeline.errors import ObjectStoreError
 from pipeline.storage import files
-from pipeline.storage.folder import LocalFolder, StoreFolder
-from pipeline.storage.lease_file import (
-    LEASE_BYTES,
-    LEASE_NAME,
-    LeaseHolder,
-    take_lease_file,
-)
-from pipeline.storage.object_folder import ObjectFolder
+from pipeline.storage.claims import Claim
+from pipeline.storage.folder import StoreFolder
 from store_schemas.errors import LeaseError, StoreError
 from store_schemas.metadata import parse_json
 
-__all__ = [
-    "LEASE_NAME",
-    "LeaseHolder",
-    "WriterLease",
-    "acquire_lease",
-    "read_holder",
-    "require_lease",
-]
-
+LEASE_NAME = "writer.json"
+LEASE_BYTES = 512
+"""Constant length of the file, so that a heartbeat, which rewrites it, cannot tear it."""
 HEARTBEAT_SECONDS = 30
+STALE_SECONDS = 600
 _ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class LeaseHolder:
+    """The run that may write, as ``writer.json`` names it."""
+
+    run_id: str
+    host: str
+    pid: int
+    heartbeat: int
+    """Time of the last heartbeat by the holder's own clock, in seconds since 1970."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self | None:
+        """Return the holder that a file names; None for a torn file or another format."""
+        try:
+            holder = cls(**parse_json(data, LEASE_NAME))
+        except (StoreError, TypeError):
+            return None
+        values = (holder.run_id, holder.host, holder.pid, holder.heartbeat)
+        return holder if [type(value) for value in values] == [str, str, int, int] else None
+
+    def to_json(self) -> bytes:
+        """Return the content of the file, padded with spaces to ``LEASE_BYTES``."""
+        return json.dumps(asdict(self)).encode("ascii").ljust(LEASE_BYTES)
+
+    def __str__(self) -> str:
+        return f"run {self.run_id[:8]}, process {self.pid} on {self.host}"
 
 
 class WriterLease:
@@ -50,58 +71,52 @@ class WriterLease:
     lease back.
     """
 
-    def __init__(
-        self, folder: LocalFolder, holder: LeaseHolder, file: int, made: list[Path]
-    ) -> None:
+    def __init__(self, folder: StoreFolder, holder: LeaseHolder, claim: Claim) -> None:
         """Use ``acquire_lease``."""
         self.run_id = holder.run_id
         self._folder = folder
         self._holder = holder
-        self._file: int | None = file
-        self._made = made
+        self._claim: Claim | None = claim
         self._is_over = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="lease", daemon=True)
         _held.add(self)
         self._heart.start()
 
     def release(self) -> None:
-        """Give the lease back; folders that were made for it and are still empty disappear."""
-        if self._file is None:
+        """Give the lease back unless another run took over; folders made for it vanish if empty."""
+        if self._claim is None:
             return
         self._is_over.set()
         self._heart.join()
-        # What ends a run must not be hidden by a disk that is full or gone.
-        with suppress(OSError, StoreError):
-            if read_holder(self._folder) == self.run_id:
+        # A full disk or a server that is gone must not hide the error that ended the run.
+        with suppress(OSError, StoreError, ObjectStoreError):
+            if self._is_held():
                 self._folder.remove(LEASE_NAME)
         self.forget()
-        _remove_empty(self._made)
 
     def forget(self) -> None:
-        """Close the file, and with it the lock, leaving it to others to see that."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        """Give up the claim and its lock, but keep the file, as a killed process does."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
+    def _is_held(self) -> bool:
+        return read_holder(self._folder) == self.run_id
+
     def _beat(self) -> None:
-        while not self._is_over.wait(HEARTBEAT_SECONDS):
-            # One that fails is made up for by the next, or others may replace this run in time.
-            with suppress(OSError):
-                # Of the open file: whoever took over has put another one in its place.
-                if self._file is not None:
-                    alive = replace(self._holder, heartbeat=round(time.time()))
-                    os.pwrite(self._file, alive.to_json(), 0)
+        claim = self._claim
+        while claim is not None and not self._is_over.wait(HEARTBEAT_SECONDS):
+            alive = replace(self._holder, heartbeat=round(time.time()))
+            # The next heartbeat makes up for one that fails.
+            with suppress(OSError, ObjectStoreError):
+                claim = claim.rewrite(alive.to_json(), self._is_held)
+                self._claim = claim or self._claim
 
 
 _held: weakref.WeakSet[WriterLease] = weakref.WeakSet()
@@ -123,65 +138,102 @@ def acquire_lease(folder: StoreFolder, *, take_over: bool = False) -> WriterLeas
         take_over: Replace a holder that still seems alive; it stops before it publishes again.
 
     Raises:
-        LeaseError: another run holds the lease; names it and says what to do.
-        StoreError: the path is a file, or what is called ``writer.json`` there is no file.
-        StorageError: the disk takes no file.
+        LeaseError: another run holds the lease; the message names it and the remedy.
+        StoreError: the path is a file, ``writer.json`` is not a regular file, or the folder
+            cannot be written.
+        StorageError: the disk cannot write the file.
         ObjectStoreError: the object store does not answer, or refuses.
     """
-    if isinstance(folder, ObjectFolder):
-        from pipeline.storage.object_lease import acquire_object_lease  # which needs this one
+    host = this_machine() if folder.is_remote else socket.gethostname()
 
-        return acquire_object_lease(folder, take_over=take_over)
-    if not isinstance(folder, LocalFolder):
-        raise StoreError(f"{folder} cannot be locked")
-    made: list[Path] = []
-    with files.explained(folder.root / LEASE_NAME, LEASE_BYTES):
-        try:
-            return _keep_trying(folder, made, take_over)
-        except (FileExistsError, NotADirectoryError):
-            raise StoreError(
-                f"{folder} must be a folder, but is a file; choose another path"
-            ) from None
-        except BaseException:
-            _remove_empty(made)
-            raise
+    def require_dead(data: bytes, is_free: bool | None, age: float) -> None:
+        former = LeaseHolder.parse(data)
+        if not _is_dead(former, host, is_free, is_stale=age >= STALE_SECONDS):
+            raise LeaseError(
+                f"{folder} is being written by "
+                f"{former or f'a writer that {LEASE_NAME} does not name'}, "
+                f"alive {max(0, round(age))} s ago; wait for it, or replace it with --take-over"
+            )
 
-
-def _keep_trying(folder: LocalFolder, made: list[Path], take_over: bool) -> WriterLease:
-    """Acquire the lease, however often it changes hands meanwhile.
-
-    made: Takes the folders that were made.
-    """
-    run_id, host = uuid.uuid4().hex, socket.gethostname()
-    for attempt in range(_ATTEMPTS):
-        try:
-            made += files.make_folder(folder.root)
+    run_id = uuid.uuid4().hex
+    with files.explained(Path(str(folder), LEASE_NAME), LEASE_BYTES):
+        for attempts_left in reversed(range(_ATTEMPTS)):
             holder = LeaseHolder(run_id, host, os.getpid(), round(time.time()))
-            file = take_lease_file(folder.root, holder, take_over)
-        except FileNotFoundError:  # whoever gave its lease back took the folder along
-            if attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            if file is not None:
-                return WriterLease(folder, holder, file, made)
-    raise LeaseError(f"{folder} changes hands all the time; run again when that is over")
+            try:
+                claim = folder.claim(
+                    LEASE_NAME, holder.to_json(), None if take_over else require_dead
+                )
+            except FileNotFoundError:  # a holder gave its lease back, and removed the folder
+                if not attempts_left:
+                    raise
+                continue
+            if claim is not None:
+                # Some file systems and object stores let several claims succeed; the last holds.
+                if read_holder(folder) == run_id:
+                    return WriterLease(folder, holder, claim)
+                claim.close()
+    raise LeaseError(
+        f"{folder} is claimed by one run after another; wait for the other runs, and run again"
+    )
+
+
+def _is_dead(
+    former: LeaseHolder | None, host: str, is_free: bool | None, *, is_stale: bool
+) -> bool:
+    """Return whether the former holder is dead.
+
+    is_free: Whether nobody holds the file's lock; None where there are no locks.
+    """
+    if former is None:
+        return is_stale and is_free is not False
+    if former.host != host:
+        # A lock that is not seen here proves nothing, and one that is seen may be left over.
+        return is_stale
+    if is_free is None:
+        return is_stale or not _is_process(former.pid)
+    return is_free
+
+
+def _is_process(pid: int) -> bool:
+    """Return whether a process of this machine lives."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@cache
+def this_machine() -> str:
+    """Return a name that no other running machine has, even one of the same host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:  # no Linux
+        boot = f"{uuid.getnode():012x}"
+    return f"{socket.gethostname()}-{boot}"
+
+
+def read_lease(folder: StoreFolder) -> LeaseHolder | None:
+    """Return the holder that ``writer.json`` names, dead or alive; None where it names none."""
+    try:
+        return LeaseHolder.parse(folder.read(LEASE_NAME, LEASE_BYTES))
+    except (FileNotFoundError, StoreError):
+        return None
 
 
 def read_holder(folder: StoreFolder) -> str | None:
-    """Return the run id of the writer that holds a store; None where there is none."""
-    try:
-        found = parse_json(folder.read(LEASE_NAME, LEASE_BYTES), LEASE_NAME)
-    except (FileNotFoundError, StoreError):
-        return None
-    run_id = found.get("run_id")
-    return run_id if isinstance(run_id, str) else None
+    """Return the id of the run that holds a store; None where there is none."""
+    lease = read_lease(folder)
+    return None if lease is None else lease.run_id
 
 
 def require_lease(folder: StoreFolder, run_id: str) -> None:
-    """Refuse to go on for a run that does not hold the store any more.
+    """Refuse to continue a run that no longer holds the store.
 
     Raises:
-        LeaseError: names the run that does.
+        LeaseError: another run, or none, holds it.
     """
     found = read_holder(folder)
     if found != run_id:
@@ -190,9 +242,3 @@ def require_lease(folder: StoreFolder, run_id: str) -> None:
             f"{folder} must be held by run {run_id[:8]} to be written, but {whose} holds it: "
             f"another writer took over; nothing more is published by this one"
         )
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for path in reversed(folders):
-        with suppress(OSError):
-            os.rmdir(path)

@@ -1,7 +1,7 @@
-"""Clients for object stores: which locations they have, how long they wait, whose they are.
+"""Clients of object stores: the form of a location, time limits and retries.
 
-obstore's threads do not survive a fork, and whoever calls it then waits for ever: a process that
-was forked after its parent had used one is refused.
+Threads of obstore do not survive a fork, and a call without them never returns, so a process that
+was forked after its parent had opened a client is refused.
 """
 
 import os
@@ -20,25 +20,25 @@ SCHEMES = ("s3", "gs", "az")
 _LOCATION = re.compile(rf"({'|'.join(SCHEMES)})://[^/?#@:\s]+(/[^/?#\\]+)*/?")
 
 REQUEST_SECONDS = 60
-"""Within which an answer is whole."""
+"""Time limit for one request, up to the end of its answer."""
 MAX_RETRIES = 8
 RETRY_SECONDS = 60
-"""After a request's first failure with 5xx or no answer, until the last one is tried."""
+"""Time limit for the retries of a request that failed with 5xx or had no answer."""
 
 _runtime_process: int | None = None
-"""The process that obstore's threads belong to."""
+"""Id of the process that obstore's threads belong to."""
 
 
 def is_object_location(location: object) -> bool:
-    """Say whether a location is one of an object store, whatever else may be wrong with it."""
+    """Return whether a location has the scheme of an object store; the rest is not checked."""
     return isinstance(location, str) and location.startswith(tuple(f"{s}://" for s in SCHEMES))
 
 
 def check_location(location: str) -> str:
-    """Return the location of a store in an object store, without a slash at its end.
+    """Return a location in an object store without the slashes at its end.
 
     Raises:
-        StoreError: obstore is not installed, or the location is not of the form.
+        StoreError: obstore is not installed, or the location has another form.
     """
     parts = location.split("/")[3:]
     if not _LOCATION.fullmatch(location) or {".", ".."} & set(parts):
@@ -65,11 +65,11 @@ def _require_own_runtime(location: str) -> None:
 
 
 def open_client(location: str) -> "ObjectStore":
-    """Return obstore's client for a location, with the settings in the environment.
+    """Return a client of obstore for a location, with the settings in the environment.
 
     Raises:
-        ObjectStoreError: there is none for these settings.
-        StoreError: this process was forked after its parent had used one.
+        ObjectStoreError: obstore rejects these settings.
+        StoreError: this process was forked after its parent had opened a client.
     """
     _require_own_runtime(location)
     from obstore.exceptions import BaseError
@@ -81,7 +81,7 @@ def open_client(location: str) -> "ObjectStore":
             client_options={
                 "timeout": timedelta(seconds=REQUEST_SECONDS),
                 "connect_timeout": timedelta(seconds=5),
-                # with options of its own obstore does not look for this one any more
+                # Given any client options, obstore no longer reads this one from the environment.
                 "allow_http": any(
                     os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in {"1", "true"}
                     for cloud in ("AWS", "GOOGLE", "AZURE")
@@ -99,5 +99,5 @@ def open_client(location: str) -> "ObjectStore":
 
 
 def first_line(error: Exception) -> str:
-    """Return what obstore says, without its dump of values."""
+    """Return the message of an error of obstore as one line, without its dump of values."""
     return " ".join(str(error).split("Debug source")[0].split())[:300]

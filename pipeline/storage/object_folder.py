@@ -1,48 +1,67 @@
-"""A store's folder in an object store (S3, GCS, Azure), through obstore, which is optional.
+"""Folders in object stores (S3, GCS, Azure), through obstore, which is an optional dependency.
 
-One object is one file of the store. A PUT shows an object whole or not at all and is durable when
-it is answered, so publishing needs no temporary names, and there is nothing to sweep but what the
-lease leaves. Credentials, endpoint and region are read from the environment, as obstore does.
+One object is one file of the store. A PUT publishes an object whole or not at all, and durably once
+it is answered, so there are no temporary names, and nothing to sweep but clocks of claims.
+Credentials, endpoint and region are read from the environment, by obstore.
 
-Every process has a client of its own; see ``object_client`` for those that are forked.
+Every process opens its own client; ``object_client`` explains why a forked process may not.
 """
 
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ObjectStoreError
+from pipeline.storage.claims import RequireDead
 from pipeline.storage.object_client import check_location, first_line, open_client
 from store_schemas.errors import CorruptError, StoreError
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import ObjectMeta, PutResult
     from obstore.store import ObjectStore
 
+    Version = ObjectMeta | PutResult
+
 CLOCK_PREFIX = "writer.json.clock-"
-"""Of objects whose only use is the time at which the object store took them."""
+"""Prefix of empty objects that are written to read the object store's clock."""
 
 ATTEMPTS = 2
-"""Of what obstore has given up, or does not itself repeat: writing, and a body that breaks off."""
+"""Number of attempts at a request that obstore gives up or never retries, as a torn answer."""
 
 MAX_OPEN_FILES = 72
-"""Whole objects that a process keeps in memory to read from, one of each shard. Who opens shards
-in the order of ``block_order`` and closes the one opened first then takes about each once."""
+"""Number of whole objects that a process keeps in memory to read from, one of each shard.
+
+A reader that opens shards in the order of ``block_order`` and closes the one opened first then
+downloads each of them about once.
+"""
 _PIECE = 1 << 20
 
 _Result = TypeVar("_Result")
 
 
-class ObjectVersion(NamedTuple):
-    """One version of an object, and when the object store took it, by its own clock."""
+@dataclass(frozen=True)
+class ObjectClaim:
+    """An object that this process wrote; its version is the condition of every rewrite."""
 
-    e_tag: str | None
-    version: str | None
-    modified: datetime | None
+    folder: "ObjectFolder"
+    name: str
+    version: "Version"
+
+    def rewrite(self, data: bytes, is_ours: Callable[[], bool]) -> "ObjectClaim | None":
+        written = self.folder._put_if(self.name, data, self.version)
+        if written is not None:
+            return replace(self, version=written)
+        # The version is read before its writer: a later version may be another process's.
+        newest = self.folder._stat(self.name)
+        return None if newest is None or not is_ours() else replace(self, version=newest)
+
+    def close(self) -> None:
+        """Do nothing: an object store has no locks."""
 
 
 class ObjectFolder:
@@ -53,10 +72,13 @@ class ObjectFolder:
     max_open_files = MAX_OPEN_FILES
 
     def __init__(self, location: str) -> None:
-        """Take ``s3://bucket/prefix``, or gs or az; nothing is asked of it yet.
+        """Check a location; no request is sent yet.
+
+        Args:
+            location: ``s3://bucket/prefix``, or the same with ``gs`` or ``az``.
 
         Raises:
-            StoreError: obstore is not installed, or the location is not of this form.
+            StoreError: obstore is not installed, or the location has another form.
         """
         self._location = check_location(location)
         self._process: int | None = None
@@ -71,10 +93,9 @@ class ObjectFolder:
     def publish(self, name: str, data: bytes) -> None:
         import obstore
 
-        with self._explained(f"write {name}"):
-            self._insist(
-                lambda client: obstore.put(client, name, data, use_multipart=False), f"write {name}"
-            )
+        self._request(
+            lambda client: obstore.put(client, name, data, use_multipart=False), f"write {name}"
+        )
 
     def read(self, name: str, max_bytes: int) -> bytes:
         def fetch(client: "ObjectStore") -> bytes:
@@ -84,7 +105,7 @@ class ObjectFolder:
         return self._get(name, fetch)
 
     def size(self, name: str) -> int | None:
-        found = self.stat(name)
+        found = self._stat(name)
         return None if found is None else found["size"]
 
     def sha256(self, name: str) -> str:
@@ -98,7 +119,7 @@ class ObjectFolder:
         return self._get(name, fetch)
 
     def open_descriptor(self, name: str) -> int:
-        """Take an object into memory and open it there."""
+        """Read an object into memory and return the descriptor of a file there."""
 
         def fetch(client: "ObjectStore") -> int:
             descriptor = _open_memory()
@@ -123,42 +144,38 @@ class ObjectFolder:
         import obstore
 
         if names:
-            with self._explained("delete objects"):
-                self._insist(lambda client: obstore.delete(client, list(names)), "delete objects")
+            self._request(lambda client: obstore.delete(client, list(names)), "delete objects")
 
     def sweep(self) -> None:
         self.remove(*(path for path, _ in self._list() if path.startswith(CLOCK_PREFIX)))
 
-    def stat(self, name: str) -> "ObjectMeta | None":
-        """Return what the object store says of an object, None where there is none."""
-        import obstore
+    def claim(self, name: str, data: bytes, require_dead: RequireDead | None) -> ObjectClaim | None:
+        former = self._stat(name)
+        if former is not None and require_dead is not None:
+            age = self._clock() - former["last_modified"].timestamp()
+            require_dead(self.read(name, len(data)), None, age)
+        version = self._put_if(name, data, former) or self._stat(name)
+        return None if version is None else ObjectClaim(self, name, version)
 
-        with self._explained(f"read {name}"):
-            try:
-                return self._insist(lambda client: obstore.head(client, name), f"read {name}")
-            except FileNotFoundError:
-                return None
+    def _put_if(self, name: str, data: bytes, former: "Version | None") -> "Version | None":
+        """Write an object if it is still the former version, or still absent; else return None.
 
-    def put_if(self, name: str, data: bytes, former: ObjectVersion | None) -> ObjectVersion | None:
-        """Write an object if it is still a former version, or is not there; None: it is not so.
-
-        Of two that do so at the same time one gets None. Where an answer is lost, None may also be
-        given to whoever wrote: read what is there.
+        Of several writers at once all but one get None; if its answer is lost, that one does too.
 
         Raises:
             StoreError: the object store has no conditional writes.
-            ObjectStoreError: it does not answer.
+            ObjectStoreError: the object store does not answer.
         """
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
         mode: Any = "create"
         if former is not None:
-            pair = {"e_tag": former.e_tag, "version": former.version}
+            pair = {"e_tag": former["e_tag"], "version": former["version"]}
             mode = {key: value for key, value in pair.items() if value is not None}
         with self._explained(f"write {name}"):
             try:
-                put = obstore.put(self._client(), name, data, mode=mode, use_multipart=False)
+                return obstore.put(self._client(), name, data, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
                 return None
             except NotSupportedError:
@@ -166,23 +183,31 @@ class ObjectFolder:
                     f"{self} must lie in an object store with conditional writes, which its writer "
                     "needs to be the only one; write to a folder and copy it there"
                 ) from None
-        return ObjectVersion(put["e_tag"], put["version"], None)
 
-    def version(self, name: str) -> ObjectVersion | None:
-        """Return the version of an object, None where there is none."""
-        found = self.stat(name)
-        if found is None:
+    def _clock(self) -> float:
+        """Return the time by the object store's own clock, in seconds since 1970."""
+        name = f"{CLOCK_PREFIX}{uuid.uuid4().hex}"
+        self.publish(name, b"")
+        try:
+            now = self._stat(name)
+        finally:
+            self.remove(name)
+        return 0.0 if now is None else now["last_modified"].timestamp()
+
+    def _stat(self, name: str) -> "ObjectMeta | None":
+        """Return the metadata of an object, None where there is none."""
+        import obstore
+
+        try:
+            return self._request(lambda client: obstore.head(client, name), f"read {name}")
+        except FileNotFoundError:
             return None
-        return ObjectVersion(found["e_tag"], found["version"], found["last_modified"])
 
     def _get(self, name: str, fetch: Callable[["ObjectStore"], _Result]) -> _Result:
-        with self._explained(f"read {name}"):
-            try:
-                return self._insist(fetch, f"read {name}")
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise
-                raise FileNotFoundError(f"{self}/{name}") from None
+        try:
+            return self._request(fetch, f"read {name}")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self}/{name}") from None
 
     def _list(self) -> list[tuple[str, int]]:
         import obstore
@@ -191,21 +216,18 @@ class ObjectFolder:
             found = (entry for part in obstore.list(client) for entry in part)
             return [(entry["path"], entry["size"]) for entry in found if entry["path"]]
 
-        with self._explained("list objects"):
-            return self._insist(fetch, "list objects")
+        return self._request(fetch, "list objects")
 
-    def _insist(self, ask: Callable[["ObjectStore"], _Result], what: str) -> _Result:
-        """Ask again what obstore gave up; everything asked so may be asked twice."""
+    def _request(self, send: Callable[["ObjectStore"], _Result], what: str) -> _Result:
+        """Send a request, which may be sent twice, and return its answer."""
         from obstore.exceptions import GenericError
 
-        client = self._client()
-        for attempt in range(ATTEMPTS):
-            try:
-                return ask(client)
-            except GenericError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError(what)
+        with self._explained(what):
+            client = self._client()
+            for _ in range(ATTEMPTS - 1):
+                with suppress(GenericError):
+                    return send(client)
+            return send(client)
 
     def _client(self) -> "ObjectStore":
         if self._own is None or self._process != os.getpid():
@@ -214,7 +236,7 @@ class ObjectFolder:
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn what obstore says into one line; a missing object stays FileNotFoundError."""
+        """Turn errors of obstore into one line; a missing object stays a FileNotFoundError."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         try:
@@ -228,13 +250,13 @@ class ObjectFolder:
             if "NoSuchBucket" not in str(error):
                 raise
             raise ObjectStoreError(
-                f"{self} must lie in a bucket that exists, but there is none of that name; make it "
-                "first, or check the name and the endpoint in the environment"
+                f"{self} must lie in a bucket that exists, but there is none of that name; create "
+                "it, or check the name and the endpoint in the environment"
             ) from None
         except BaseError as error:
             raise ObjectStoreError(
-                f"{self} did not let this run {what}, however often it was asked: "
-                f"{first_line(error)}; run again when it answers"
+                f"{self} failed every request to {what}: {first_line(error)}; run again when the "
+                "object store answers"
             ) from None
 
 
@@ -242,7 +264,7 @@ class ObjectFolder:
 def _answer(
     client: "ObjectStore", name: str, max_bytes: int | None
 ) -> Iterator[Iterable["bytes | memoryview"]]:
-    """Ask for an object and yield its pieces; what is too long is not taken over the network."""
+    """Request an object and yield its pieces; a longer one than it may be is not downloaded."""
     import obstore
 
     answer = obstore.get(client, name)

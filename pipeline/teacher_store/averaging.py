@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import HeatmapFrame
+from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import StoredViews, TeacherStore

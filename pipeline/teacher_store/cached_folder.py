@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
-from pipeline.storage.object_client import is_object_location
 from pipeline.teacher_store.opening import layout_of
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 from store_schemas.manifest import read_manifest
@@ -115,6 +114,9 @@ class CachedFolder:
     def sweep(self) -> None:
         self._refuse()
 
+    def claim(self, *_: object, **__: object) -> None:
+        self._refuse()
+
     def _refuse(self) -> None:
         raise StoreError(f"{self} is read through a cache and cannot be written")
 
@@ -167,8 +169,3 @@ def open_for_reading(
     if cache.exists() and not cache.is_dir():
         raise StoreError(f"the cache {cache} must be a folder, but is a file; choose another path")
     return CachedFolder(folder, cache.absolute(), teacher)
-
-
-def is_read_in_blocks(location: str | None, cache: Path | None) -> bool:
-    """Return whether views should be read shard by shard, as every open shard is a download."""
-    return cache is None and is_object_location(location)

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.storage.folder import StoreFolder
-from pipeline.storage.lease_file import LEASE_NAME, LeaseHolder
+from pipeline.storage.lease import LeaseHolder, read_lease
 from pipeline.teacher_store.opening import layout_of
-from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.manifest import read_manifest
-from store_schemas.metadata import MAX_METADATA_BYTES, parse_json
 from store_schemas.optional_arrays import OptionalArrays
 from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry
 from store_schemas.teacher_store import SCHEMA, Status
@@ -96,7 +94,7 @@ def summarise_store(folder: StoreFolder, teacher: str | None = None) -> StoreSum
         schema=SCHEMA,
         num_bytes=folder.num_bytes(),
         teachers=tuple(_summarise(folder, entry) for entry in entries.values()),
-        writer=_read_writer(folder),
+        writer=read_lease(folder),
     )
 
 
@@ -136,14 +134,3 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
         execution_recipe=entry.execution_recipe,
         provenance=entry.provenance,
     )
-
-
-def _read_writer(folder: StoreFolder) -> LeaseHolder | None:
-    """Return the holder that the lease names; None where there is no readable lease."""
-    try:
-        found = parse_json(folder.read(LEASE_NAME, MAX_METADATA_BYTES), LEASE_NAME)
-        holder = LeaseHolder(**found)
-    except (FileNotFoundError, StoreError, TypeError):
-        return None
-    values = (holder.run_id, holder.host, holder.pid, holder.heartbeat)
-    return holder if [type(value) for value in values] == [str, str, int, int] else None

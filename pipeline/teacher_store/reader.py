@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame
+from pipeline.frames.geometry import HEATMAP_FRAMES
+from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder, open_folder
 from pipeline.teacher_store.opening import StoreLayout, layout_of, read_people_of_plan
 from pipeline.teacher_store.optional_reading import OptionalReader

@@ -1,17 +1,17 @@
-"""Heatmap teachers.
+"""Heatmap teachers: networks that predict heatmaps, and how they are called and checked.
 
-teacher.py        a network and how it is asked: preprocessing, activation, flips, frame, decoding
-network.py        what a network must offer
+checks.py         units, frame and accuracy of a teacher, measured on the probe
+network.py        the protocol of a heatmap network
 onnx_network.py   any ONNX file with one heatmap output, through onnxruntime
+opening.py        a teacher's file -> teacher that fits the people
+probe.py          evaluation crops of a few people, and the teacher's heatmaps of them
+teacher.py        a network with its preprocessing, activation, flips, frame and decoding
 torch_network.py  a network trained by `distil train-teacher`
-teacher_pass.py   crops in, encoded views out, for a range of people
-encoded_rows.py   what comes out of it
-probe.py          a look at a few people first
-checks.py         what the probe tells of a mis-set teacher: units, frame, accuracy
 """
 
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.network import HeatmapNetwork
 from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 __all__ = ["HeatmapNetwork", "Teacher", "TeacherSettings", "open_teacher"]

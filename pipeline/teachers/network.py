@@ -1,19 +1,27 @@
 """What a heatmap network must offer to be a teacher; it knows of no frames, flips and stores."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import SizeHW
+from pipeline.settings import HeatmapFrame
 
 Tokens = Mapping[str, NDArray[np.float32]]
 """By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
 
 
+class NetworkOutput(NamedTuple):
+    """Outputs of a heatmap network for a batch of crops."""
+
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh), raw
+    tokens: Tokens | None = None  # of the last layer; None: not asked for
+
+
 class HeatmapNetwork(Protocol):
-    """Crops in, raw heatmaps out; the two implementations know nothing of frames or flips."""
+    """Crops in, raw heatmaps out, and tokens if the network has any."""
 
     kind: str
     architecture: str
@@ -27,28 +35,19 @@ class HeatmapNetwork(Protocol):
     fixed_batch_size: int | None
 
     @property
+    def token_shape(self) -> tuple[int, SizeHW] | None:
+        """D and the patch grid (height, width) of its tokens; None: it has no tokens."""
+        ...
+
+    @property
     def num_threads(self) -> int | None:
         """Threads that one forward pass keeps busy here; None: a GPU computes."""
         ...
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
         ...
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, resolved, as JSON values."""
-        ...
-
-
-@runtime_checkable
-class TokenHeatmapNetwork(HeatmapNetwork, Protocol):
-    """One that draws its heatmaps from tokens."""
-
-    token_dim: int
-    token_grid_hw: SizeHW
-
-    def forward_with_tokens(
-        self, images: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], Tokens]:
-        """Return what ``forward`` does, and the tokens by kind, (B, K, D) and (B, P, D)."""
         ...

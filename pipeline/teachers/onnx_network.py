@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
-from pipeline.teachers.teacher import TeacherSettings
+from pipeline.frames.geometry import SizeHW
+from pipeline.parallel import available_cores
+from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.teachers.network import NetworkOutput
 
 
 class OnnxNetwork:
@@ -20,6 +21,7 @@ class OnnxNetwork:
     kind = "onnx"
     keypoint_names: tuple[str, ...] | None = None
     heatmap_frame: HeatmapFrame = "msra"
+    token_shape: tuple[int, SizeHW] | None = None
 
     def __init__(self, path: Path, settings: TeacherSettings) -> None:
         self.architecture = path.name
@@ -43,10 +45,10 @@ class OnnxNetwork:
         )
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        """Return the raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
         (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
-        return np.asarray(heatmaps, np.float32)
+        return NetworkOutput(np.asarray(heatmaps, np.float32))
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, as JSON values."""
@@ -63,7 +65,7 @@ class OnnxNetwork:
         """Learn K and the heatmap size by running once: files often leave them dynamic."""
         images = np.zeros((self.fixed_batch_size or 1, 3, *self.input_size_hw), np.float32)
         try:
-            shape = self.forward(images).shape
+            shape = self.forward(images).heatmaps.shape
         except Exception as error:
             raise TeacherError(
                 f"{path} cannot run on a {images.shape} float32 input: {_one_line(error)}"

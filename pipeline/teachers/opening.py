@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError, TeacherError
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.settings import TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
 
@@ -20,11 +21,11 @@ def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
             "folder of `distil train-teacher`"
         )
     if path.suffix == ".onnx":
-        from pipeline.teachers.onnx_network import OnnxNetwork  # onnxruntime is an extra
+        from pipeline.teachers.onnx_network import OnnxNetwork
 
         return Teacher(OnnxNetwork(path, settings), settings)
     if path.is_dir() or path.suffix == ".safetensors":
-        from pipeline.teachers.torch_network import TorchNetwork  # imports torch
+        from pipeline.teachers.torch_network import TorchNetwork
 
         network = TorchNetwork(path, settings)
         return Teacher(network, settings.model_copy(update=network.preprocessing))

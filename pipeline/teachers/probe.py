@@ -7,15 +7,14 @@ import numpy as np
 from numcodecs import get_codec
 from numpy.typing import NDArray
 
-from pipeline.coco.people import People
+from pipeline.coco.people import People, spread_rows
 from pipeline.errors import TeacherError
 from pipeline.frames.crop_stream import requests_by_image, stream_crops
+from pipeline.settings import PROBE_PEOPLE
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.profiles import HeatmapProfile
-
-PROBE_PEOPLE = 64
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ def take_probe(
     Raises:
         TeacherError: no image of the probe can be read.
     """
-    spread = np.linspace(0, people.num_instances - 1, min(num_people, people.num_instances))
-    rows = np.unique(spread.round().astype(np.int64))
+    rows = spread_rows(people.num_instances, num_people)
     requests = requests_by_image(
         people, image_folder, people.image_index[rows], image_to_crop[rows, 0], rows
     )

@@ -1,60 +1,23 @@
 """A teacher: a heatmap network, and everything that must be known to ask it and read its answer."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import (
-    Affine,
-    HeatmapFrame,
-    apply,
-    crop_to_heatmap,
-    invert,
-    mirror_gap,
-)
-from pipeline.frames.heatmaps import Decoding, decode_heatmaps, mirror_heatmaps
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.teachers.network import HeatmapNetwork, TokenHeatmapNetwork, Tokens
+from pipeline.frames.geometry import Affine, SizeHW, apply, crop_to_heatmap, invert, mirror_gap
+from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
+from pipeline.frames.pixels import PixelNormalisation
+from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.teachers.network import HeatmapNetwork, NetworkOutput, Tokens
 
 MAX_LOOKS = 8
 """Batches at a time, each of which takes a network's memory again."""
-
-
-class TeacherSettings(BaseModel):
-    """How a teacher is asked. What the network's own file says fills the fields left at None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input_size_hw: tuple[int, int] | None = None
-    """Crop size; needed only where the model's height and width are dynamic."""
-    output_name: str | None = None
-    """Which of several outputs holds the heatmaps."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    scale: float = Field(1 / 255, gt=0)
-    """Pixels are multiplied by this before the mean is taken off."""
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    heatmap_activation: Literal["none", "sigmoid"] = "none"
-    heatmap_gain: float = Field(1.0, gt=0)
-    """Heat is multiplied by this after the activation; peaks near 1 are assumed."""
-    heatmap_frame: HeatmapFrame | None = None
-    """Where heatmaps put a crop point; None: the network's own, msra for ONNX files."""
-    flip_test: bool = False
-    """Average with the mirrored-back maps of the mirrored crop."""
-    flip_shift: int | None = Field(None, ge=0)
-    """Whole cells the mirrored-back maps move right; None: 1 for msra, 0 for the others."""
-    decoding: Decoding = "dark"
-    batch_size: int = Field(32, ge=1)
-    """Crops per forward pass; the last batch is padded, so every pass has the same arithmetic."""
-    num_threads: int | None = Field(None, ge=1)
-    """Threads of one forward pass; None: one for each core that the process may use."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +43,9 @@ class Teacher:
                 "flip_shift": (1 if frame == "msra" else 0) if shift is None else shift,
                 "batch_size": network.fixed_batch_size or settings.batch_size,
             }
+        )
+        self._pixels = PixelNormalisation(
+            settings.mean, settings.std, settings.scale, settings.channel_order
         )
         self.frame: HeatmapFrame = frame
         self.input_size_hw = network.input_size_hw
@@ -143,22 +109,23 @@ class Teacher:
         Raises:
             TeacherError: the network has none.
         """
-        heatmaps, tokens = self._pass(crops, self.token_network.forward_with_tokens)
-        return self._average(heatmaps, crops, flip_indices), tokens
+        self.require_tokens()
+        output = self._pass(crops, with_tokens=True)
+        assert output.tokens is not None  # a network with a token shape gives them
+        return self._average(output.heatmaps, crops, flip_indices), output.tokens
 
-    @property
-    def token_network(self) -> TokenHeatmapNetwork:
-        """The network, if it has tokens.
+    def require_tokens(self) -> tuple[int, SizeHW]:
+        """Return D and the patch grid of the network's tokens.
 
         Raises:
-            TeacherError: it has none.
+            TeacherError: the network has no tokens.
         """
-        if not isinstance(self.network, TokenHeatmapNetwork):
+        if self.network.token_shape is None:
             raise TeacherError(
                 f"tokens must come from a teacher of `distil train-teacher`, but "
                 f"{self.network.architecture} is of kind {self.network.kind}; leave --tokens out"
             )
-        return self.network
+        return self.network.token_shape
 
     def _average(
         self,
@@ -192,22 +159,18 @@ class Teacher:
 
     def heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, K, Hh, Wh) heatmaps of one unflipped pass, in batches of one fixed size."""
-        return self._pass(crops, lambda images: (self.network.forward(images), {}))[0]
+        return self._pass(crops).heatmaps
 
-    def _pass(
-        self,
-        crops: NDArray[np.uint8],
-        forward: Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], Tokens]],
-    ) -> tuple[NDArray[np.float32], Tokens]:
+    def _pass(self, crops: NDArray[np.uint8], with_tokens: bool = False) -> NetworkOutput:
         batch_size = self.settings.batch_size
         batches, tokens = [], []
         for start in range(0, len(crops), batch_size):
             batch = crops[start : start + batch_size]
             missing = batch_size - len(batch)
             padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-            raw, of_batch = forward(self.preprocess(padded))
-            batches.append(raw[: len(batch)])
-            tokens.append({kind: values[: len(batch)] for kind, values in of_batch.items()})
+            output = self.network.forward(self.preprocess(padded), with_tokens)
+            batches.append(output.heatmaps[: len(batch)])
+            tokens.append({k: each[: len(batch)] for k, each in (output.tokens or {}).items()})
         heatmaps = np.concatenate(batches)
         if self.settings.heatmap_activation == "sigmoid":
             # A logit below -88 would overflow exp; at 80 a sigmoid is 0 or 1 in float32 anyway.
@@ -215,22 +178,14 @@ class Teacher:
             heatmaps = np.float32(1) / (np.float32(1) + np.exp(-logits))
         if self.settings.heatmap_gain != 1:
             heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
-        return heatmaps, {kind: np.concatenate([t[kind] for t in tokens]) for kind in tokens[0]}
+        if not with_tokens:
+            return NetworkOutput(heatmaps)
+        kinds = tokens[0]
+        return NetworkOutput(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in kinds})
 
     def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""
-        if self.settings.channel_order == "bgr":
-            crops = crops[..., ::-1]
-        images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
-        for channel, (mean, std) in enumerate(
-            zip(self.settings.mean, self.settings.std, strict=True)
-        ):
-            # (pixel * scale - mean) / std by channel: a tenth of the time of the plain form.
-            np.multiply(
-                crops[..., channel], np.float32(self.settings.scale / std), out=images[:, channel]
-            )
-            images[:, channel] -= np.float32(mean / std)
-        return images
+        return self._pixels.normalise_array(crops)
 
 
 def require_settings(settings: TeacherSettings, known: Mapping[str, Any], source: Path) -> None:

@@ -9,15 +9,17 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame, SizeHW
+from pipeline.frames.geometry import SizeHW
+from pipeline.models.pose_networks import HeatmapTeacher
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers.network import Tokens
-from pipeline.teachers.teacher import TeacherSettings, require_settings
+from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.teacher import require_settings
 
 
 class TorchNetwork:
-    """A trained TokenPose as a heatmap network; its checkpoint states sizes, frame and pixels."""
+    """A trained heatmap teacher as a network; its checkpoint states sizes, frame and pixels."""
 
     kind = "torch"
     fixed_batch_size: int | None = None
@@ -25,7 +27,7 @@ class TorchNetwork:
     def __init__(self, path: Path, settings: TeacherSettings) -> None:
         weights = RunFolder(path).best_weights if path.is_dir() else path
         module, info = load_network(weights)
-        if info.kind != "teacher" or info.heatmap_size_hw is None or info.heatmap_frame is None:
+        if not isinstance(module, HeatmapTeacher) or info.heatmap_frame is None:
             raise TeacherError(
                 f"{weights} holds a {info.kind}; expected a teacher from `distil train-teacher`"
             )
@@ -38,33 +40,25 @@ class TorchNetwork:
         self.architecture: str = info.architecture
         self.sha256 = sha256_of_tensors(module)
         self.input_size_hw: SizeHW = info.input_size_hw
-        self.heatmap_size_hw: SizeHW = info.heatmap_size_hw
+        self.heatmap_size_hw: SizeHW = module.heatmap_size_hw
         self.heatmap_frame: HeatmapFrame = info.heatmap_frame
         self.num_keypoints = len(info.keypoint_names)
         self.keypoint_names: tuple[str, ...] | None = info.keypoint_names
-        self.token_dim: int = module.encoder.dim
-        self.token_grid_hw: SizeHW = module.encoder.grid_hw
+        self.token_shape: tuple[int, SizeHW] | None = module.token_shape
         self.preprocessing = _preprocessing(settings, info, weights)
         self.num_threads = settings.num_threads or torch.get_num_threads()
 
     @torch.inference_mode()
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) raw heatmaps of (B, 3, H, W) normalised crops."""
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
         torch.set_num_threads(self.num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-        return np.asarray(self.module(batch).numpy(), np.float32)
-
-    @torch.inference_mode()
-    def forward_with_tokens(
-        self, images: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], Tokens]:
-        """Return what ``forward`` does, and the tokens that the maps are drawn from."""
-        torch.set_num_threads(self.num_threads)
-        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-        seen = self.module.tokens(batch)
-        heatmaps = self.module.head(seen.keypoint_tokens)
-        tokens = {"keypoint": seen.keypoint_tokens.numpy(), "visual": seen.visual_tokens.numpy()}
-        return np.asarray(heatmaps.numpy(), np.float32), tokens
+        output = self.module(batch, with_tokens=with_tokens)
+        heatmaps = np.asarray(output.heatmaps.numpy(), np.float32)
+        if output.tokens is None:
+            return NetworkOutput(heatmaps)
+        keypoint, visual = (tokens.numpy() for tokens in output.tokens)
+        return NetworkOutput(heatmaps, {"keypoint": keypoint, "visual": visual})
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, as JSON values."""

@@ -7,7 +7,7 @@ new, so that a resumed training takes the account up where the last whole epoch 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pipeline.training.data import TrainingBatch
+from pipeline.training.batch import TrainingBatch
 from pipeline.training.replacement import CorruptView
 from pipeline.wording import counted
 from store_schemas.errors import CorruptError

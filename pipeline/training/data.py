@@ -1,45 +1,45 @@
-"""Batches for training: crops and keypoints, and a teacher's heatmaps where there is a store.
+"""Batches for training: crops and keypoints, and what the loss terms read of a teacher.
 
 Two data sets return the same record. ``FreshViewDataset`` draws the view it is asked for.
-``StoreViewDataset`` replays the views of a teacher store, so that student and teacher look at
+``StoreViewDataset`` replays the views of a teacher store, so that student and teacher see
 identical crops. Both are asked for a whole batch at once and know nothing of epochs or order.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.coco.people import People, Skeleton
 from pipeline.errors import DistilError
 from pipeline.frames.crops import warp_crop
-from pipeline.frames.geometry import Affine, SizeHW, apply, compose, is_mirroring, resize_affine
-from pipeline.frames.views import ViewRecipe, draw_view
+from pipeline.frames.geometry import (
+    Affine,
+    SizeHW,
+    apply,
+    compose,
+    crop_to_heatmap,
+    is_mirroring,
+    resize_affine,
+)
+from pipeline.frames.views import draw_view
+from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.reader import TeacherStore
+from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.block_order import BlockOrder
 from pipeline.training.images import TrainingImages
-from pipeline.training.replacement import ReadBatch, Replacement, ReplacingReader
+from pipeline.training.replacement import Replacement, ReplacingReader
+from pipeline.training.settings import OnCorrupt, TeacherField
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
-OnCorrupt = Literal["raise", "skip"]
 StartMethod = Literal["fork", "forkserver", "spawn"]
-
-
-class TrainingBatch(NamedTuple):
-    """What one step learns from."""
-
-    images: Tensor  # (B, H, W, 3) uint8, RGB, the student's crop
-    keypoints: Tensor  # (B, K, 2) as (x, y), crop pixels; 0 where the weight is 0
-    keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
-    heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8
-    scale: Tensor | None = None  # (B, K), heat = heatmaps * scale
-    replacements: Sequence[Replacement] = ()  # views that stand in the place of corrupt ones
 
 
 class FreshViewDataset(Dataset[TrainingBatch]):
@@ -84,12 +84,21 @@ class FreshViewDataset(Dataset[TrainingBatch]):
         )
 
 
+class _StoredBatch(NamedTuple):
+    """What a store holds of a batch, as far as a training reads it."""
+
+    image_to_crop: NDArray[np.float64]  # (B, 2, 3), to the stored crops
+    crops: NDArray[np.uint8] | None  # (B, H, W, 3), RGB; None: images are read instead
+    teacher: TeacherBatch | None
+
+
 class StoreViewDataset(Dataset[TrainingBatch]):
-    """The views of a teacher store, and what its teacher said of them unless that is not used.
+    """The views of a teacher store, with what the loss terms read of its teacher.
 
     The store opens its files in the process that reads.
 
     images: None: crops are the stored ones.
+    reads: fields of the teacher that the loss terms read.
     on_corrupt: what a view whose heatmaps or stored crop cannot be read is: an error, or replaced,
         crop and keypoints included, by another view of the same person.
     """
@@ -99,54 +108,62 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         store: AnyTeachers,
         images: TrainingImages | None,
         input_size_hw: SizeHW,
-        reads_heatmaps: bool,
+        reads: frozenset[TeacherField],
         on_corrupt: OnCorrupt = "raise",
     ) -> None:
         self._store = store
         self._images = images
         self._input_size_hw = input_size_hw
-        self._reads_heatmaps = reads_heatmaps
-        reads_crops = images is None
-        self._replacing = (
-            ReplacingReader(store, reads_crops=reads_crops) if on_corrupt == "skip" else None
+        stored_to_heatmap = crop_to_heatmap(
+            store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
         )
+        input_to_stored = resize_affine(input_size_hw, store.input_size_hw)
+        self._crop_to_heatmap = compose(stored_to_heatmap, input_to_stored).astype(np.float32)
+        self._stored_to_input = resize_affine(store.input_size_hw, input_size_hw)
+        self._reads = reads
+        self._replacing = ReplacingReader(store, self._read) if on_corrupt == "skip" else None
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
-        if not self._reads_heatmaps and (self._images is not None or self._replacing is None):
-            affines = self._store.read_image_to_crop(batch.instances, batch.views)
-            return self._crop(batch, affines, self._read_crops(batch))
-        _, stored, replacements, crops = self._read(batch)
-        found = self._crop(batch, stored.image_to_crop, crops)._replace(replacements=replacements)
-        if not self._reads_heatmaps:
-            return found
-        return found._replace(
-            heatmaps=torch.from_numpy(stored.heatmaps), scale=torch.from_numpy(stored.scale)
-        )
-
-    def _read(self, batch: ViewBatch) -> ReadBatch:
+        replacements: tuple[Replacement, ...] = ()
         if self._replacing is not None:
-            return self._replacing.read(batch)
-        stored = self._store.read(batch.instances, batch.views)
-        return ReadBatch(batch.views, stored, (), self._read_crops(batch))
+            stored, replacements = self._replacing.read(batch)
+        else:
+            stored = self._read(batch.instances, batch.views)
+        crops = self._crop(batch.instances, stored)
+        return replace(crops, teacher=stored.teacher, replacements=replacements)
 
-    def _read_crops(self, batch: ViewBatch) -> NDArray[np.uint8] | None:
-        if self._images is not None:
-            return None
-        return self._store.read_crops(batch.instances, batch.views)
+    def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _StoredBatch:
+        store = self._store
+        crops = store.read_crops(instances, views) if self._images is None else None
+        if not self._reads:
+            return _StoredBatch(store.read_image_to_crop(instances, views), crops, None)
+        stored = store.read(instances, views)
+        fields: dict[str, NDArray[Any]] = {}
+        if "heatmaps" in self._reads:
+            fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
+        if "keypoints" in self._reads:
+            keypoints = apply(self._stored_to_input, stored.keypoints).astype(np.float32)
+            fields |= {"keypoints": keypoints, "confidences": stored.confidence}
+        if self._reads & {"keypoint_tokens", "visual_tokens"}:
+            assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
+            tokens = store.read_tokens(instances, views)
+            fields |= {f"{kind}_tokens": values for kind, values in tokens.items()}
+        affines = np.tile(self._crop_to_heatmap, (len(instances), 1, 1))
+        tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
+        teacher = TeacherBatch(torch.from_numpy(affines), **tensors)
+        return _StoredBatch(stored.image_to_crop, crops, teacher)
 
-    def _crop(
-        self, batch: ViewBatch, stored: Affine, crops: NDArray[np.uint8] | None
-    ) -> TrainingBatch:
+    def _crop(self, instances: NDArray[np.int64], stored: _StoredBatch) -> TrainingBatch:
         """Cut the views out of their images, or resize their stored crops."""
-        stored_to_input = resize_affine(self._store.input_size_hw, self._input_size_hw)
-        image_to_crop = compose(stored_to_input, stored)
+        image_to_crop = compose(self._stored_to_input, stored.image_to_crop)
         people, size_hw = self._store.people, self._input_size_hw
         if self._images is not None:
-            return crop_people(people, self._images, batch.instances, image_to_crop, size_hw)
+            return crop_people(people, self._images, instances, image_to_crop, size_hw)
+        crops = stored.crops
         assert crops is not None
         if size_hw != self._store.input_size_hw:
-            crops = np.stack([warp_crop(crop, stored_to_input, size_hw) for crop in crops])
-        return _batch_of(people, crops, batch.instances, image_to_crop, size_hw)
+            crops = np.stack([warp_crop(crop, self._stored_to_input, size_hw) for crop in crops])
+        return _batch_of(people, crops, instances, image_to_crop, size_hw)
 
 
 def crop_people(

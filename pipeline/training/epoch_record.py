@@ -44,7 +44,7 @@ class EpochRecord:
                 names = (*self._names, "gradient norm")
                 raise TrainingError(
                     f"step {self._step} is not finite: "
-                    f"{said(dict(zip(names, row, strict=True)))}; nothing was saved since the "
+                    f"{in_words(dict(zip(names, row, strict=True)))}; nothing was saved since the "
                     "last whole epoch; lower optimisation.learning_rate or set "
                     "optimisation.gradient_clip"
                 )
@@ -65,8 +65,8 @@ def _is_finite(value: float) -> bool:
     return abs(value) < float("inf")
 
 
-def said(figures: Mapping[str, float | None]) -> str:
-    """Return figures as a line for people."""
+def in_words(figures: Mapping[str, float | None]) -> str:
+    """Return figures by name as one line of text."""
     return ", ".join(
         f"{name} {'none' if value is None else format(value, '.4g')}"
         for name, value in figures.items()

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Protocol
 
 import torch
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.progress import Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
     TrainingPlace,
@@ -24,56 +26,16 @@ from pipeline.runs.checkpoints import (
     save_weights,
 )
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.epoch_record import EpochRecord, said
-from pipeline.training.losses import LossTerms
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.batch import TrainingBatch
+from pipeline.training.epoch_record import EpochRecord, in_words
+from pipeline.training.losses import Criterion
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.settings import OptimisationConfig
 
 _logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 20
 """Losses are read back this often: reading one waits for the device."""
-
-BatchT = TypeVar("BatchT")
-BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
-
-
-class Progress(Protocol):
-    """Somebody who watches a training."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Hear of the mean terms since the last call, after ``step`` of ``total`` steps."""
-
-
-class NoProgress:
-    """Nobody watches."""
-
-    def update(
-        self,
-        step: int,
-        total: int,
-        terms: Mapping[str, float],
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Ignore the news."""
-
-
-class Objective(Protocol[BatchT_contra]):
-    """What a training minimises."""
-
-    @property
-    def scored_keypoints(self) -> tuple[int, ...]:
-        """Keypoints whose score has been trained by the calls so far."""
-
-    def __call__(self, network: nn.Module, batch: BatchT_contra, step: int) -> LossTerms:
-        """Return the loss of a batch, its total differentiable; steps count from 0."""
 
 
 class EpochLedger(Protocol):
@@ -99,21 +61,23 @@ class NoLedger:
 
 
 @dataclass(frozen=True)
-class Training(Generic[BatchT]):
+class Training:
     """All that one training needs besides its run folder."""
 
     network: nn.Module
+    criterion: Criterion
+    normalise: Callable[[Tensor], Tensor]
+    """Normalises the crops of a batch on the device."""
     info: CheckpointInfo
     """Saved with the weights, once epoch, step and scored keypoints are filled in."""
-    objective: Objective[BatchT]
-    batches_of_epoch: Callable[[int], Iterable[BatchT]]
+    batches_of_epoch: Callable[[int], Iterable[TrainingBatch]]
     steps_per_epoch: int
     batch_size: int
     epochs: int
     optimisation: OptimisationConfig
     device: torch.device
     validate: Callable[[nn.Module, CheckpointInfo], Mapping[str, float | None]] | None = None
-    """Return figures, ``AP`` among them, of the network in evaluation mode."""
+    """Returns figures, ``AP`` among them, of the network in evaluation mode."""
     evaluate_every_epochs: int = 1
     ledger: EpochLedger = field(default_factory=NoLedger)
 
@@ -123,13 +87,9 @@ class Training(Generic[BatchT]):
 
 
 def fit(
-    training: Training[BatchT],
-    run_folder: RunFolder,
-    progress: Progress,
-    *,
-    resume: bool = False,
+    training: Training, run_folder: RunFolder, progress: Progress, *, resume: bool = False
 ) -> TrainingPlace:
-    """Train to the last epoch, leaving metrics and checkpoints in the run folder.
+    """Train to the last epoch; metrics and checkpoints are written to the run folder.
 
     resume: go on after the last whole epoch that the run folder holds.
     Returns the place at the end.
@@ -140,11 +100,12 @@ def fit(
         DistilError, StoreError: the batches end with one.
     """
     network = training.network.to(training.device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(network, training.optimisation)
+    criterion = training.criterion.to(training.device)
+    optimizer = build_optimizer(network, criterion, training.optimisation)
     scheduler = build_scheduler(optimizer, training.optimisation, training.num_steps)
     place = TrainingPlace(epoch=0, step=0)
     if resume and run_folder.training_state.is_file():
-        place = load_training_state(run_folder.training_state, network, optimizer)
+        place = load_training_state(run_folder.training_state, network, criterion, optimizer)
     run_folder.truncate_metrics(place.step)
     training.ledger.restore(run_folder.read_metrics())
     for epoch in range(place.epoch, training.epochs):
@@ -159,7 +120,7 @@ def fit(
             )
             raise
         place = _next_place(training, place)
-        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, said(means))
+        _logger.info("epoch %d of %d: %s", place.epoch, training.epochs, in_words(means))
         run_folder.append_metrics(
             {
                 "event": "epoch",
@@ -174,12 +135,12 @@ def fit(
         place = _validate(training, run_folder, place)
         save_weights(run_folder.last_weights, network, _info_at(training, place))
         # The state comes last: until it is there, the epoch counts as not done.
-        save_training_state(run_folder.training_state, network, optimizer, place)
+        save_training_state(run_folder.training_state, network, criterion, optimizer, place)
     return place
 
 
 def _train_epoch(
-    training: Training[BatchT],
+    training: Training,
     optimizer: torch.optim.Optimizer,
     scheduler: Scheduler,
     epoch: int,
@@ -187,7 +148,8 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Run one epoch and return the mean of the loss and of each term over its steps."""
     _seed_epoch(training.info.seed, epoch)
-    network = training.network.train()
+    network, criterion = training.network.train(), training.criterion.train()
+    forward = partial(network, with_tokens=True) if criterion.reads_tokens else network
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     largest_norm = training.optimisation.gradient_clip or float("inf")
     first_step = epoch * training.steps_per_epoch
@@ -195,7 +157,9 @@ def _train_epoch(
     since = time.perf_counter()
     for step, batch in enumerate(training.batches_of_epoch(epoch), start=first_step):
         scheduler.step_update(step)
-        loss = training.objective(network, batch, step)
+        batch = batch.to(training.device)
+        output = forward(training.normalise(batch.images))
+        loss = criterion(output, batch, step)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
         norm = nn.utils.clip_grad_norm_(weights, largest_norm)
@@ -204,12 +168,13 @@ def _train_epoch(
         done = step + 1 - first_step
         if done % LOG_EVERY_STEPS == 0 or done == training.steps_per_epoch:
             num_steps = record.num_waiting
-            means = record.read_back()
+            means = record.read_back()  # raises TrainingError where one is not finite
             now = time.perf_counter()
             images_per_second = num_steps * training.batch_size / (now - since)
             since = now
             rate = optimizer.param_groups[0]["lr"]
-            progress.update(step + 1, training.num_steps, means, rate, images_per_second)
+            figures = {**means, "lr": rate, "images/s": images_per_second}
+            progress.update(step + 1, training.num_steps, figures)
     return record.epoch_means()
 
 
@@ -219,8 +184,8 @@ def _seed_epoch(seed: int, epoch: int) -> None:
     torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def _next_place(training: Training[BatchT], place: TrainingPlace) -> TrainingPlace:
-    scored = {*place.scored_keypoints, *training.objective.scored_keypoints}
+def _next_place(training: Training, place: TrainingPlace) -> TrainingPlace:
+    scored = {*place.scored_keypoints, *training.criterion.scored_keypoints}
     return TrainingPlace(
         epoch=place.epoch + 1,
         step=place.step + training.steps_per_epoch,
@@ -229,7 +194,7 @@ def _next_place(training: Training[BatchT], place: TrainingPlace) -> TrainingPla
     )
 
 
-def _info_at(training: Training[BatchT], place: TrainingPlace) -> CheckpointInfo:
+def _info_at(training: Training, place: TrainingPlace) -> CheckpointInfo:
     return training.info.model_copy(
         update={
             "epoch": place.epoch,
@@ -239,9 +204,7 @@ def _info_at(training: Training[BatchT], place: TrainingPlace) -> CheckpointInfo
     )
 
 
-def _validate(
-    training: Training[BatchT], run_folder: RunFolder, place: TrainingPlace
-) -> TrainingPlace:
+def _validate(training: Training, run_folder: RunFolder, place: TrainingPlace) -> TrainingPlace:
     """Measure the network where it is due, and keep the weights if they are the best so far.
 
     Where nothing is measured, the last weights count as the best.
@@ -253,7 +216,7 @@ def _validate(
     if not is_due:
         return place
     figures = dict(training.validate(training.network.eval(), _info_at(training, place)))
-    _logger.info("validation after epoch %d: %s", place.epoch, said(figures))
+    _logger.info("validation after epoch %d: %s", place.epoch, in_words(figures))
     run_folder.append_metrics(
         {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
     )

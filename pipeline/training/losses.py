@@ -1,76 +1,35 @@
 """The losses of DistilPose (CVPR 2023), without the defects of its released code.
 
 Every term is a mean over the full count (B K 2, B K Hh Wh or B K), not over the labelled keypoints.
-One affine, crop_to_heatmap, carries the student's point to both distilled terms: the centre of the
-simulated Gaussian and the place where the teacher's heat is looked up never differ by a convention.
+One affine a sample, crop_to_heatmap, carries the student's point to both distilled terms: the
+centre of the simulated Gaussian and the place where the teacher's heat is looked up never differ by
+a convention. Targets of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 
-Teacher heatmaps come as stored: uint8 with one scale per map (heat = uint8 * scale), or as floats.
-Targets of keypoints whose weight is 0 may be NaN: they reach neither a loss nor a gradient.
+To add a term:
+  1. write its mathematics as a function of tensors, beside those below;
+  2. write the three lines that feed it from (output, batch, config), as ``_confidence`` does;
+  3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
+  4. give the weight a field of ``LossConfig`` (settings.py), marked with what it reads;
+  5. a term with parameters of its own (a flow, a projector) is an ``nn.Module`` that
+     ``StudentCriterion`` holds: the optimiser and the training state then know of it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
-
-RegressionKind = Literal["smooth_l1", "l1"]
-Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+from pipeline.training.batch import TeacherBatch, TrainingBatch
+from pipeline.training.settings import LossConfig, RegressionKind
 
 # Keeps the variance above zero where a student's sigma underflows; the paper's value.
 _SMALLEST_VARIANCE = 1e-9
 # Smaller exponents are as good as 0, and a CPU's exp is ten times slower once it underflows.
 _SMALLEST_EXPONENT = -80.0
-
-
-class LossConfig(ComponentConfig):
-    """Which terms a student is trained with; a weight of 0 leaves the term out."""
-
-    regression: Weight = 1.0
-    """Weight of the distance between keypoints and ground truth."""
-    simulated_heatmap: Weight = 1.0
-    """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
-    confidence: Weight = 0.01
-    """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
-    regression_kind: RegressionKind = "smooth_l1"
-    distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth is silent."""
-    sigma_floor: Weight = 0.0
-    """Least width of the simulated Gaussian, heatmap cells, added to sigma in quadrature."""
-    distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the two distilled weights grow linearly from 0 to their values."""
-
-    @model_validator(mode="after")
-    def _trains_something(self) -> Self:
-        if not (self.regression or self.needs_teacher):
-            raise ValueError(
-                "all loss weights are 0, expected at least one above 0 of: regression, "
-                "simulated_heatmap, confidence"
-            )
-        return self
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.simulated_heatmap > 0 or self.confidence > 0
-
-
-@dataclass(frozen=True)
-class TrainingTargets:
-    """What a batch of crops is compared with; tensors on the student's device."""
-
-    keypoints: Tensor  # (B, K, 2) as (x, y), student crop pixels / (W, H); NaN where unlabelled
-    keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
-    crop_to_heatmap: Tensor  # (2, 3), *student* crop pixels to the teacher's heatmap frame
-    input_size_hw: tuple[int, int]  # the student's
-    heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8, or float without `scale`
-    scale: Tensor | None = None  # (B, K), heat = heatmaps * scale
 
 
 class LossTerms(NamedTuple):
@@ -80,53 +39,90 @@ class LossTerms(NamedTuple):
     terms: dict[str, Tensor]  # name -> (), unweighted, detached; exactly the configured terms
 
 
-def student_loss(
-    output: StudentOutput, targets: TrainingTargets, config: LossConfig, step: int
-) -> LossTerms:
-    """Return the weighted sum of the configured terms, and each of them by name.
+class Criterion(nn.Module):
+    """What a training minimises; its own parameters, if any, are trained and saved too."""
 
-    Raises ConfigError where a distilled term is configured and the targets hold no heatmaps.
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the network has to hand out its tokens."""
+        return False
+
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        """Keypoints whose score was trained by the calls so far."""
+        raise NotImplementedError
+
+    def forward(self, output: Any, batch: TrainingBatch, step: int) -> LossTerms:
+        """Return the loss of a batch, its total differentiable; steps are counted from 0."""
+        raise NotImplementedError
+
+
+class StudentCriterion(Criterion):
+    """The weighted sum of the configured terms.
+
+    num_keypoints: K.
     """
-    # Half precision would lose the loss in the rounding of its large, cancelling products.
-    with torch.autocast(output.keypoints.device.type, enabled=False):
-        keypoints, scores, sigmas = (_at_least_float32(tensor) for tensor in output)
-        weights = targets.keypoint_weights.to(keypoints)
-        terms: dict[str, Tensor] = {}
-        if config.regression > 0:
-            terms["regression"] = regression_loss(
-                keypoints, targets.keypoints.to(keypoints), weights, config.regression_kind
+
+    is_scored: Tensor
+
+    def __init__(self, config: LossConfig, num_keypoints: int) -> None:
+        super().__init__()
+        self.config = config
+        # On the device: finding out which keypoints are scored never waits for it.
+        self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
+
+    @property
+    def reads_tokens(self) -> bool:
+        return bool(self.config.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        return tuple(self.is_scored.nonzero()[:, 0].tolist())
+
+    def forward(self, output: StudentOutput, batch: TrainingBatch, step: int) -> LossTerms:
+        """Return the weighted sum of the configured terms, and each of them by name.
+
+        Raises:
+            ConfigError: a configured term reads a field of the teacher that the batch lacks.
+        """
+        # Half precision would lose the loss in the rounding of its large, cancelling products.
+        with torch.autocast(output.keypoints.device.type, enabled=False):
+            output = output._replace(
+                keypoints=_at_least_float32(output.keypoints),
+                scores=_at_least_float32(output.scores),
+                sigmas=_at_least_float32(output.sigmas),
             )
-        if config.needs_teacher:
-            points = keypoints_to_heatmap(keypoints, targets)
-            heatmaps = _require_heatmaps(targets, config)
-            if config.distil_unlabelled_keypoints:
-                weights = torch.ones_like(weights)
-            if config.simulated_heatmap > 0:
-                terms["simulated_heatmap"] = simulated_heatmap_loss(
-                    points, sigmas, heatmaps, weights, targets.scale, config.sigma_floor
-                )
-            if config.confidence > 0:
-                terms["confidence"] = confidence_loss(
-                    scores, points, heatmaps, weights, targets.scale
-                )
-        total = torch.stack([term_weight(config, n, step) * term for n, term in terms.items()])
-        return LossTerms(total.sum(), {name: term.detach() for name, term in terms.items()})
+            if "confidence" in self.config.terms:
+                self.is_scored |= (distilled_weights(batch, self.config) > 0).any(dim=0)
+            terms = {
+                name: LOSS_OF_TERM[name](output, batch, self.config) for name in self.config.terms
+            }
+            weighted = [term_weight(self.config, n, step) * term for n, term in terms.items()]
+            detached = {name: term.detach() for name, term in terms.items()}
+            return LossTerms(torch.stack(weighted).sum(), detached)
 
 
 def term_weight(config: LossConfig, name: str, step: int) -> float:
     """Return the weight of a named term at a step, counted from 0."""
     weight: float = getattr(config, name)
-    if name == "regression" or step >= config.distillation_warmup_steps:
+    if not config.terms[name].reads or step >= config.distillation_warmup_steps:
         return weight
     return weight * step / config.distillation_warmup_steps
 
 
-def keypoints_to_heatmap(keypoints: Tensor, targets: TrainingTargets) -> Tensor:
+def keypoints_to_heatmap(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
     """Carry (B, K, 2) keypoints, fractions of the student's crop, to the heatmap frame."""
-    height, width = targets.input_size_hw
-    affine = targets.crop_to_heatmap.to(keypoints)
+    width, height = batch.images.shape[2], batch.images.shape[1]
+    affine = _require_teacher(batch).crop_to_heatmap.to(keypoints)[:, None]  # (B, 1, 2, 3)
     x, y = (keypoints[..., 0:1] * width, keypoints[..., 1:2] * height)
-    return x * affine[:, 0] + y * affine[:, 1] + affine[:, 2]
+    return x * affine[..., 0] + y * affine[..., 1] + affine[..., 2]
+
+
+def distilled_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
+    """Return (B, K) in {0, 1}: the keypoints that the distilled terms learn from."""
+    if config.distil_unlabelled_keypoints:
+        return torch.ones_like(batch.keypoint_weights)
+    return batch.keypoint_weights
 
 
 def regression_loss(
@@ -232,7 +228,7 @@ def heat_at(points: Tensor, heatmaps: Tensor, scale: Tensor | None = None) -> Te
 def render_gaussians(
     points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
 ) -> Tensor:
-    """Draw the Gaussians of amplitude 1 that the simulated heatmap loss only thinks of.
+    """Render the Gaussians of amplitude 1 that the simulated heatmap loss compares in factors.
 
     points: (B, K, 2) as (x, y), heatmap frame.
     sigmas: (B, K, 2) as (x, y), heatmap cells.
@@ -258,19 +254,59 @@ def gaussian_factors(
     )
 
 
-def _require_heatmaps(targets: TrainingTargets, config: LossConfig) -> Tensor:
-    if targets.heatmaps is None:
+def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+    targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
+    weights = batch.keypoint_weights.to(output.keypoints)
+    return regression_loss(output.keypoints, targets, weights, config.regression_kind)
+
+
+def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+    heatmaps, scale = _require_heatmaps(batch)
+    points = keypoints_to_heatmap(output.keypoints, batch)
+    weights = distilled_weights(batch, config).to(points)
+    return simulated_heatmap_loss(
+        points, output.sigmas, heatmaps, weights, scale, config.sigma_floor
+    )
+
+
+def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+    heatmaps, scale = _require_heatmaps(batch)
+    points = keypoints_to_heatmap(output.keypoints, batch)
+    weights = distilled_weights(batch, config).to(points)
+    return confidence_loss(output.scores, points, heatmaps, weights, scale)
+
+
+LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], Tensor]] = {
+    "regression": _regression,
+    "simulated_heatmap": _simulated_heatmap,
+    "confidence": _confidence,
+}
+"""The loss of every term, by the name of its weight in ``LossConfig``."""
+
+
+def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
+    if batch.teacher is None:
         raise ConfigError(
-            f"the loss weights simulated_heatmap = {config.simulated_heatmap} and confidence = "
-            f"{config.confidence} need a teacher's heatmaps and the targets hold none; train from "
-            "a store with a teacher, or set both to 0"
+            "the configured loss terms need a teacher's heatmaps, and the batch holds nothing of a "
+            "teacher; train from a store with a teacher, or set their weights to 0"
         )
-    if (targets.heatmaps.dtype == torch.uint8) != (targets.scale is not None):
+    return batch.teacher
+
+
+def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
+    teacher = _require_teacher(batch)
+    heatmaps, scale = teacher.heatmaps, teacher.scale
+    if heatmaps is None:
+        raise ConfigError(
+            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, and the batch "
+            "holds none; train from a store with heatmaps, or set both weights to 0"
+        )
+    if (heatmaps.dtype == torch.uint8) != (scale is not None):
         raise ConfigError(
             "expected uint8 heatmaps with a scale, or float heatmaps without, got "
-            f"{targets.heatmaps.dtype} {'with' if targets.scale is not None else 'without'} a scale"
+            f"{heatmaps.dtype} {'with' if scale is not None else 'without'} a scale"
         )
-    return targets.heatmaps
+    return heatmaps, scale
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -6,16 +6,18 @@ loader workers nor a resume changes it. A view is never filled up with zeros, an
 any readable view is an error.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.teacher_store.averaging import AnyTeachers
-from pipeline.teacher_store.reader import StoredViews
 from pipeline.training.view_order import ViewBatch
 from pipeline.wording import counted
 from store_schemas.errors import CorruptError
+
+ReadT = TypeVar("ReadT")
 
 
 class CorruptView(NamedTuple):
@@ -38,27 +40,22 @@ class Replacement(NamedTuple):
     """``view`` and whatever lies between the two; all of them are corrupt."""
 
 
-class ReadBatch(NamedTuple):
-    """What a store could say of a batch."""
+class ReplacingReader(Generic[ReadT]):
+    """Reads views of a store, passing over corrupt ones; each process learns which ones they are.
 
-    views: NDArray[np.int64]  # (B,), those that were read
-    stored: StoredViews
-    replacements: tuple[Replacement, ...]
-    crops: NDArray[np.uint8] | None = None  # (B, H, W, 3), RGB; None: not read
-
-
-class ReplacingReader:
-    """Reads a store, passing over corrupt views; each process learns which ones they are.
-
-    reads_crops: read the stored crops too.
+    read: reads the views (instances, views), each (B,), all at once.
     """
 
-    def __init__(self, store: AnyTeachers, *, reads_crops: bool = False) -> None:
+    def __init__(
+        self,
+        store: AnyTeachers,
+        read: Callable[[NDArray[np.int64], NDArray[np.int64]], ReadT],
+    ) -> None:
         self._store = store
-        self._reads_crops = reads_crops
+        self._read = read
         self._corrupt: dict[tuple[int, int], CorruptView] = {}
 
-    def read(self, batch: ViewBatch) -> ReadBatch:
+    def read(self, batch: ViewBatch) -> tuple[ReadT, tuple[Replacement, ...]]:
         """Read the views of a batch, or those that replace them.
 
         Raises:
@@ -67,22 +64,12 @@ class ReplacingReader:
         while True:
             views, replacements = self._pass_over(batch)
             try:
-                return self._read(batch.instances, views, replacements)
+                return self._read(batch.instances, views), replacements
             except CorruptError:
                 num_known = len(self._corrupt)
                 self._find_corrupt(batch.instances, views)
                 if len(self._corrupt) == num_known:  # one by one they could be read: not the store
                     raise
-
-    def _read(
-        self,
-        instances: NDArray[np.int64],
-        views: NDArray[np.int64],
-        replacements: tuple[Replacement, ...] = (),
-    ) -> ReadBatch:
-        stored = self._store.read(instances, views)
-        crops = self._store.read_crops(instances, views) if self._reads_crops else None
-        return ReadBatch(views, stored, replacements, crops)
 
     def _pass_over(self, batch: ViewBatch) -> tuple[NDArray[np.int64], tuple[Replacement, ...]]:
         views, replacements = batch.views.copy(), list[Replacement]()

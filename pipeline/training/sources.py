@@ -2,85 +2,37 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
-from pipeline.config import ComponentConfig
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.frames.geometry import (
-    Affine,
-    HeatmapFrame,
-    SizeHW,
-    compose,
-    crop_to_heatmap,
-    resize_affine,
-)
-from pipeline.frames.views import ViewRecipe
+from pipeline.frames.geometry import SizeHW
+from pipeline.frames.views import describe_missing_halves
+from pipeline.models.token_encoder import TokenShape
+from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
-from pipeline.teacher_store.cached_folder import is_read_in_blocks
 from pipeline.training.block_order import BlockOrder
-from pipeline.training.data import FreshViewDataset, OnCorrupt, StartMethod, StoreViewDataset
+from pipeline.training.data import FreshViewDataset, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
+from pipeline.training.settings import FreshViewSettings, ReplayedViewSettings, TeacherField
 from pipeline.training.view_order import ViewOrder
 from pipeline.wording import counted
-from store_schemas.teacher_store import TEACHER_NAME
 
 
-class DataConfig(ComponentConfig):
-    """Which views a training shows."""
+class StoreDigests(NamedTuple):
+    """What binds a training to the store that it learns from; None: it learns from none."""
 
-    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
-    """With a store: the teacher to learn from, or several whose heat is averaged; none: the only
-    one."""
-    num_views: int | None = Field(None, ge=1)
-    """With a store: only its first augmented views; None: all of them."""
-    recipe: ViewRecipe = ViewRecipe()
-    """Without a store: how each epoch's views are drawn."""
-    image_cache_mib: int = Field(512, ge=0)
-    """Decoded images that each loader worker keeps."""
-    on_corrupt: OnCorrupt = "raise"
-    """With a store: whether a view whose heatmaps are corrupt stops the training or is replaced by
-    another view of the same person."""
-    from_crops: bool = False
-    """With a store that holds crops: learn from them, and open no image."""
-    paranoid: bool = False
-    """With a store: compare an image with its digest at every decode, not only when it is new."""
-    store_cache: Path | None = None
-    """With a store: a folder that its shards are copied to when they are first read."""
-    view_order: Literal["shuffled", "blocks"] | None = None
-    """blocks: whole shards one after the other, each read once while all its views are shown. None:
-    blocks for a store in an object store that is not cached, else shuffled."""
+    fingerprint: str | None = None
+    content_sha256: str | None = None
 
-    def with_order(self, store: str | None) -> Self:
-        """Return these settings with the order that they imply for a store, None for no store."""
-        if self.view_order is not None:
-            return self
-        in_blocks = is_read_in_blocks(store, self.store_cache)
-        return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
-
-
-def refuse_settings_of_a_store(data: DataConfig) -> None:
-    """Refuse, where there is no teacher store, the settings that need one: ``ValueError``."""
-    way_out = "give one, or leave it out"
-    if data.paranoid:
-        raise ValueError(
-            f"data.paranoid is true, but only a teacher store says what the images were; {way_out}"
-        )
-    if data.from_crops:
-        raise ValueError(
-            f"data.from_crops is true, but only a teacher store holds crops; {way_out}"
-        )
-    if data.store_cache or data.teachers or data.view_order == "blocks":
-        raise ValueError(
-            "data.store_cache, data.teachers and data.view_order = blocks are for a teacher "
-            "store; give one, or leave them out"
-        )
+    def as_facts(self) -> dict[str, str | None]:
+        """Return them as provenance.json names them."""
+        return {"store_fingerprint": self.fingerprint, "store_content": self.content_sha256}
 
 
 @dataclass(frozen=True)
@@ -89,7 +41,7 @@ class FreshViews:
 
     people: People
     image_folder: Path
-    data: DataConfig
+    data: FreshViewSettings
     seed: int
 
     @property
@@ -116,15 +68,36 @@ class FreshViews:
         """Return which views an epoch shows."""
         return ViewOrder(self.instances, self.people.instance_id, self.num_views, batch_size, seed)
 
-    def dataset(self, input_size_hw: SizeHW) -> FreshViewDataset:
-        """Return views that are drawn when they are asked for."""
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know before the training starts."""
+        note = describe_missing_halves(self.people.skeleton, self.data.recipe)
+        return () if note is None else (note,)
+
+    @property
+    def provenance(self) -> StoreDigests:
+        """Digests of the store that is trained from: none."""
+        return StoreDigests()
+
+    @property
+    def ledger_facts(self) -> tuple[str, int]:
+        """Name of what is read, and number of its person-views that can be corrupt: none."""
+        return str(self.image_folder), 0
+
+    def dataset(
+        self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
+    ) -> FreshViewDataset:
+        """Return views that are drawn when they are read, as crops of a student's input size."""
         cache_bytes = self.data.image_cache_mib << 20
         images = TrainingImages(self.people, self.image_folder, cache_bytes=cache_bytes)
         return FreshViewDataset(self.people, images, self.data.recipe, self.seed, input_size_hw)
 
 
 def read_fresh_views(
-    annotations: Path, image_folder: Path, settings: PeopleSettings, data: DataConfig, seed: int
+    annotations: Path,
+    image_folder: Path,
+    settings: PeopleSettings,
+    data: FreshViewSettings,
+    seed: int,
 ) -> FreshViews:
     """Read the people of an annotation file and check the headers of their images.
 
@@ -141,13 +114,13 @@ class ReplayedViews:
     store: AnyTeachers
     image_folder: Path | None
     """None: its crops are learned from."""
-    data: DataConfig
-    reads_heatmaps: bool
+    data: ReplayedViewSettings
+    reads: frozenset[TeacherField]
+    """Fields of the teacher that the loss terms read."""
     instances: NDArray[np.int64]
     """(n,), rows of the people that can be trained on."""
     num_views: int
     """Views of a person that epochs take turns at."""
-    heatmap_frame: HeatmapFrame
     padding: float
 
     @property
@@ -168,12 +141,31 @@ class ReplayedViews:
         instance_ids = self.people.instance_id[self.instances]
         return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
 
-    def dataset(self, input_size_hw: SizeHW) -> StoreViewDataset:
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know before the training starts: nothing."""
+        return ()
+
+    @property
+    def provenance(self) -> StoreDigests:
+        """Digests of the store that is trained from."""
+        return StoreDigests(self.store.fingerprint, self.store.content_sha256)
+
+    @property
+    def ledger_facts(self) -> tuple[str, int]:
+        """Name of what is read, and number of its person-views that can be corrupt."""
+        return str(self.store.path), len(self.instances) * self.num_views
+
+    def dataset(
+        self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
+    ) -> StoreViewDataset:
         """Return the stored views, resized to a student's input.
 
         Raises:
-            ConfigError: the student's input has another aspect than the stored views.
+            ConfigError: the student's input has another aspect than the stored views, or its tokens
+                another shape than the stored ones that are learned from.
         """
+        for field in sorted(self.reads & {"keypoint_tokens", "visual_tokens"}):
+            require_tokens(self.store, field.removesuffix("_tokens"), token_shape)
         stored_hw = self.store.input_size_hw
         if input_size_hw[0] * stored_hw[1] != input_size_hw[1] * stored_hw[0]:
             raise ConfigError(
@@ -182,7 +174,11 @@ class ReplayedViews:
                 f"{_size(stored_hw)}; choose another architecture, or write a store of that aspect"
             )
         return StoreViewDataset(
-            self.store, self._images(), input_size_hw, self.reads_heatmaps, self.data.on_corrupt
+            self.store,
+            self._images(),
+            input_size_hw,
+            self.reads,
+            self.data.on_corrupt,
         )
 
     def _images(self) -> TrainingImages | None:
@@ -196,20 +192,17 @@ class ReplayedViews:
             paranoid=self.data.paranoid,
         )
 
-    def crop_to_heatmap(self, input_size_hw: SizeHW) -> Affine:
-        """Return (2, 3), from a student's crop to the heatmaps in their teacher's frame."""
-        stored_hw = self.store.input_size_hw
-        teacher = crop_to_heatmap(self.heatmap_frame, stored_hw, self.store.heatmap_size_hw)
-        return compose(teacher, resize_affine(input_size_hw, stored_hw))
-
 
 def open_replayed_views(
-    path: str | Path, image_folder: Path | None, data: DataConfig, *, reads_heatmaps: bool
+    path: str | Path,
+    image_folder: Path | None,
+    data: ReplayedViewSettings,
+    reads: frozenset[TeacherField],
 ) -> ReplayedViews:
     """Open a teacher store to train from, and refuse it if it cannot serve ``data``.
 
     image_folder: needed unless ``data.from_crops``, which then opens none.
-    reads_heatmaps: whether the teacher's heatmaps are used, or the views alone.
+    reads: fields of the teacher that the loss terms read; none: the views alone are used.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
@@ -244,10 +237,9 @@ def open_replayed_views(
         store=store,
         image_folder=image_folder,
         data=data,
-        reads_heatmaps=reads_heatmaps,
+        reads=reads,
         instances=instances,
         num_views=num_views,
-        heatmap_frame=store.heatmap_frame,
         padding=ViewRecipe.model_validate(store.views.recipe).padding,
     )
 
@@ -283,3 +275,34 @@ def _check_images_are_there(
 
 def _size(size_hw: SizeHW) -> str:
     return f"{size_hw[0]} x {size_hw[1]}"
+
+
+def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> None:
+    """Refuse a store whose tokens a student cannot be compared with, one by one.
+
+    Args:
+        kind: ``keypoint`` or ``visual``.
+        shape: That of the student's tokens; the grid matters for visual tokens alone.
+
+    Raises:
+        ConfigError: the store has no such tokens, or of another dimension or grid.
+    """
+    tokens = store.optional.tokens
+    if tokens is None or kind not in tokens.kinds:
+        held = "none" if tokens is None else f"{', '.join(tokens.kinds)} tokens alone"
+        raise ConfigError(
+            f"{store.path} must hold {kind} tokens, got {held}; write a store with cache-teacher "
+            f"--tokens {kind}"
+        )
+    if shape is None or tokens.dim != shape.dim:
+        raise ConfigError(
+            f"the student's tokens have {'no' if shape is None else shape.dim} channels, those of "
+            f"{store.path} {tokens.dim}; they must be as many: choose a student of the teacher's "
+            "size"
+        )
+    if kind == "visual" and tuple(tokens.grid_hw) != shape.grid_hw:
+        raise ConfigError(
+            f"the student has {shape.grid_hw[0]} x {shape.grid_hw[1]} patches, the tokens of "
+            f"{store.path} are of {tokens.grid_hw[0]} x {tokens.grid_hw[1]}; they must be the "
+            "same: choose a student of the teacher's size"
+        )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # they take a moment to load, which --help has no use for
     from rich.console import Console
 
     from pipeline.config import StageConfig
+    from pipeline.progress import Progress
 
 
 class _Written(Protocol):
@@ -58,7 +59,7 @@ def _people_option(default: int) -> Decorator[Any]:
 
 
 def _measure(
-    stage: Callable[[ConfigT, Callable[[int, int], None]], ResultT],
+    stage: Callable[[ConfigT, "Progress"], ResultT],
     settings: type[ConfigT],
     options: dict[str, Any],
     unit: str,
@@ -71,12 +72,12 @@ def _measure(
     from rich.console import Console
 
     from pipeline.config import load_config
-    from stages.terminal import benchmark_progress
+    from stages.commands.terminal import brief_progress
 
     sources = {name: options.pop(name) for name in ("config_file", "overrides")}
     config = load_config(settings, **sources, fields=options)
-    with benchmark_progress(unit) as on_progress:
-        result = stage(config, on_progress)
+    with brief_progress("measuring", unit) as progress:
+        result = stage(config, progress)
     show(Console(), result)
     if result.written is not None:
         click.echo(f"wrote {result.written}")
@@ -96,8 +97,9 @@ def benchmark_codec_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
     codec.json in --output.
     """
-    from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
+    from stages.benchmark_codec import benchmark_codec
     from stages.commands.codec_table import print_codec_study
+    from stages.settings.benchmark import BenchmarkCodecConfig
 
     _measure(
         benchmark_codec,
@@ -121,8 +123,9 @@ def benchmark_crops_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints a table, and leaves
     crops.json in --output.
     """
-    from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
+    from stages.benchmark_crops import benchmark_crops
     from stages.commands.crops_table import print_crop_study
+    from stages.settings.benchmark import BenchmarkCropsConfig
 
     _measure(
         benchmark_crops,
@@ -151,8 +154,9 @@ def benchmark_cache_command(**options: Any) -> None:
     Takes COCO keypoint annotations, their images and a teacher; prints how near each run came to
     what teacher and cores allow, and leaves cache.json in --output.
     """
-    from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
+    from stages.benchmark_cache import benchmark_cache
     from stages.commands.speed_table import print_speeds
+    from stages.settings.benchmark import BenchmarkCacheConfig
 
     _measure(
         benchmark_cache,
@@ -179,8 +183,9 @@ def benchmark_store_command(**options: Any) -> None:
     Takes teacher stores of real people (make them with cache-teacher); prints tables, and leaves
     store.json in --output.
     """
-    from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
+    from stages.benchmark_store import benchmark_store
     from stages.commands.store_benchmark_table import print_store_benchmark
+    from stages.settings.benchmark import BenchmarkStoreConfig
 
     _measure(
         benchmark_store,

@@ -70,8 +70,10 @@ def cache_teacher_command(
     which any number of students learn without the teacher.
     """
     from pipeline.caching.engines import EngineChoice
+    from pipeline.caching.settings import CacheTeacherConfig
     from pipeline.config import load_config
-    from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+    from stages.cache_teacher import cache_teacher
+    from stages.commands.terminal import caching_progress
     from stages.plan_cache import plan_cache
 
     fields = teacher_fields(options)
@@ -87,20 +89,22 @@ def cache_teacher_command(
     if plan:
         plan_cache(config, with_probe=probe is not None, say=click.echo)
         return
-    result = cache_teacher(
-        config,
-        resume=resume,
-        take_over=take_over,
-        engine_choice=EngineChoice(workers, scheduler),
-        say=click.echo,
-    )
+    with caching_progress() as progress:
+        result = cache_teacher(
+            config,
+            resume=resume,
+            take_over=take_over,
+            engine_choice=EngineChoice(workers, scheduler),
+            progress=progress,
+            say=click.echo,
+        )
     views = result.num_people * result.num_views * result.num_teachers
     of = f" of {result.num_teachers} teachers" if result.num_teachers > 1 else ""
     click.echo(
         f"{result.store} is complete: {counted(result.num_people, 'person')} x "
         f"{counted(result.num_views, 'view')}{of}, "
         f"{result.num_bytes / 1e6:.1f} MB ({result.num_bytes / views:.0f} bytes a view), "
-        f"{result.seconds:.0f} s, content {result.content[:12]}"
+        f"{result.seconds:.0f} s, content {result.content_sha256[:12]}"
     )
     if result.breakdown.core_seconds:
         click.echo(result.breakdown.describe())

@@ -4,8 +4,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmarks.crop_loading import CropLoading
 from pipeline.benchmarks.crop_study import CropFigures
+from pipeline.benchmarks.processes import CropLoading
 from pipeline.wording import counted
 
 _TITLES = ("bytes", "AP", "mean OKS", "OKS", "shift", "encode ms", "decode ms")

@@ -57,8 +57,9 @@ def evaluate_command(
 
     from pipeline.config import load_config
     from stages.commands.evaluation_table import print_report
-    from stages.evaluate import EvaluateConfig, evaluate
-    from stages.terminal import evaluation_progress
+    from stages.commands.terminal import brief_progress
+    from stages.evaluate import evaluate
+    from stages.settings.evaluation import EvaluateConfig
 
     fields = teacher_fields(options)
     fields["people.area_fraction"] = options.pop("area_fraction")
@@ -73,8 +74,8 @@ def evaluate_command(
             "people.clip_boxes": False if unclipped_boxes else None,
         },
     )
-    with evaluation_progress() as on_progress:
-        result = evaluate(config, on_progress)
+    with brief_progress("evaluating", "poses") as progress:
+        result = evaluate(config, progress)
     print_report(Console(), result.report, result.notes)
     for path in result.written:
         click.echo(f"wrote {path}")
@@ -102,7 +103,8 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
 
     from pipeline.config import load_config
     from stages.commands.comparison_table import print_comparison
-    from stages.compare import CompareConfig, compare
+    from stages.compare import compare
+    from stages.settings.evaluation import CompareConfig
 
     fields = teacher_fields(options)
     config = load_config(
@@ -129,6 +131,7 @@ def show_command(**options: Any) -> None:
     Takes a STORE and its images; leaves a PNG.
     """
     from pipeline.config import load_config
-    from stages.show import ShowConfig, show
+    from stages.settings.evaluation import ShowConfig
+    from stages.show import show
 
     click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")

@@ -7,15 +7,7 @@ import click
 
 from pipeline.wording import counted
 from stages.commands.evaluation import show_command
-from stages.commands.options import (
-    ANY,
-    FILE,
-    FOLDER,
-    CommandMap,
-    fail,
-    stack,
-    teacher_name_option,
-)
+from stages.commands.options import ANY, FILE, FOLDER, CommandMap, fail, stack, teacher_name_option
 
 NAMED_FAULTS = 10
 """Faults of a kind that are named; the others are counted."""
@@ -45,7 +37,8 @@ def info_command(store: str, teacher_name: str | None, as_json: bool) -> None:
 
     Takes a STORE, complete or not; leaves nothing. No view is read, so it takes a moment.
     """
-    from stages.store_info import StoreInfoConfig, info_as_json, info_as_lines, store_info
+    from stages.settings.store import StoreInfoConfig
+    from stages.store_info import info_as_json, info_as_lines, store_info
 
     summary = store_info(StoreInfoConfig(store=store, teacher_name=teacher_name))
     click.echo(info_as_json(summary) if as_json else "\n".join(info_as_lines(summary)))
@@ -67,12 +60,13 @@ def verify_command(**options: Any) -> None:
     says now than its codec allows.
     """
     from pipeline.config import load_config
-    from stages.store_verify import StoreVerifyConfig, disagreement_as_lines, store_verify
-    from stages.terminal import checking_progress
+    from stages.commands.terminal import brief_progress
+    from stages.settings.store import StoreVerifyConfig
+    from stages.store_verify import disagreement_as_lines, store_verify
 
     config = load_config(StoreVerifyConfig, fields=options)
-    with checking_progress() as on_progress:
-        result = store_verify(config, on_progress)
+    with brief_progress("checking", "shards, images, views") as progress:
+        result = store_verify(config, progress)
     for line in result.checked:
         click.echo(f"checked: {line}")
     for line in result.unchecked:
@@ -105,10 +99,13 @@ def repair_command(take_over: bool, **options: Any) -> None:
     were. It can be stopped at any time and run again; cache-teacher --resume goes on with it too.
     """
     from pipeline.config import load_config
-    from stages.store_repair import StoreRepairConfig, store_repair
+    from stages.commands.terminal import caching_progress
+    from stages.settings.store import StoreRepairConfig
+    from stages.store_repair import store_repair
 
     config = load_config(StoreRepairConfig, fields=options)
-    result = store_repair(config, take_over=take_over, say=click.echo)
+    with caching_progress() as progress:
+        result = store_repair(config, take_over=take_over, progress=progress, say=click.echo)
     missing = len(result.missing_people)
     left_out = f", {counted(missing, 'person')} left out" if missing else ""
     click.echo(
@@ -133,7 +130,8 @@ def export_command(**options: Any) -> None:
     Takes a STORE; leaves a JSON file that evaluate --predictions and any other tool takes.
     """
     from pipeline.config import load_config
-    from stages.store_export import StoreExportConfig, store_export
+    from stages.settings.store import StoreExportConfig
+    from stages.store_export import store_export
 
     result = store_export(load_config(StoreExportConfig, fields=options))
     if result.missing:

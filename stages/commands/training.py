@@ -58,8 +58,9 @@ def train_student_command(
     """
     from pipeline.config import load_config
     from stages import preset_file
-    from stages.terminal import training_progress
-    from stages.train_student import TrainStudentConfig, train_student
+    from stages.commands.terminal import training_progress
+    from stages.settings.training import TrainStudentConfig
+    from stages.train_student import train_student
 
     config = load_config(
         TrainStudentConfig,
@@ -119,8 +120,9 @@ def train_teacher_command(
     """
     from pipeline.config import load_config
     from stages import preset_file
-    from stages.terminal import training_progress
-    from stages.train_teacher import TrainTeacherConfig, train_teacher
+    from stages.commands.terminal import training_progress
+    from stages.settings.training import TrainTeacherConfig
+    from stages.train_teacher import train_teacher
 
     config = load_config(
         TrainTeacherConfig,

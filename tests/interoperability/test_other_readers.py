@@ -17,13 +17,7 @@ from store_schemas.array_spec import ArraySpec
 from store_schemas.profiles import PROFILES
 from store_schemas.reading import read_array
 from store_schemas.teacher_store import Status
-from tests.support.generated_store import (
-    CROPS,
-    ROWS_PER_SHARD,
-    N,
-    crops_and_tokens,
-    write_store,
-)
+from tests.support.generated_store import CROPS, ROWS_PER_SHARD, N, crops_and_tokens, write_store
 
 HERE = Path(__file__).parent
 NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "E403", "E503")

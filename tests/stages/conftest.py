@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.coco.image_files import resolve_image
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.config import load_config
 from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
+from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.training.data import move_keypoints
 from stages import cache_teacher as cache_teacher_stage
-from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+from stages.cache_teacher import cache_teacher
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
@@ -271,9 +273,9 @@ def whole(inputs: CachingInputs, whole_store: Path) -> dict[str, str]:
 
 @pytest.fixture
 def hurried_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that tries again and looks for workers without the usual waits."""
+    """A cluster that retries and reads the list of workers without the usual waits."""
     monkeypatch.setattr("pipeline.caching.cluster.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("pipeline.caching.cluster.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.caching.cluster.WORKERS_SECONDS", 0.2)
 
 
 @pytest.fixture

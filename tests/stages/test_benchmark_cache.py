@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from pipeline.benchmarks import caching_speed as speed
-from stages.benchmark_cache import BenchmarkCacheConfig, benchmark_cache
+from stages.benchmark_cache import benchmark_cache
 from stages.commands.speed_table import print_speeds
+from stages.settings.benchmark import BenchmarkCacheConfig
+from tests.support.recorded_progress import RecordedProgress
 
 
 def test_the_benchmark_measures_both_teachers_and_leaves_no_store(
@@ -30,9 +32,9 @@ def test_the_benchmark_measures_both_teachers_and_leaves_no_store(
         scratch=scratch,
         output=tmp_path / "out",
     )
-    seen: list[tuple[int, int]] = []
-    result = benchmark_cache(config, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (20, 20)
+    progress = RecordedProgress()
+    result = benchmark_cache(config, progress)
+    assert progress.updates[-1] == (20, 20)
     assert list(scratch.iterdir()) == []
     for found in result.speeds:
         assert found.num_views == 10

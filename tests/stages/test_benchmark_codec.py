@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stages.benchmark_codec import BenchmarkCodecConfig, benchmark_codec
+from stages.benchmark_codec import benchmark_codec
 from stages.commands.codec_table import print_codec_study
+from stages.settings.benchmark import BenchmarkCodecConfig
 from store_schemas.profiles import PROFILES
+from tests.support.recorded_progress import RecordedProgress
 
 
 @pytest.mark.shared
@@ -25,9 +27,9 @@ def test_the_benchmark_measures_every_profile_and_writes_what_it_prints(
         views=1,
         output=tmp_path / "out",
     )
-    seen: list[tuple[int, int]] = []
-    result = benchmark_codec(config, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (12, 12)
+    progress = RecordedProgress()
+    result = benchmark_codec(config, progress)
+    assert progress.updates[-1] == (12, 12)
     assert result.written == tmp_path / "out/codec.json"
     document = json.loads(result.written.read_text())
     names = [candidate["name"] for candidate in document["candidates"]]

@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.coco.image_files import decode_image
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names
 from pipeline.errors import ImageError, PeopleError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
+from pipeline.settings import PeopleSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
+from pipeline.teachers.network import NetworkOutput
 from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
@@ -40,7 +42,7 @@ def test_a_store_holds_all_views_of_all_people(inputs: Any) -> None:
     assert (store.people.num_instances, store.num_views) == (result.num_people, NUM_VIEWS)
     assert store.num_shards == -(-result.num_people // ROWS_PER_SHARD) >= 4
     assert (store.status == Status.OK).all()
-    assert result.content == store.content_sha256
+    assert result.content_sha256 == store.content_sha256
     assert result.missing_people == ()
     sizes = [path.stat().st_size for path in inputs.store.rglob("*") if path.is_file()]
     assert result.num_bytes == sum(sizes)
@@ -71,9 +73,11 @@ def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatc
     looks, sizes = [], []
     forward, look = OnnxNetwork.forward, Teacher.look
 
-    def count_forward(self: OnnxNetwork, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def count_forward(
+        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool
+    ) -> NetworkOutput:
         sizes.append(len(images))
-        return forward(self, images)
+        return forward(self, images, with_tokens)
 
     def count_look(
         self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
@@ -259,7 +263,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(
     assert f"plan: {people} people x 3 views (the evaluation crop and 2 augmented)" in text
     assert f" = {3 * people} views in 1 shard of up to " in text
     assert "12.34 GB free at" in text
-    assert ("(guessed; --probe measures it)" in text) != with_probe
+    assert ("(from typical stores; --probe measures it)" in text) != with_probe
     assert ("bytes of heatmaps and" in text and " s) on this machine" in text) == with_probe
     assert "TOO SMALL" not in text
 
@@ -270,4 +274,4 @@ def test_a_plan_warns_of_a_disk_that_is_too_small(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     said: list[str] = []
     plan_cache(inputs.config(), with_probe=False, say=said.append)
-    assert said[-1].startswith("plan: THE DISK IS TOO SMALL; choose another --store, or fewer")
+    assert said[-1].startswith("estimate: THE DISK IS TOO SMALL; choose another --store, or fewer")

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.storage import files
-from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+from stages.cache_teacher import cache_teacher
 from store_schemas.errors import StorageError
 from tests.support.file_operations import Operation, watch
 

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.coco.read_people import read_people
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
+from pipeline.settings import PeopleSettings
 from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as stage
-from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+from stages.cache_teacher import cache_teacher
 from tests.stages.conftest import patch_writing
 from tests.support.clean_process import exit_code, start_process
 from tests.support.file_operations import Operation, watch

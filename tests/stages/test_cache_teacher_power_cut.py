@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import HeatmapFrame
+from pipeline.settings import HeatmapFrame
 from pipeline.storage import files
 from pipeline.teacher_store import beginning
 from pipeline.teachers import Teacher, opening
+from pipeline.teachers.network import NetworkOutput
 from stages.cache_teacher import cache_teacher
 from tests.support.file_operations import Disk, Left, Operation, lay_out, watch
 
@@ -30,14 +31,15 @@ class InstantNetwork:
     heatmap_frame: HeatmapFrame = "half-pixel"
     fixed_batch_size: int | None = None
     num_threads: int | None = None
+    token_shape: tuple[int, tuple[int, int]] | None = None
 
     def execution(self) -> dict[str, object]:
         return {}
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         cells = images.mean(axis=1).reshape(-1, 8, 4, 6, 4).mean(axis=(2, 4))
         factors = np.linspace(0.1, 0.9, 17, dtype=np.float32)
-        return np.asarray(cells[:, None] * factors[:, None, None])
+        return NetworkOutput(np.asarray(cells[:, None] * factors[:, None, None]))
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
-from stages.evaluate import EvaluateConfig, evaluate
-from stages.train_student import TrainStudentConfig, train_student
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError
 from store_schemas.identity import canonical_json, flatten
 from store_schemas.root_metadata import read_entry
@@ -185,9 +187,10 @@ def test_another_input_size_or_aspect_is_refused(inputs: Any, size: tuple[int, i
 
 
 def test_one_bit_of_a_torch_teachers_weights_is_refused(inputs: Any) -> None:
-    from pipeline.coco.read_people import PeopleSettings, read_people
+    from pipeline.coco.read_people import read_people
     from pipeline.models.pose_networks import build_network
     from pipeline.runs.checkpoints import describe_network, save_weights
+    from pipeline.settings import PeopleSettings
 
     skeleton = read_people(inputs.annotations, None, PeopleSettings()).skeleton
     torch.manual_seed(0)  # of some random weights the probe rightly refuses the maps

@@ -104,7 +104,7 @@ def test_resuming_a_complete_store_changes_nothing(inputs: Any) -> None:
     first = cache_teacher(inputs.config())
     before = inputs.digests()
     again = cache_teacher(inputs.config(), resume=True)
-    assert (again.content, inputs.digests()) == (first.content, before)
+    assert (again.content_sha256, inputs.digests()) == (first.content_sha256, before)
 
 
 def test_an_image_that_came_back_is_taken_if_asked_and_nothing_shows_that_it_was_away(

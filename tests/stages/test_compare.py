@@ -10,15 +10,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import MEAN_POSE, TEACHER
 from pipeline.models import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.runs.run_folder import RunFolder
+from pipeline.settings import PeopleSettings
 from stages.commands.comparison_table import print_comparison
-from stages.compare import CompareConfig, Comparison, compare
+from stages.compare import Comparison, compare
+from stages.settings.evaluation import CompareConfig
 
 
 class DrawnPeople(Protocol):

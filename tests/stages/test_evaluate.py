@@ -10,6 +10,7 @@ from rich.console import Console
 from stages.commands.evaluation_table import print_report
 from stages.evaluate import evaluate
 from tests.support.evaluation_sample import Sample, save_network, write_store
+from tests.support.recorded_progress import RecordedProgress
 
 
 def test_the_truth_as_predictions_gives_ap_1(sample: Sample) -> None:
@@ -44,10 +45,10 @@ def test_evaluating_into_the_folder_of_the_predictions_leaves_them_alone(sample:
 def test_a_run_folder_is_evaluated_by_its_best_weights_and_keeps_the_figures(
     sample: Sample, student: Path
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    progress = RecordedProgress()
     result = evaluate(
         sample.config(run_folder=sample.folder / "runs/a", images=sample.folder, batch_size=4),
-        lambda *counts: seen.append(counts),
+        progress,
     )
     assert result.written == (sample.folder / "runs/a/evaluation.json",)
     content = json.loads(result.written[0].read_text())
@@ -57,7 +58,7 @@ def test_a_run_folder_is_evaluated_by_its_best_weights_and_keeps_the_figures(
     assert content["evaluated"]["weights"] == str(student)
     assert content["evaluated"]["store_fingerprint"] == "f" * 64
     assert content["evaluated"]["padding"] == 1.25
-    assert seen == [(4, 6), (6, 6)]
+    assert progress.updates == [(4, 6), (6, 6)]
 
 
 def test_results_json_evaluates_to_the_same_figures(sample: Sample, student: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError
-from stages.evaluate import EvaluateConfig
+from stages.settings.evaluation import EvaluateConfig
 
 
 @pytest.mark.parametrize(

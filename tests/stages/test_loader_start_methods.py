@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.data import BatchLoader, StartMethod, TrainingBatch
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.batch import TrainingBatch
+from pipeline.training.data import BatchLoader, StartMethod
+from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewOrder
+from tests.support.training_batches import tensors_of
 
 INPUT_SIZE_HW = (64, 48)
 NUM_EPOCHS = 3
@@ -19,7 +22,9 @@ def epochs(
     drawn: Any, store: Path, start_method: StartMethod | None, *, parent_reads: bool = False
 ) -> list[list[TrainingBatch]]:
     """Return the batches of three epochs of one loader; None: without workers."""
-    views = open_replayed_views(store, drawn.images, DataConfig(), reads_heatmaps=True)
+    views = open_replayed_views(
+        store, drawn.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
+    )
     order = ViewOrder(views.instances, views.people.instance_id[views.instances], 2, 2, 0)
     dataset = views.dataset(INPUT_SIZE_HW)
     if parent_reads:  # descriptors, indexes and decoded images are then open in this process
@@ -32,10 +37,10 @@ def epochs(
 def assert_equal(found: list[list[TrainingBatch]], expected: list[list[TrainingBatch]]) -> None:
     for one, other in zip(found, expected, strict=True):
         for batch, twin in zip(one, other, strict=True):
-            for name, tensor, same in zip(batch._fields, batch[:5], twin[:5], strict=False):
-                assert isinstance(tensor, torch.Tensor)
-                assert isinstance(same, torch.Tensor)
-                np.testing.assert_array_equal(tensor.numpy(), same.numpy(), err_msg=name)
+            tensors, same = tensors_of(batch), tensors_of(twin)
+            assert tensors.keys() == same.keys() >= {"images", "heatmaps", "scale"}
+            for name, tensor in tensors.items():
+                np.testing.assert_array_equal(tensor.numpy(), same[name].numpy(), err_msg=name)
             assert type(batch) is type(twin)
             assert batch.replacements == twin.replacements
 

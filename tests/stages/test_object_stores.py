@@ -14,18 +14,22 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import RunFolderError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
+from pipeline.training.batch import TrainingBatch
 from pipeline.training.block_order import BlockOrder
-from pipeline.training.data import BatchLoader, TrainingBatch
-from pipeline.training.loop import NoProgress
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.data import BatchLoader
+from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewOrder
 from stages.cache_teacher import cache_teacher
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import LeaseError
 from tests.support.object_server import ObjectServer
+from tests.support.training_batches import tensors_of
 
 INPUT_SIZE_HW = (64, 48)
 
@@ -103,9 +107,9 @@ def test_caching_that_was_killed_is_resumed_to_the_bytes_of_a_folder(
 
 
 def batches(
-    drawn: Any, location: str | Path, data: DataConfig, workers: int
+    drawn: Any, location: str | Path, data: ReplayedViewSettings, workers: int
 ) -> list[TrainingBatch]:
-    views = open_replayed_views(location, drawn.images, data, reads_heatmaps=True)
+    views = open_replayed_views(location, drawn.images, data, reads=frozenset({"heatmaps"}))
     dataset, order = views.dataset(INPUT_SIZE_HW), views.order(2, 0)
     assert isinstance(order, BlockOrder if data.view_order == "blocks" else ViewOrder)
     cpu = torch.device("cpu")
@@ -116,18 +120,19 @@ def batches(
 def assert_equal(found: list[TrainingBatch], expected: list[TrainingBatch]) -> None:
     assert len(found) > 3
     for one, twin in zip(found, expected, strict=True):
-        for tensor, same in zip(one[:5], twin[:5], strict=True):
-            assert tensor is not None
-            assert same is not None
-            assert torch.equal(tensor, same)
+        tensors, same = tensors_of(one), tensors_of(twin)
+        assert tensors.keys() == same.keys() >= {"images", "heatmaps", "scale"}
+        assert all(torch.equal(tensor, same[name]) for name, tensor in tensors.items())
 
 
 def test_batches_are_those_of_a_folder_with_and_without_a_cache(
     drawn: Any, store: Path, uploaded: str, tmp_path: Path
 ) -> None:
-    cached = DataConfig(store_cache=tmp_path, view_order="shuffled")
-    assert_equal(batches(drawn, uploaded, cached, 0), batches(drawn, store, DataConfig(), 0))
-    blocks = DataConfig(view_order="blocks")
+    cached = ReplayedViewSettings(store_cache=tmp_path, view_order="shuffled")
+    assert_equal(
+        batches(drawn, uploaded, cached, 0), batches(drawn, store, ReplayedViewSettings(), 0)
+    )
+    blocks = ReplayedViewSettings(view_order="blocks")
     assert_equal(batches(drawn, uploaded, blocks, 0), batches(drawn, store, blocks, 0))
 
 
@@ -137,9 +142,11 @@ def test_worker_processes_read_an_object_store(
 ) -> None:
     # One that an earlier test started knows nothing of this server's address and keys.
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
-    cached = DataConfig(store_cache=tmp_path, view_order="shuffled")
-    assert_equal(batches(drawn, uploaded, cached, 2), batches(drawn, store, DataConfig(), 0))
-    blocks = DataConfig(view_order="blocks")
+    cached = ReplayedViewSettings(store_cache=tmp_path, view_order="shuffled")
+    assert_equal(
+        batches(drawn, uploaded, cached, 2), batches(drawn, store, ReplayedViewSettings(), 0)
+    )
+    blocks = ReplayedViewSettings(view_order="blocks")
     assert_equal(batches(drawn, uploaded, blocks, 2), batches(drawn, store, blocks, 0))
 
 
@@ -159,15 +166,20 @@ def configure(drawn: Any, location: str, **data: object) -> TrainStudentConfig:
     )
 
 
+def order_of(config: TrainStudentConfig) -> str | None:
+    assert isinstance(config.data, ReplayedViewSettings)
+    return config.data.view_order
+
+
 def test_a_run_goes_on_only_in_the_order_that_it_began_with(
     drawn: Any, store: Path, object_store: str, tmp_path: Path
 ) -> None:
     remote = configure(drawn, object_store)
     assert remote.store == object_store
-    assert remote.data.view_order == "blocks"
-    assert configure(drawn, str(store)).data.view_order == "shuffled"
+    assert order_of(remote) == "blocks"
+    assert order_of(configure(drawn, str(store))) == "shuffled"
     cached = configure(drawn, object_store, store_cache=tmp_path / "cache")
-    assert cached.data.view_order == "shuffled"
+    assert order_of(cached) == "shuffled"
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
     folder.begin(remote, {}, resume=False)
@@ -182,8 +194,8 @@ class Killed(Exception):
 
 
 class KilledAtStep(NoProgress):
-    def update(self, step: int, *news: Any) -> None:
-        if step >= 5:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= 5:
             raise Killed
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.frames.views import ViewRecipe
-from pipeline.runs.initial_weights import InitialWeights
-from pipeline.teachers import TeacherSettings
-from pipeline.training.losses import LossConfig
-from pipeline.training.optimisation import OptimisationConfig
-from stages.cache_teacher import CacheTeacherConfig, cache_teacher
+from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.settings import TeacherSettings, ViewRecipe
+from pipeline.training.settings import InitialWeights, LossConfig, OptimisationConfig
+from stages.cache_teacher import cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
-from stages.evaluate import EvaluateConfig, evaluate
-from stages.train_student import TrainStudentConfig, train_student
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 
 # Nearly the evaluation crop: 94 people are too few to learn other views of them from eight.
 NEARLY_PLAIN = ViewRecipe(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.caching import planning
+from pipeline.caching import estimate
 from pipeline.errors import TeacherError
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
@@ -15,7 +15,7 @@ def test_a_probe_of_everybody_predicts_the_bytes_of_the_whole_store(
     inputs: Any, monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     """Augmented views, outputs, plan, manifest and metadata alike."""
-    monkeypatch.setattr(planning, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
     config = inputs.config(profile=profile)
     before = inputs.digests(inputs.folder)
     cost = plan_cache(config, with_probe=True)
@@ -27,10 +27,10 @@ def test_a_probe_of_everybody_predicts_the_bytes_of_the_whole_store(
     assert cost.seconds > 0
 
 
-@pytest.mark.parametrize("profile", sorted(planning.GUESSED_BITS_PER_CELL))
+@pytest.mark.parametrize("profile", sorted(estimate.TYPICAL_BITS_PER_CELL))
 def test_a_guess_counts_every_file_but_knows_no_time(inputs: Any, profile: str) -> None:
     cost = plan_cache(inputs.config(profile=profile), with_probe=False)
-    heatmaps = cost.num_views * 17 * 64 * 48 * planning.GUESSED_BITS_PER_CELL[profile] / 8
+    heatmaps = cost.num_views * 17 * 64 * 48 * estimate.TYPICAL_BITS_PER_CELL[profile] / 8
     assert heatmaps + cost.num_views * 17 * 16 < cost.num_bytes < heatmaps + 400_000
     assert cost.seconds is None
 

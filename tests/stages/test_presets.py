@@ -10,8 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import build_network
 from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher
 from stages import PRESETS, preset_file
-from stages.train_student import TrainStudentConfig
-from stages.train_teacher import TrainTeacherConfig
+from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
 
 ALL = sorted(path.stem for path in PRESETS.glob("*.toml"))
 TEACHERS = [name for name in ALL if name.endswith("-teacher")]

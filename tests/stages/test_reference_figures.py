@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.coco.read_people import PeopleSettings
-from pipeline.teachers import TeacherSettings
-from stages.evaluate import EvaluateConfig, evaluate
+from pipeline.settings import PeopleSettings, TeacherSettings
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
 
 
 @pytest.mark.shared

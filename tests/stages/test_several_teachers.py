@@ -9,16 +9,25 @@ import pytest
 
 from pipeline.teacher_store import beginning
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
-from stages.evaluate import EvaluateConfig, evaluate
-from stages.store_export import StoreExportConfig, store_export
-from stages.store_info import StoreInfoConfig, store_info
-from stages.store_repair import StoreRepairConfig, store_repair
-from stages.store_verify import StoreVerifyConfig, store_verify
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
+from stages.settings.store import (
+    StoreExportConfig,
+    StoreInfoConfig,
+    StoreRepairConfig,
+    StoreVerifyConfig,
+)
+from stages.store_export import store_export
+from stages.store_info import store_info
+from stages.store_repair import store_repair
+from stages.store_verify import store_verify
 from store_schemas.checking import check_store
 from store_schemas.errors import IdentityError, SchemaError, StoreError
+from tests.support.training_batches import heatmaps_of
 
 PEOPLE_AND_VIEWS = ("people/", "views/", "teachers/teacher/")
 
@@ -121,12 +130,14 @@ def test_training_reads_the_mean_of_both(inputs: Any, two: dict[str, str]) -> No
     heat = {}
     for names in (("teacher",), ("other",), ("other", "teacher")):
         views = open_replayed_views(
-            inputs.store, inputs.images, DataConfig(teachers=names), reads_heatmaps=True
+            inputs.store,
+            inputs.images,
+            ReplayedViewSettings(teachers=names),
+            reads=frozenset({"heatmaps"}),
         )
         found = views.dataset((128, 96))[batch]
-        assert found.heatmaps is not None
-        assert found.scale is not None
-        heat[names] = (found.heatmaps * found.scale[..., None, None]).numpy()
+        heatmaps, scale = heatmaps_of(found)
+        heat[names] = (heatmaps * scale[..., None, None]).numpy()
     single, another, both = heat.values()
     level = both.max(axis=(-2, -1), keepdims=True) / 255
     assert (np.abs(both - (single + another) / 2) <= level * 1.001).all()

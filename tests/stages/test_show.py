@@ -12,8 +12,6 @@ from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError, ImageError
 from pipeline.frames.geometry import (
-    PADDING,
-    HeatmapFrame,
     apply,
     box_to_crop,
     compose,
@@ -26,12 +24,14 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
+from pipeline.settings import PADDING, HeatmapFrame
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from stages.show import TILE_HEIGHT, ShowConfig, person_tiles, show, spread_rows
+from stages.settings.evaluation import ShowConfig
+from stages.show import TILE_HEIGHT, person_tiles, show, spread_rows
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.manifest import digest_of_images

@@ -16,9 +16,11 @@ from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
-from stages.evaluate import EvaluateConfig, evaluate
-from stages.store_export import StoreExportConfig, store_export
-from stages.store_info import StoreInfoConfig, info_as_json, info_as_lines, store_info
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
+from stages.settings.store import StoreExportConfig, StoreInfoConfig
+from stages.store_export import store_export
+from stages.store_info import info_as_json, info_as_lines, store_info
 from store_schemas.errors import IncompleteError, StoreError
 
 
@@ -30,7 +32,7 @@ def info(path: Path) -> tuple[Any, list[str]]:
 
 def test_a_complete_store_tells_what_it_is(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_teacher_stage, "provenance", provenance)
-    content = cache_teacher(inputs.config()).content
+    content = cache_teacher(inputs.config()).content_sha256
     store = TeacherStore.open(inputs.store)
     found, lines = info(inputs.store)
     (teacher,) = found["teachers"]

@@ -15,14 +15,11 @@ from pipeline.repair.recomputation import spread_views
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
-from stages.store_verify import (
-    StoreVerifyConfig,
-    VerifyResult,
-    disagreement_as_lines,
-    store_verify,
-)
+from stages.settings.store import StoreVerifyConfig
+from stages.store_verify import VerifyResult, disagreement_as_lines, store_verify
 from store_schemas.errors import IdentityError
 from store_schemas.teacher_store import Status
+from tests.support.recorded_progress import RecordedProgress
 
 SHOWN = "views predicted again"
 
@@ -53,7 +50,7 @@ def chunk(inputs: Any, array: str, place: int = 0) -> Path:
 
 @pytest.mark.usefixtures("whole")
 def test_a_store_agrees_with_all_it_was_made_from(inputs: Any) -> None:
-    told: list[tuple[int, int]] = []
+    progress = RecordedProgress()
     config = StoreVerifyConfig(
         store=str(inputs.store),
         teacher=inputs.folder / "teacher.onnx",
@@ -61,7 +58,7 @@ def test_a_store_agrees_with_all_it_was_made_from(inputs: Any) -> None:
         annotations=inputs.annotations,
         sample=10,
     )
-    result = store_verify(config, lambda *counts: told.append(counts))
+    result = store_verify(config, progress)
     assert (result.failed, result.unchecked) == (None, [])
     num_shards = TeacherStore.open(inputs.store).num_shards
     assert result.checked[0] == f"metadata and {num_shards} of {num_shards} shards"
@@ -72,7 +69,7 @@ def test_a_store_agrees_with_all_it_was_made_from(inputs: Any) -> None:
     assert found.arithmetic <= 1e-6 < found.codec <= found.bound
     assert found.excess <= -0.9e-3
     assert (found.confidence, found.keypoint) == pytest.approx((0, 0), abs=1e-3)
-    assert told[-1] == (num_shards + 6 + 10,) * 2
+    assert progress.updates[-1] == (num_shards + 6 + 10,) * 2
     assert "kept with" in " ".join(disagreement_as_lines(found))
 
 

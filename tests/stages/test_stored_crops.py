@@ -8,24 +8,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.benchmarks.crop_loading import measure_crop_loading
-from pipeline.caching import planning
+from pipeline.benchmarks.processes import measure_crop_loading
+from pipeline.caching import estimate
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import resize_affine
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import ReplayedViewSettings, TeacherField
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
-from stages.benchmark_crops import BenchmarkCropsConfig, benchmark_crops
+from stages.benchmark_crops import benchmark_crops
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
-from stages.store_repair import StoreRepairConfig, store_repair
-from stages.store_verify import StoreVerifyConfig, store_verify
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.benchmark import BenchmarkCropsConfig
+from stages.settings.store import StoreRepairConfig, StoreVerifyConfig
+from stages.settings.training import TrainStudentConfig
+from stages.store_repair import store_repair
+from stages.store_verify import store_verify
+from stages.train_student import train_student
 from store_schemas.errors import CorruptError, IdentityError
+from tests.support.training_batches import tensors_of
 
-FROM_CROPS = DataConfig(from_crops=True)
+FROM_CROPS = ReplayedViewSettings(from_crops=True)
 STORED_HW = (256, 192)
 
 
@@ -51,16 +56,19 @@ def test_batches_from_crops_are_those_from_images_but_for_the_jpeg(
 ) -> None:
     """Without the images' folder; at the stored size, and resized from it."""
     store, batch = with_crops.store, first_views(with_crops.store)
-    opened = open_replayed_views(store, with_crops.images, DataConfig(), reads_heatmaps=True)
+    opened = open_replayed_views(
+        store, with_crops.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
+    )
     expected = opened.dataset(size_hw)[batch]
     crops = opened.dataset(STORED_HW)[batch].images.numpy()
     resize = resize_affine(STORED_HW, size_hw)
     lossless = np.stack([warp_crop(crop, resize, size_hw) for crop in crops])
     shutil.rmtree(with_crops.images)
-    views = open_replayed_views(store, None, FROM_CROPS, reads_heatmaps=True)
+    views = open_replayed_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
     found = views.dataset(size_hw)[batch]
-    for name in ("keypoints", "keypoint_weights", "heatmaps", "scale"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), strict=True)
+    tensors, same = tensors_of(found), tensors_of(expected)
+    for name in ("keypoints", "keypoint_weights", "crop_to_heatmap", "heatmaps", "scale"):
+        np.testing.assert_array_equal(tensors[name], same[name], strict=True)
     assert found.images.shape == expected.images.shape
     assert found.images.dtype == expected.images.dtype
     pairs = list(zip(found.images.numpy(), lossless, strict=True))
@@ -92,7 +100,7 @@ def test_a_student_trains_without_images(with_crops: Any, tmp_path: Path) -> Non
         ({"store": "s"}, "images must be given"),
         ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give val_images"),
         ({"annotations": "a", "images": "i", "distillation": False, "data.from_crops": True},
-         "only a teacher store holds crops"),
+         r"unknown setting data\.from_crops \(data of annotations\)"),
     ],
 )  # fmt: skip
 def test_settings_that_leave_pixels_without_a_source_are_refused(
@@ -104,16 +112,16 @@ def test_settings_that_leave_pixels_without_a_source_are_refused(
 
 def test_crops_alone_are_read_where_heatmaps_are_not_used(with_crops: Any) -> None:
     batch = first_views(with_crops.store)
-    views = open_replayed_views(with_crops.store, None, FROM_CROPS, reads_heatmaps=False)
+    views = open_replayed_views(with_crops.store, None, FROM_CROPS, reads=frozenset())
     found = views.dataset((256, 192))[batch]
-    assert found.heatmaps is None
+    assert found.teacher is None
     stored = TeacherStore.open(with_crops.store).read_crops(*batch)
     np.testing.assert_array_equal(found.images.numpy(), stored, strict=True)
 
 
 def test_a_store_without_crops_is_refused_in_one_line(store: Path) -> None:
     with pytest.raises(ConfigError, match=r"must hold crops to be trained from without images"):
-        open_replayed_views(store, None, FROM_CROPS, reads_heatmaps=True)
+        open_replayed_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
 
 
 def crops_file(inputs: Any, shard: int) -> Path:
@@ -127,9 +135,9 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("reads_heatmaps", [True, False])
+@pytest.mark.parametrize("reads", [frozenset({"heatmaps"}), frozenset()])
 def test_a_corrupt_crop_stops_or_is_replaced_by_another_view(
-    with_crops: Any, reads_heatmaps: bool
+    with_crops: Any, reads: frozenset[TeacherField]
 ) -> None:
     path = crops_file(with_crops, 0)
     data = bytearray(path.read_bytes())
@@ -138,13 +146,11 @@ def test_a_corrupt_crop_stops_or_is_replaced_by_another_view(
     data[offset + length // 2] ^= 1
     path.write_bytes(bytes(data))
     batch = ViewBatch(np.array([0, 1]), np.array([1, 1]))
-    strict = open_replayed_views(
-        with_crops.store, None, FROM_CROPS, reads_heatmaps=reads_heatmaps
-    ).dataset((256, 192))
+    strict = open_replayed_views(with_crops.store, None, FROM_CROPS, reads).dataset((256, 192))
     with pytest.raises(CorruptError, match="shard 0, row 0, view 1"):
         strict[batch]
-    skipping = DataConfig(from_crops=True, on_corrupt="skip")
-    views = open_replayed_views(with_crops.store, None, skipping, reads_heatmaps=reads_heatmaps)
+    skipping = ReplayedViewSettings(from_crops=True, on_corrupt="skip")
+    views = open_replayed_views(with_crops.store, None, skipping, reads)
     found = views.dataset((256, 192))[batch]
     assert [(r.instance, r.view, r.replaced_by) for r in found.replacements] == [(0, 1, 2)]
     other = TeacherStore.open(with_crops.store).read_crops([0, 1], [2, 1])
@@ -198,7 +204,7 @@ def test_tokens_of_an_onnx_teacher_are_refused_and_nothing_is_written(inputs: An
 def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
     said: list[str] = []
     config = inputs.config(crops=True)
     cost = plan_cache(config, with_probe=True, say=said.append)
@@ -207,9 +213,9 @@ def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     files = [crops_file(inputs, shard).stat().st_size for shard in range(result.num_people // 2)]
     measured = sum(files) / (result.num_people // 2 * 2 * result.num_views)
     assert cost.optional_bytes_per_view["crops"] == pytest.approx(measured, rel=0.02)
-    assert any("plan: of it crops about" in line for line in said)
+    assert any("estimate: of these, crops about" in line for line in said)
     guessed = plan_cache(config, with_probe=False).optional_bytes_per_view["crops"]
-    assert guessed == pytest.approx(256 * 192 * planning.GUESSED_CROP_BITS_PER_PIXEL / 8)
+    assert guessed == pytest.approx(256 * 192 * estimate.TYPICAL_CROP_BITS_PER_PIXEL / 8)
 
 
 def test_the_benchmark_compares_every_quality_with_the_lossless_crop(
@@ -242,7 +248,7 @@ def test_loading_is_measured_from_images_and_crops_with_targets_and_without(
     with_crops: Any, store: Path
 ) -> None:
     found = measure_crop_loading(
-        with_crops.store, with_crops.images, num_batches=1, batch_size=2, num_turns=2
+        with_crops.store, with_crops.images, num_batches=1, batch_size=2, num_rounds=1
     )
     assert min(found.images, found.images_with_targets, found.crops) > 0
     assert found.speed_up == found.images_with_targets / found.crops_with_targets

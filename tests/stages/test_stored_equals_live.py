@@ -7,9 +7,11 @@ import pytest
 
 from pipeline.coco.image_files import decode_image
 from pipeline.frames.crops import warp_crop
+from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers import TeacherSettings, open_teacher
-from stages.evaluate import EvaluateConfig, evaluate
+from pipeline.teachers import open_teacher
+from stages.evaluate import evaluate
+from stages.settings.evaluation import EvaluateConfig
 from store_schemas.heatmap_codec import decode_heatmaps
 
 pytestmark = pytest.mark.shared

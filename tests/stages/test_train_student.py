@@ -11,14 +11,17 @@ import torch
 from pipeline.config import load_config
 from pipeline.frames.geometry import apply
 from pipeline.frames.heatmaps import decode_heatmaps as find_peaks
+from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress
-from pipeline.training.sources import DataConfig, open_replayed_views
+from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.heatmap_codec import decode_heatmaps
+from tests.support.training_batches import heatmaps_of
 
 SETTINGS = {
     "architecture": "distilpose-xs",
@@ -54,8 +57,8 @@ class KilledAtStep(NoProgress):
     def __init__(self, step: int) -> None:
         self.last_step = step
 
-    def update(self, step: int, *news: Any) -> None:
-        if step >= self.last_step:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= self.last_step:
             raise Killed
 
 
@@ -71,14 +74,17 @@ def test_stored_heatmaps_peak_where_the_students_crop_puts_the_keypoints(
     drawn: Any, store: Path
 ) -> None:
     """Mirrored or not, through the resized crop and the teacher's frame."""
-    views = open_replayed_views(store, drawn.images, DataConfig(), reads_heatmaps=True)
+    views = open_replayed_views(
+        store, drawn.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
+    )
     rows = np.repeat(views.instances, 2)
     batch = views.dataset((128, 96))[ViewBatch(rows, np.tile([1, 2], len(views.instances)))]
-    assert batch.heatmaps is not None
-    assert batch.scale is not None
-    heat = decode_heatmaps(batch.heatmaps.numpy(), batch.scale.numpy())
+    heatmaps, scale = heatmaps_of(batch)
+    heat = decode_heatmaps(heatmaps.numpy(), scale.numpy())
     peaks, _ = find_peaks(heat, "dark")
-    expected = apply(views.crop_to_heatmap((128, 96)), batch.keypoints.numpy())
+    assert batch.teacher is not None
+    affines = batch.teacher.crop_to_heatmap.double().numpy()
+    expected = apply(affines, batch.keypoints.double().numpy())
     is_inner = ((expected > 3) & (expected < [44, 60])).all(axis=-1)
     used = is_inner & (batch.keypoint_weights.numpy() > 0)
     mirrored = views.store.views.is_mirrored[rows, np.tile([1, 2], len(views.instances))]

@@ -14,12 +14,15 @@ from click.testing import CliRunner, Result
 from cli import main
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress
-from pipeline.training.sources import DataConfig, ReplayedViews, open_replayed_views
+from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.sources import ReplayedViews, open_replayed_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import CorruptError
+from tests.support.training_batches import tensors_of
 
 SETTINGS = {
     "architecture": "distilpose-xs",
@@ -59,8 +62,8 @@ def damage(store: Path, *places: tuple[int, int]) -> Path:
 
 
 def open_views(drawn: Any, store: Path, **data: object) -> ReplayedViews:
-    config = DataConfig.model_validate(data)
-    return open_replayed_views(store, drawn.images, config, reads_heatmaps=True)
+    config = ReplayedViewSettings.model_validate(data)
+    return open_replayed_views(store, drawn.images, config, reads=frozenset({"heatmaps"}))
 
 
 def shown_places(drawn: Any, store: Path, epoch: int) -> set[tuple[int, int]]:
@@ -122,7 +125,7 @@ def test_crop_keypoints_and_targets_are_those_of_the_view_that_takes_the_place(
     replaced = open_views(drawn, damaged, **SKIP).dataset((128, 96))[asked]
     expected = open_views(drawn, store).dataset((128, 96))[shown]
     for name in ("images", "keypoints", "keypoint_weights", "heatmaps", "scale"):
-        assert getattr(replaced, name).equal(getattr(expected, name)), name
+        assert tensors_of(replaced)[name].equal(tensors_of(expected)[name]), name
     assert [found[:3] for found in replaced.replacements] == [(row, view, other_view(view))]
     assert not expected.replacements
 
@@ -137,8 +140,8 @@ class KilledAtStep(NoProgress):
     def __init__(self, step: int) -> None:
         self.last_step = step
 
-    def update(self, step: int, *news: Any) -> None:
-        if step >= self.last_step:
+    def update(self, done: int, *news: Any) -> None:
+        if done >= self.last_step:
             raise Killed
 
 
@@ -218,7 +221,9 @@ def test_the_command_says_what_it_skipped_when_it_is_found_and_at_the_end(
     assert re.search(where(place), found)
     assert "1 epoch, " in done
     assert summary.startswith("corrupt: 1 of ")
-    assert RunFolder(tmp_path / "run").read_config(TrainStudentConfig).data.paranoid
+    data = RunFolder(tmp_path / "run").read_config(TrainStudentConfig).data
+    assert isinstance(data, ReplayedViewSettings)
+    assert data.paranoid
 
 
 def test_more_corrupt_views_than_may_be_skipped_are_exit_code_1(
@@ -258,7 +263,7 @@ def test_without_distillation_no_heatmaps_are_read_so_none_can_be_corrupt(
 
 def test_paranoia_without_a_store_is_refused(drawn: Any) -> None:
     source = {"annotations": drawn.annotations, "distillation": False, "store": None}
-    with pytest.raises(ConfigError, match=r"data\.paranoid is true, but only a teacher store"):
+    with pytest.raises(ConfigError, match=r"setting data\.paranoid \(data of annotations\)"):
         load_config(
             TrainStudentConfig,
             fields={**SETTINGS, "images": drawn.images, **source, "data": {"paranoid": True}},

@@ -15,7 +15,8 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, ImageError, PeopleError, RunFolderError, TrainingError
 from pipeline.runs.run_folder import RunFolder
 from stages import preset_file
-from stages.train_student import TrainStudentConfig, train_student
+from stages.settings.training import TrainStudentConfig
+from stages.train_student import train_student
 from store_schemas.errors import IncompleteError, SchemaError, StoreError
 
 SETTINGS = {
@@ -62,7 +63,7 @@ def test_settings_that_contradict_each_other_are_refused(
 def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> None:
     config = configure(drawn, store=store, architecture="tokenpose-xs")
     with pytest.raises(
-        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose distilpose-s"
+        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose one of: distilpose-s"
     ):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

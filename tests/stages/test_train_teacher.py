@@ -10,7 +10,8 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.runs.checkpoints import load_network
 from pipeline.runs.run_folder import RunFolder
-from stages.train_teacher import TrainTeacherConfig, train_teacher
+from stages.settings.training import TrainTeacherConfig
+from stages.train_teacher import train_teacher
 
 
 def configure(drawn: Any, **changes: object) -> TrainTeacherConfig:
@@ -38,7 +39,7 @@ def test_a_teacher_learns_and_states_what_its_heatmaps_mean(drawn: Any, tmp_path
         (64, 48),
     )
     with torch.inference_mode():
-        assert network(torch.zeros(1, 3, 128, 96)).shape == (1, 17, 64, 48)
+        assert network(torch.zeros(1, 3, 128, 96)).heatmaps.shape == (1, 17, 64, 48)
 
 
 def test_a_resumed_teacher_equals_an_uninterrupted_one(drawn: Any, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_resumed_teacher_equals_an_uninterrupted_one(drawn: Any, tmp_path: Pat
 
 
 def test_a_student_is_no_teacher(drawn: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="distilpose-xs is a student; choose a teacher"):
+    with pytest.raises(ConfigError, match=r"got distilpose-xs, .*; choose one of: tokenpose-s"):
         train_teacher(configure(drawn, architecture="distilpose-xs"), tmp_path / "run")
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.coco.people import People
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
+from pipeline.settings import PeopleSettings
 
 Json = dict[str, Any]
 PLAIN = PeopleSettings()

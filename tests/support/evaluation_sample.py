@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, COCO_SIGMAS, flip_indices_of_names
 from pipeline.config import validate_config
 from pipeline.frames.geometry import apply
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import CheckpointInfo, save_weights
+from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from stages.evaluate import EvaluateConfig
+from stages.settings.evaluation import EvaluateConfig
 from store_schemas.manifest import digest_of_images
 
 SIZE_HW = (128, 96)

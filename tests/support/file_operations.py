@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.storage import files, lease, lease_file
+from pipeline.storage import claims, files
 
-MODULES = (files, lease, lease_file)
+MODULES = (claims, files)
 """All that changes files of a store."""
 
 

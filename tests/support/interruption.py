@@ -5,16 +5,16 @@ import signal
 
 import pytest
 
-from stages.terminal import CachingProgress
+from pipeline.progress import ShardProgress
 
 
 def interrupt_after_the_first_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next run send itself a Ctrl-C as soon as a shard is there."""
-    add_bytes = CachingProgress.add_bytes
+    add_bytes = ShardProgress.add_bytes
 
-    def interrupt(self: CachingProgress, count: int) -> None:
+    def interrupt(self: ShardProgress, count: int) -> None:
         add_bytes(self, count)
-        monkeypatch.setattr(CachingProgress, "add_bytes", add_bytes)
+        monkeypatch.setattr(ShardProgress, "add_bytes", add_bytes)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(CachingProgress, "add_bytes", interrupt)
+    monkeypatch.setattr(ShardProgress, "add_bytes", interrupt)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.store_repair import RepairResult, StoreRepairConfig, store_repair
+from stages.settings.store import StoreRepairConfig
+from stages.store_repair import RepairResult, store_repair
 
 TEACHER = "teachers/teacher"
 

@@ -1,4 +1,4 @@
-"""Laws of the codec study: what it says is what storing does."""
+"""Laws of the codec study: its figures are those of really storing the heatmaps."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from pipeline.benchmarks.codec_candidates import (
     search_space,
 )
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
-from pipeline.benchmarks.fidelity import StudiedPeople
-from pipeline.benchmarks.teacher_maps import MapBatch
+from pipeline.benchmarks.fidelity import MapBatch, StudiedPeople
 from pipeline.coco.people import people_of_rows, spread_rows
-from pipeline.frames.geometry import PADDING, apply, box_to_crop, compose, crop_to_heatmap
+from pipeline.frames.geometry import apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import decode_heatmaps, encode_keypoints
+from pipeline.settings import PADDING
 from store_schemas.profiles import PROFILES
 from tests.pipeline.conftest import PeopleMaker
 

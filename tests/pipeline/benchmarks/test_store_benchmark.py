@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.benchmarks.drawn_views import draw_batches, write_raw_float16
 from pipeline.benchmarks.multiplied import multiply_store
 from pipeline.benchmarks.processes import in_fresh_process, measure_store_cost
+from pipeline.benchmarks.readers import draw_batches, write_raw_float16
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.errors import DistilError
 from pipeline.teacher_store.reader import TeacherStore
-from stages.benchmark_store import BenchmarkStoreConfig, benchmark_store
+from stages.benchmark_store import benchmark_store
 from stages.commands.store_benchmark_table import print_store_benchmark
+from stages.settings.benchmark import BenchmarkStoreConfig
 from store_schemas.heatmap_codec import decode_heatmaps
 from tests.support.generated_store import write_store
 

@@ -13,14 +13,15 @@ from PIL import Image
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.image_files import sha256_file
 from pipeline.coco.people import People
-from pipeline.frames.geometry import HeatmapFrame
-from pipeline.frames.views import ViewRecipe, draw_views
+from pipeline.frames.views import draw_views
+from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
-from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers import Teacher
+from pipeline.teachers.network import NetworkOutput
 
 SIZE_HW, CELLS_HW = (32, 24), (8, 6)
 NUM_KEYPOINTS, NUM_VIEWS, ROWS, BATCH = 5, 3, 2, 4
@@ -39,11 +40,12 @@ class Means:
     heatmap_frame: HeatmapFrame = "half-pixel"
     fixed_batch_size: int | None = None
     num_threads: int | None = None
+    token_shape: tuple[int, tuple[int, int]] | None = None
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         cells = images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5))
         mixed = np.einsum("bcij,kc->bkij", cells, np.arange(15).reshape(5, 3) / 30)
-        return mixed.astype(np.float32)
+        return NetworkOutput(mixed.astype(np.float32))
 
     def execution(self) -> dict[str, Any]:
         return {}

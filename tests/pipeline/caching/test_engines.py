@@ -1,4 +1,4 @@
-"""Laws of choosing an engine, and of what a worker proves before it may write."""
+"""Laws of choosing an engine, and of the admission of workers."""
 
 import socket
 import subprocess
@@ -14,9 +14,9 @@ from pipeline.caching import admission, cluster_access
 from pipeline.caching.engines import EngineChoice, PlainLoop, open_engine
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.errors import ClusterError, ConfigError
+from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teachers import TeacherSettings
 
 
 def test_dask_is_loaded_only_where_a_cluster_is_chosen() -> None:
@@ -72,10 +72,10 @@ def task_of(root: Path, run_id: str) -> ShardTask:
     return ShardTask(writer, root / "teacher.onnx", TeacherSettings(), root, False)
 
 
-def test_a_store_must_be_seen_and_held_by_the_run(tmp_path: Path) -> None:
+def test_a_store_must_be_readable_and_held_by_the_run(tmp_path: Path) -> None:
     root = tmp_path / "teacher.zarr"
     (unseen,) = admission.store_differences(task_of(root, "a" * 32))
-    assert unseen == f"the store must be seen at {root}, got nothing there"
+    assert unseen == f"the store must be readable at {root}, got nothing there"
     with acquire_lease(LocalFolder(root)) as lease:
         (root / "zarr.json").write_text("{}")
         task = task_of(root, lease.run_id)

@@ -1,4 +1,4 @@
-"""Crops and tokens of stage one: the teacher looks at what is stored, and its tokens are bound."""
+"""Crops and tokens of stage one: the teacher predicts the stored crops, and tokens are bounded."""
 
 from typing import Any
 
@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.caching.inputs import TeacherInputs, optional_arrays
+from pipeline.caching.inputs import optional_arrays
+from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.image_files import decode_image
 from pipeline.errors import TeacherError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.stored_crops import store_and_see
+from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers import Teacher, TeacherSettings
+from pipeline.teachers import Teacher
+from pipeline.teachers.network import NetworkOutput
 from store_schemas.errors import SchemaError
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
@@ -26,19 +29,19 @@ DIM, GRID_HW = 7, (2, 3)
 class Tokens(Means):
     """The same means, with tokens of the crops' colours."""
 
-    token_dim, token_grid_hw = DIM, GRID_HW
+    token_shape = (DIM, GRID_HW)
     scale = 1.0
 
-    def forward_with_tokens(self, images: NDArray[np.float32]) -> Any:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        if not with_tokens:
+            return super().forward(images)
         colours = images.mean(axis=(2, 3))  # (B, 3)
         left = images[..., : SIZE_HW[1] // 2].mean(axis=(2, 3))
         mix = np.random.default_rng(0).normal(0, self.scale, (6, 11, DIM))
         tokens = np.einsum("bc,cpd->bpd", np.concatenate([colours, left], axis=1), mix)
         tokens = tokens.astype(np.float32)
-        return self.forward(images), {
-            "keypoint": tokens[:, :NUM_KEYPOINTS],
-            "visual": tokens[:, NUM_KEYPOINTS:],
-        }
+        kinds = {"keypoint": tokens[:, :NUM_KEYPOINTS], "visual": tokens[:, NUM_KEYPOINTS:]}
+        return NetworkOutput(super().forward(images).heatmaps, kinds)
 
 
 def write(caching: Any, optional: OptionalArrays, name: str = "a.zarr", **how: Any) -> TeacherStore:
@@ -53,12 +56,12 @@ def all_views(caching: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return places[0], places[1]
 
 
-def test_the_teacher_looks_at_the_decoded_stored_crop(caching: Any) -> None:
+def test_the_teacher_predicts_the_decoded_stored_crop(caching: Any) -> None:
     store = write(caching, OptionalArrays(CROPS))
     rows, views = all_views(caching)
     crops, stored = store.read_crops(rows, views), store.read(rows, views)
-    seen = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
-    heatmaps, scale = encode_heatmaps(seen, store.threshold)
+    predicted = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
+    heatmaps, scale = encode_heatmaps(predicted, store.threshold)
     np.testing.assert_array_equal(stored.heatmaps, heatmaps, strict=True)
     np.testing.assert_array_equal(stored.scale, scale, strict=True)
     people = caching.people
@@ -86,8 +89,12 @@ def test_tokens_are_those_of_the_unflipped_pass_rounded_to_float16(
     store = write(caching, optional)
     rows, views = all_views(caching)
     crops, found = store.read_crops(rows, views), store.read_tokens(rows, views)
-    _, live = Tokens().forward_with_tokens(caching.teacher.preprocess(crops))
-    mirrored = Tokens().forward_with_tokens(caching.teacher.preprocess(crops[:, :, ::-1]))[1]
+    live, mirrored = (
+        Tokens().forward(caching.teacher.preprocess(each), with_tokens=True).tokens
+        for each in (crops, crops[:, :, ::-1])
+    )
+    assert live is not None
+    assert mirrored is not None
     assert tuple(found) == kinds
     for kind in kinds:
         assert found[kind].dtype == np.float16
@@ -111,11 +118,11 @@ def inputs(**changes: Any) -> TeacherInputs:
     )
 
 
-def test_what_is_asked_for_is_what_is_kept() -> None:
+def test_the_settings_name_what_is_stored() -> None:
     teacher = Teacher(Tokens(), TeacherSettings(batch_size=BATCH))
     assert optional_arrays(inputs(), teacher) == OptionalArrays()
-    asked = inputs(crops=True, crop_quality=80, tokens="both")
-    assert optional_arrays(asked, teacher) == OptionalArrays(
+    both = inputs(crops=True, crop_quality=80, tokens="both")
+    assert optional_arrays(both, teacher) == OptionalArrays(
         crop_format(SIZE_HW, 80, "4:2:0"), TokenFormat(("keypoint", "visual"), DIM, GRID_HW)
     )
     one = optional_arrays(inputs(tokens="visual"), teacher).tokens

@@ -101,10 +101,10 @@ def test_one_worker_may_write_shards_in_several_threads(caching: Any) -> None:
 
 
 @pytest.mark.parametrize("num_cores", [1, 2, 3])
-def test_looks_at_a_time_change_no_byte(
+def test_batches_predicted_at_a_time_change_no_byte(
     caching: Any, monkeypatch: pytest.MonkeyPatch, num_cores: int
 ) -> None:
-    """As many batches as cores wait for one another, and the very first for a later one."""
+    """As many batches as cores wait for one another, and the very first one for a later one."""
     look, shown = Teacher.look, list[NDArray[np.uint8]]()
     looking, together = list[int](), list[int]()
     met, overtaken = threading.Barrier(num_cores), threading.Event()
@@ -157,7 +157,7 @@ def hold_publishing(
 def test_the_teacher_and_the_decoders_go_on_while_a_shard_is_published(
     caching: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shard 0 waits until the teacher has seen all of shard 1; of those behind, only so many."""
+    """Shard 0 waits until all of shard 1 is predicted; of those behind, only so many batches."""
     event, looks, seen_by_then = threading.Event(), list[int](), list[int]()
     look = Teacher.look
 
@@ -174,7 +174,7 @@ def test_the_teacher_and_the_decoders_go_on_while_a_shard_is_published(
     monkeypatch.setattr(Teacher, "look", seen)
     published = hold_publishing(monkeypatch, 0, event)
     list(caching.worker(caching.writer()).write_shards(range(6)))
-    assert 5 <= seen_by_then[0] <= 4 + 4  # one look at a time and three threads
+    assert 5 <= seen_by_then[0] <= 4 + 4  # one batch at a time and three threads
     assert looks == [4, 2] * 5 + [3]
     assert published == list(range(6))
 
@@ -226,7 +226,7 @@ def test_an_error_at_the_teacher_leaves_the_shard_before_whole_and_names_its_fau
     ]
 
 
-def test_a_stop_finishes_what_the_teacher_has_seen_and_begins_nothing(caching: Any) -> None:
+def test_a_stop_finishes_the_predicted_shards_and_begins_none(caching: Any) -> None:
     writer = caching.writer()
     asked: list[bool] = []
 

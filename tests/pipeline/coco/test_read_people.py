@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.coco.read_people import PeopleSettings, clip_boxes_to_images, read_people
-from pipeline.coco.skeletons import SkeletonSettings
+from pipeline.coco.read_people import clip_boxes_to_images, read_people
 from pipeline.errors import ConfigError
+from pipeline.settings import PeopleSettings, SkeletonSettings
 from tests.support.coco_documents import (
     PLAIN,
     Json,

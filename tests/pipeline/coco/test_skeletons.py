@@ -11,13 +11,9 @@ from hypothesis import strategies as st
 from pycocotools.cocoeval import Params
 from pydantic import ValidationError
 
-from pipeline.coco.skeletons import (
-    COCO_KEYPOINT_NAMES,
-    SkeletonSettings,
-    flip_indices_of_names,
-    skeleton_of_category,
-)
+from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, flip_indices_of_names, skeleton_of_category
 from pipeline.errors import ConfigError, PeopleError
+from pipeline.settings import SkeletonSettings
 
 NOTHING_SET = SkeletonSettings()
 

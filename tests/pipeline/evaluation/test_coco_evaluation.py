@@ -16,11 +16,12 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.coco.people import People
 from pipeline.coco.pose_results import KeypointResult, coco_results, results_with_score_one
 from pipeline.coco.poses import PosePredictions
-from pipeline.coco.read_people import PeopleSettings, read_people
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import CocoFigures, coco_ground_truth, evaluate_results
 from pipeline.evaluation.report import EvaluationReport, compare_figures, compare_results
 from pipeline.prediction.pose_scores import ScoreRule
+from pipeline.settings import PeopleSettings
 
 PeopleMaker = Callable[..., People]
 

@@ -11,7 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import ImageError
-from pipeline.frames.crop_stream import ImageRequest, requests_by_image, stream_crops
+from pipeline.frames.crop_stream import (
+    ImageCrops,
+    ImageRequest,
+    batched_crops,
+    requests_by_image,
+    stream_crops,
+)
 from pipeline.frames.crops import warp_crop
 
 FOLDER = Path("/images")
@@ -141,3 +147,50 @@ def test_any_other_fault_of_the_decoder_is_raised() -> None:
 
     with pytest.raises(MemoryError, match=r"0\.jpg"):
         list(stream_crops(requests_of(3), (8, 6), broken))
+
+
+def image_of(rows: list[int], shape: tuple[int, ...] | None) -> ImageCrops:
+    """Return an image whose crops have their row's and view's number as pixels; None: no crops."""
+    request = ImageRequest(FOLDER / f"{rows[0]}.jpg", np.array(rows), IDENTITY[None])
+    if shape is None:
+        return ImageCrops(request, None, ImageError(f"image {rows[0]} is torn"))
+    crops = np.zeros((len(rows), *shape, 4, 3, 3), np.uint8)
+    for place in np.ndindex(crops.shape[:-3]):
+        crops[place] = 10 * rows[place[0]] + sum(place[1:])
+    return ImageCrops(request, crops)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_batches_have_one_size_across_images_and_name_row_and_view(shape: tuple[int, ...]) -> None:
+    images = [image_of([0, 1], shape), image_of([4], shape), image_of([2, 3, 5, 6], shape)]
+    batches = list(batched_crops(images, 3))
+    num_crops = 7 * (shape[0] if shape else 1)
+    assert [len(batch.rows) for batch in batches] == [3] * (num_crops // 3) + [1] * (num_crops % 3)
+    rows = np.concatenate([batch.rows for batch in batches])
+    views = np.concatenate([batch.views for batch in batches])
+    num_views = shape[0] if shape else 1
+    assert rows.tolist() == np.repeat([0, 1, 4, 2, 3, 5, 6], num_views).tolist()
+    assert views.tolist() == list(range(num_views)) * 7
+    for batch in batches:
+        assert batch.crops.shape[1:] == (4, 3, 3)
+        assert (batch.crops[:, 0, 0, 0] == 10 * batch.rows + batch.views).all()
+
+
+def test_a_batch_is_yielded_before_the_next_image_is_taken() -> None:
+    images = iter([image_of([0, 1], ()), image_of([2], ())])
+    assert next(batched_crops(images, 2)).rows.tolist() == [0, 1]
+    assert next(images).request.rows.tolist() == [2]
+
+
+def test_no_crops_make_no_batches() -> None:
+    assert list(batched_crops([], 2)) == []
+
+
+def test_an_unreadable_image_is_raised_or_handed_over() -> None:
+    images = [image_of([0], ()), image_of([1, 2], None), image_of([3], ())]
+    with pytest.raises(ImageError, match="image 1 is torn"):
+        list(batched_crops(images, 2))
+    unreadable: list[ImageCrops] = []
+    (batch,) = batched_crops(images, 2, unreadable.append)
+    assert batch.rows.tolist() == [0, 3]
+    assert unreadable == [images[1]]

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import (
     HEATMAP_FRAMES,
-    HeatmapFrame,
     apply,
     box_to_crop,
     compose,
@@ -20,6 +19,7 @@ from pipeline.frames.geometry import (
     resize_affine,
     view_to_crop,
 )
+from pipeline.settings import HeatmapFrame
 
 CROP_HW, HEATMAP_HW = (256, 192), (64, 48)
 coordinates = st.floats(-2000, 2000)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.frames.geometry import HeatmapFrame, apply, crop_to_heatmap, mirror_affine
-from pipeline.frames.heatmaps import Decoding, decode_heatmaps, encode_keypoints, mirror_heatmaps
+from pipeline.frames.geometry import apply, crop_to_heatmap, mirror_affine
+from pipeline.frames.heatmaps import decode_heatmaps, encode_keypoints, mirror_heatmaps
+from pipeline.settings import Decoding, HeatmapFrame
 
 SIZE_HW = (64, 48)
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.frames.geometry import apply, box_to_crop, invert, is_mirroring
-from pipeline.frames.views import ViewRecipe, describe_missing_halves, draw_view, draw_views
+from pipeline.frames.views import describe_missing_halves, draw_view, draw_views
+from pipeline.settings import ViewRecipe
 
 SIZE_HW = (256, 192)
 STILL = ViewRecipe(

@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.models import ARCHITECTURES, build_network
-from pipeline.models.pose_networks import RegressionStudent, TokenPoseTeacher
+from pipeline.models import STUDENTS, TEACHERS, build_network, build_student, build_teacher
+from pipeline.models.pose_networks import PoseNetwork, RegressionStudent
 
-STUDENTS = ["distilpose-s", "distilpose-xs"]
-TEACHERS = ["tokenpose-s", "tokenpose-xs"]
 EXTRA_SMALL = ["distilpose-xs", "tokenpose-xs"]
 
 
-def _random_crops(network: RegressionStudent | TokenPoseTeacher, batch: int) -> torch.Tensor:
+def _random_crops(network: PoseNetwork, batch: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     return torch.randn(batch, 3, *network.input_size_hw, generator=generator)
 
@@ -25,8 +23,7 @@ def _random_crops(network: RegressionStudent | TokenPoseTeacher, batch: int) -> 
 @pytest.mark.parametrize("num_keypoints", [1, 14])
 def test_students_answer_for_any_number_of_keypoints(architecture: str, num_keypoints: int) -> None:
     """A student's keypoints lie in the crop, its sigmas are positive, its scores are raw."""
-    network = build_network(architecture, num_keypoints).eval()
-    assert isinstance(network, RegressionStudent)
+    network = build_student(architecture, num_keypoints).eval()
     with torch.no_grad():
         output = network(_random_crops(network, 2))
     assert output.keypoints.shape == output.sigmas.shape == (2, num_keypoints, 2)
@@ -40,10 +37,9 @@ def test_students_answer_for_any_number_of_keypoints(architecture: str, num_keyp
 @pytest.mark.parametrize("architecture", TEACHERS)
 def test_teachers_draw_one_heatmap_per_keypoint(architecture: str) -> None:
     """A teacher's heatmaps have the size that it announces."""
-    network = build_network(architecture, 5).eval()
-    assert isinstance(network, TokenPoseTeacher)
+    network = build_teacher(architecture, 5).eval()
     with torch.no_grad():
-        heatmaps = network(_random_crops(network, 2))
+        heatmaps = network(_random_crops(network, 2)).heatmaps
     assert network.heatmap_size_hw == (64, 48)
     assert heatmaps.shape == (2, 5, 64, 48)
 
@@ -54,8 +50,8 @@ def test_a_crop_is_answered_alike_alone_and_in_a_batch(architecture: str) -> Non
     network = build_network(architecture, 3).eval()
     crops = _random_crops(network, 3)
     with torch.no_grad():
-        together = network.tokens(crops)
-        alone = [network.tokens(crop[None]) for crop in crops]
+        together = network(crops, with_tokens=True).tokens
+        alone = [network(crop[None], with_tokens=True).tokens for crop in crops]
     for index, tokens in enumerate(alone):
         for batched, single in zip(together, tokens, strict=True):
             torch.testing.assert_close(batched[index : index + 1], single, rtol=1e-4, atol=1e-5)
@@ -67,7 +63,7 @@ def test_every_parameter_learns(architecture: str) -> None:
     torch.manual_seed(0)
     network = build_network(architecture, 4)
     output = network(_random_crops(network, 4))
-    tensors = [output] if isinstance(output, torch.Tensor) else list(output)
+    tensors = [tensor for tensor in output if tensor is not None]
     total = torch.stack([tensor.square().sum() for tensor in tensors]).sum()
     names, parameters = zip(*network.named_parameters(), strict=True)
     for name, gradient in zip(names, torch.autograd.grad(total, parameters), strict=True):
@@ -76,16 +72,20 @@ def test_every_parameter_learns(architecture: str) -> None:
 
 
 def test_heads_see_the_tokens_that_are_handed_out() -> None:
-    """The forward pass is the head on the keypoint tokens of ``tokens``."""
+    """The forward pass is the head on the keypoint tokens, which come out only when asked for."""
     network = build_network("distilpose-xs", 4).eval()
     assert isinstance(network, RegressionStudent)
     crops = _random_crops(network, 2)
     with torch.no_grad():
-        tokens = network.tokens(crops)
-        expected = network.head(tokens.keypoint_tokens)
         output = network(crops)
+        with_tokens = network(crops, with_tokens=True)
+        tokens = with_tokens.tokens
+        expected = network.head(tokens.keypoint_tokens)
+    assert output.tokens is None
     assert tokens.visual_tokens.shape == (2, 48, 128)
+    assert network.token_shape == (128, (8, 6))
     assert torch.equal(output.keypoints, expected.keypoints)
+    assert torch.equal(output.keypoints, with_tokens.keypoints)
 
 
 def test_permuting_keypoint_tokens_permutes_the_answers() -> None:
@@ -95,7 +95,8 @@ def test_permuting_keypoint_tokens_permutes_the_answers() -> None:
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         before = network(crops)
-        network.encoder.keypoint_tokens.copy_(network.encoder.keypoint_tokens[:, order])
+        tokens = network.get_parameter("encoder.keypoint_tokens")
+        tokens.copy_(tokens[:, order].clone())
         after = network(crops)
     torch.testing.assert_close(after.keypoints, before.keypoints[:, order])
 
@@ -105,6 +106,14 @@ def test_an_unknown_architecture_lists_the_known_ones() -> None:
     known = "distilpose-s, distilpose-xs, tokenpose-s, tokenpose-xs"
     with pytest.raises(ConfigError, match=f"'distilpose-m'; expected one of: {known}"):
         build_network("distilpose-m", 17)
+
+
+def test_a_network_of_the_other_role_is_refused() -> None:
+    """A teacher is no student, and the refusal lists those that are."""
+    with pytest.raises(ConfigError, match=r"student, got tokenpose-xs, .* one of: distilpose-s"):
+        build_student("tokenpose-xs", 17)
+    with pytest.raises(ConfigError, match=r"teacher, got distilpose-xs, .* one of: tokenpose-s"):
+        build_teacher("distilpose-xs", 17)
 
 
 def test_no_keypoints_is_refused() -> None:
@@ -130,7 +139,7 @@ def test_the_same_seed_draws_the_same_weights() -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [*STUDENTS, *TEACHERS])
 def test_a_state_dict_fits_a_fresh_network(architecture: str) -> None:
     """Loading is strict and complete: the fixed positions need no storage."""
     first, second = (build_network(architecture, 3) for _ in range(2))

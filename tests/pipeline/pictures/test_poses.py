@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.coco.image_files import decode_image
 from pipeline.coco.people import Skeleton
-from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame, apply, crop_to_heatmap
+from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.pictures.poses import (
     CENTRE_COLOUR,
@@ -20,6 +20,7 @@ from pipeline.pictures.poses import (
     ring_keypoints,
     write_png,
 )
+from pipeline.settings import HeatmapFrame
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_wrist", "right_wrist", "ankle_left", "ankle_right"),

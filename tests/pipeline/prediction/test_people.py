@@ -15,13 +15,14 @@ from pipeline.coco.poses import NO_ANNOTATION
 from pipeline.coco.result_files import Detections
 from pipeline.errors import ImageError
 from pipeline.frames.geometry import apply, box_to_crop, invert
-from pipeline.frames.pixels import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.models.heads import StudentOutput
 from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.prediction.boxes import PersonBoxes
 from pipeline.prediction.estimators import CropPoses, StudentEstimator, TeacherEstimator
 from pipeline.prediction.people import predict_people
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
+from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (32, 24)
 SWAP = (1, 0, 2)
@@ -136,9 +137,12 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
         heatmap_frame: Any = "msra"
         fixed_batch_size: int | None = None
         num_threads: int | None = None
+        token_shape: tuple[int, tuple[int, int]] | None = None
 
-        def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-            return images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)
+        def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+            return NetworkOutput(
+                images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)
+            )
 
         def execution(self) -> dict[str, Any]:
             return {}

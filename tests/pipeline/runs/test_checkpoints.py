@@ -12,6 +12,7 @@ from pipeline.errors import RunFolderError
 from pipeline.models.pose_networks import build_network
 from pipeline.runs.checkpoints import (
     TrainingPlace,
+    check_training_state,
     describe_network,
     load_network,
     load_parts,
@@ -20,7 +21,8 @@ from pipeline.runs.checkpoints import (
     save_training_state,
     save_weights,
 )
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer
+from pipeline.training.optimisation import build_optimizer
+from pipeline.training.settings import OptimisationConfig
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),
@@ -77,7 +79,7 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
 
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
         network = build_network("distilpose-xs", 3).to(memory_format=torch.channels_last)
-        return network, build_optimizer(network, config)
+        return network, build_optimizer(network, nn.Module(), config)
 
     def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -87,9 +89,11 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
     network, optimiser = fresh()
     step(network, optimiser)
     place = TrainingPlace(epoch=1, step=1, best_ap=0.25, scored_keypoints=(0, 2))
-    save_training_state(tmp_path / "s.safetensors", network, optimiser, place)
+    save_training_state(tmp_path / "s.safetensors", network, nn.Module(), optimiser, place)
     twin, twin_optimiser = fresh()
-    assert load_training_state(tmp_path / "s.safetensors", twin, twin_optimiser) == place
+    assert (
+        load_training_state(tmp_path / "s.safetensors", twin, nn.Module(), twin_optimiser) == place
+    )
     for _ in range(2):
         step(network, optimiser)
         step(twin, twin_optimiser)
@@ -122,10 +126,26 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_state_of_another_architecture_is_refused_by_tensor(tmp_path: Path) -> None:
-    config = OptimisationConfig()
+    def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(network, nn.Module(), OptimisationConfig())
+
     teacher, student = (build_network(name, 3) for name in ("tokenpose-xs", "distilpose-xs"))
     place = TrainingPlace(epoch=1, step=1)
     path = tmp_path / "s.safetensors"
-    save_training_state(path, teacher, build_optimizer(teacher, config), place)
+    save_training_state(path, teacher, nn.Module(), optimizer_of(teacher), place)
     with pytest.raises(RunFolderError, match=r"tensor head\.\S+ is .* belongs to another archite"):
-        load_training_state(path, student, build_optimizer(student, config))
+        load_training_state(path, student, nn.Module(), optimizer_of(student))
+
+
+def test_a_training_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    """Its pixels were normalised with other rounding: going on would not be exact."""
+    path = tmp_path / "s.safetensors"
+    check_training_state(path)
+    save_file({"network/weight": torch.zeros(1)}, path, {"distil": '{"epoch": 1, "step": 4}'})
+    with pytest.raises(RunFolderError, match=r"s\.safetensors was written by an earlier version"):
+        check_training_state(path)
+    network = nn.Linear(1, 1)
+    optimizer = build_optimizer(network, nn.Module(), OptimisationConfig())
+    place = TrainingPlace(epoch=1, step=4)
+    save_training_state(path, network, nn.Module(), optimizer, place)
+    check_training_state(path)

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import object_lease
-from pipeline.storage.lease import LEASE_NAME, acquire_lease, read_holder, require_lease
-from pipeline.storage.lease_file import LeaseHolder
+from pipeline.storage import lease as lease_module
+from pipeline.storage.lease import (
+    LEASE_NAME,
+    LeaseHolder,
+    WriterLease,
+    acquire_lease,
+    read_holder,
+    require_lease,
+    this_machine,
+)
 from pipeline.storage.object_folder import CLOCK_PREFIX, ObjectFolder
-from pipeline.storage.object_lease import ObjectLease, this_machine
 from store_schemas.errors import LeaseError
 from tests.support.object_server import ObjectServer
 
@@ -24,7 +30,7 @@ def folder(object_store: str) -> ObjectFolder:
 
 @pytest.fixture
 def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_lease, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_SECONDS", 0.02)
 
 
 def leave_lease(folder: ObjectFolder, host: str, pid: int) -> None:
@@ -89,7 +95,7 @@ def test_a_writer_elsewhere_is_dead_when_its_heartbeat_is_old_by_the_clock_of_th
     leave_lease(folder, "another-machine", 1)
     with pytest.raises(LeaseError, match="process 1 on another-machine, alive"):
         acquire_lease(folder)
-    monkeypatch.setattr(object_lease, "STALE_SECONDS", 1)
+    monkeypatch.setattr(lease_module, "STALE_SECONDS", 1)
     time.sleep(2.0)  # the object store's times are whole seconds
     with acquire_lease(folder) as lease:
         require_lease(folder, lease.run_id)
@@ -109,7 +115,7 @@ def test_whoever_was_taken_over_stops_beating_and_may_not_publish(
     folder: ObjectFolder, quick_heart: None
 ) -> None:
     former = acquire_lease(folder)
-    assert isinstance(former, ObjectLease)
+    assert isinstance(former, WriterLease)
     with acquire_lease(folder, take_over=True) as lease:
         wait_until(lambda: not former._heart.is_alive())
         require_lease(folder, lease.run_id)
@@ -126,15 +132,13 @@ def test_a_heartbeat_renews_the_lease_though_answers_fail_or_get_lost(
         return environ["REQUEST_METHOD"] == "PUT"
 
     with acquire_lease(folder) as lease:
-        assert isinstance(lease, ObjectLease)
+        assert isinstance(lease, WriterLease)
         object_server.is_broken = lambda number, environ: number % 3 == 0
         object_server.loses_answer = lambda number, environ: number % 4 == 1 and is_written(environ)
-        version = lease._version
+        version = lease._claim
         for _ in range(5):
-            wait_until(
-                lambda before=version: lease._version != before or not lease._heart.is_alive()
-            )
-            version = lease._version
+            wait_until(lambda before=version: lease._claim != before or not lease._heart.is_alive())
+            version = lease._claim
         assert lease._heart.is_alive()
         assert read_holder(folder) == lease.run_id
 

@@ -91,7 +91,7 @@ def test_a_writer_that_stopped_after_any_request_is_carried_on_to_the_same_bytes
             patch.setattr("pipeline.storage.object_client.MAX_RETRIES", 0)
             patch.setattr("pipeline.storage.object_folder.ATTEMPTS", 1)
             writer.layout.folder._own = None
-            with pytest.raises(Exception, match="did not let this run write"):
+            with pytest.raises(Exception, match="failed every request to write"):
                 factory.write_rest(writer)
         object_server.heal()
         factory.let_go(place)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HeatmapFrame
+from pipeline.settings import HeatmapFrame
 from pipeline.teachers.checks import (
     check_accuracy,
     check_mirror_gap,

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.cores import available_cores
 from pipeline.errors import TeacherError
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.parallel import available_cores
+from pipeline.settings import TeacherSettings
+from pipeline.teachers import Teacher, open_teacher
 
 WEIGHTS = np.random.default_rng(1).normal(0, 0.1, (5, 3, 4, 4)).astype(np.float32)
 Shape = Sequence[int | str]

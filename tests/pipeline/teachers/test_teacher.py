@@ -8,11 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
-from pipeline.frames.geometry import HEATMAP_FRAMES, HeatmapFrame, apply, crop_to_heatmap
+from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
-from pipeline.teachers.network import HeatmapNetwork
+from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.teachers.network import HeatmapNetwork, NetworkOutput
 from pipeline.teachers.opening import open_teacher, require_keypoints
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (64, 48)
 CELLS_HW = (16, 12)
@@ -30,17 +31,18 @@ class FormulaNetwork:
     num_keypoints = 3
     keypoint_names: tuple[str, ...] | None = None
     num_threads: int | None = None
+    token_shape: tuple[int, tuple[int, int]] | None = None
     heatmap_frame: HeatmapFrame = "half-pixel"
 
     def __init__(self, fixed_batch_size: int | None = None) -> None:
         self.fixed_batch_size = fixed_batch_size
         self.batch_sizes: list[int] = []
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         """Means over 4 x 4 pixels: red as keypoint 0 (left), its mirror's green as 1, blue as 2."""
         self.batch_sizes.append(len(images))
         cells = images.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5))
-        return cells.astype(np.float32)
+        return NetworkOutput(cells.astype(np.float32))
 
     def execution(self) -> dict[str, Any]:
         return {"provider": "formula"}
@@ -53,17 +55,19 @@ class FixedMaps(FormulaNetwork):
         super().__init__()
         self._maps, self.heatmap_frame = maps, frame
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.repeat(self._maps[None], len(images), axis=0)
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+        return NetworkOutput(np.repeat(self._maps[None], len(images), axis=0))
 
 
 class MirrorEquivariant(FormulaNetwork):
     """Keypoints 0 and 1 swap under a mirror: one looks for rising red, one for falling red."""
 
-    def forward(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
         rising = np.roll(images, 2, axis=3) - np.roll(images, -2, axis=3)
         cells = np.stack([rising[:, 0], -rising[:, 0], images[:, 1]], axis=1)
-        return cells.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5)).astype(np.float32)
+        return NetworkOutput(
+            cells.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5)).astype(np.float32)
+        )
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from pipeline.errors import RunFolderError, TeacherError
 from pipeline.models.pose_networks import TokenPoseTeacher, build_network
 from pipeline.runs.checkpoints import describe_network, load_network, save_weights
 from pipeline.runs.run_folder import RunFolder
-from pipeline.teachers import Teacher, TeacherSettings, open_teacher
+from pipeline.settings import TeacherSettings
+from pipeline.teachers import Teacher, open_teacher
 
 SKELETON = Skeleton(
     keypoint_names=("nose", "left_hand", "right_hand"),
@@ -81,7 +82,7 @@ def test_its_heatmaps_are_those_of_the_network_in_evaluation_mode(
     assert isinstance(network, TokenPoseTeacher)
     images = (torch.from_numpy(crops).double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     with torch.inference_mode():
-        expected = network(images.float().permute(0, 3, 1, 2)).numpy()
+        expected = network(images.float().permute(0, 3, 1, 2)).heatmaps.numpy()
     np.testing.assert_allclose(opened(weights).heatmaps(crops), expected, atol=1e-4)
 
 
@@ -170,10 +171,9 @@ def test_looking_with_tokens_changes_no_bit_of_the_heatmaps(
     heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
     expected = teacher.look(crops, SKELETON.flip_indices)
     np.testing.assert_array_equal(heatmaps, expected, strict=True)
-    network = teacher.token_network
-    patches = network.token_grid_hw[0] * network.token_grid_hw[1]
-    assert tokens["keypoint"].shape == (3, 3, network.token_dim)
-    assert tokens["visual"].shape == (3, patches, network.token_dim)
+    dim, (rows, columns) = teacher.require_tokens()
+    assert tokens["keypoint"].shape == (3, 3, dim)
+    assert tokens["visual"].shape == (3, rows * columns, dim)
 
 
 def test_the_heatmaps_follow_from_the_keypoint_tokens(
@@ -182,6 +182,7 @@ def test_the_heatmaps_follow_from_the_keypoint_tokens(
     teacher = opened(weights)
     heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
     module, _ = load_network(weights)
+    assert isinstance(module, TokenPoseTeacher)
     with torch.inference_mode():
         drawn = module.head(torch.from_numpy(tokens["keypoint"])).numpy()
     np.testing.assert_allclose(heatmaps, drawn, rtol=1e-4, atol=1e-5)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from pipeline.training.batch import TrainingBatch
 from pipeline.training.corrupt_ledger import CorruptLedger
-from pipeline.training.data import TrainingBatch
 from pipeline.training.replacement import CorruptView, Replacement
 from store_schemas.errors import CorruptError
 

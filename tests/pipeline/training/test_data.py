@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.errors import DistilError, ImageError
 from pipeline.frames.geometry import compose, mirror_affine
-from pipeline.frames.views import ViewRecipe
-from pipeline.training.data import BatchLoader, FreshViewDataset, TrainingBatch, move_keypoints
+from pipeline.settings import ViewRecipe
+from pipeline.training.batch import TrainingBatch
+from pipeline.training.data import BatchLoader, FreshViewDataset, move_keypoints
 from pipeline.training.images import TrainingImages
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from store_schemas.errors import CorruptError, StoreError
@@ -103,7 +104,9 @@ def test_keypoints_lie_on_the_dots_of_every_fresh_view(folder: Path) -> None:
     batch = dataset[ViewBatch(np.zeros(40, np.int64), np.arange(1, 41))]
     assert batch.images.shape == (40, 128, 96, 3)
     assert batch.keypoint_weights.sum() > 60
-    for image, points, weights in zip(*batch[:3], strict=True):
+    for image, points, weights in zip(
+        batch.images, batch.keypoints, batch.keypoint_weights, strict=True
+    ):
         for (x, y), weight in zip(points.round().long().tolist(), weights.tolist(), strict=True):
             assert not weight or image[y, x].min() > 120
 

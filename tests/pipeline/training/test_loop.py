@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError
+from pipeline.errors import RunFolderError, TrainingError
+from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.loop import NoProgress, Training, fit
-from pipeline.training.losses import LossTerms
-from pipeline.training.optimisation import OptimisationConfig
+from pipeline.training.batch import TrainingBatch
+from pipeline.training.loop import Training, fit
+from pipeline.training.losses import Criterion, LossTerms
+from pipeline.training.settings import OptimisationConfig
 
 STEPS_PER_EPOCH = 3
 INFO = CheckpointInfo(
@@ -34,28 +36,43 @@ INFO = CheckpointInfo(
 )
 
 
-class Square:
-    """Minimise the square of a noisy output; a NaN target makes the loss NaN."""
+class Square(Criterion):
+    """Minimise the square of a noisy output; a NaN image makes the loss NaN."""
 
-    scored_keypoints = (0,)
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        return (0,)
 
-    def __call__(self, network: nn.Module, batch: Tensor, step: int) -> LossTerms:
-        error = (network(batch) + torch.rand(1)).square().mean()
+    def forward(self, output: Tensor, batch: TrainingBatch, step: int) -> LossTerms:
+        error = (output + torch.rand(1)).square().mean()
         return LossTerms(2 * error, {"error": error.detach()})
 
 
-def batches(epoch: int, bad_epoch: int | None = None) -> Iterator[Tensor]:
+class Scaled(Square):
+    """Owns a weight of its own, as a flow or a projector would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(2))
+
+    def forward(self, output: Tensor, batch: TrainingBatch, step: int) -> LossTerms:
+        return super().forward(self.factor * output, batch, step)
+
+
+def batches(epoch: int, bad_epoch: int | None = None) -> Iterator[TrainingBatch]:
     for step in range(STEPS_PER_EPOCH):
         bad = epoch == bad_epoch and step == 1
-        yield torch.full((2, 2), float("nan") if bad else float(epoch + step))
+        images = torch.full((2, 2), float("nan") if bad else float(epoch + step))
+        yield TrainingBatch(images, torch.zeros(2, 1, 2), torch.ones(2, 1))
 
 
-def training(**changes: object) -> Training[Tensor]:
+def training(**changes: object) -> Training:
     torch.manual_seed(0)
     settings: dict[str, object] = {
         "network": nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)),
         "info": INFO,
-        "objective": Square(),
+        "criterion": Square(),
+        "normalise": lambda images: images,
         "batches_of_epoch": batches,
         "steps_per_epoch": STEPS_PER_EPOCH,
         "batch_size": 2,
@@ -83,6 +100,40 @@ def test_random_draws_follow_from_the_epoch_so_resume_is_exact_with_dropout(
         assert getattr(whole, name).read_bytes() == getattr(grown, name).read_bytes(), name
 
 
+def test_weights_of_the_criterion_are_trained_saved_and_taken_up_again(tmp_path: Path) -> None:
+    """Half a training and its resumed half end where the whole one does, to the last bit."""
+    whole, grown = Scaled(), Scaled()
+    fit(training(criterion=whole, epochs=2), new_folder(tmp_path / "a"), NoProgress())
+    folder = new_folder(tmp_path / "b")
+    fit(training(criterion=Scaled(), epochs=1), folder, NoProgress())
+    fit(training(criterion=grown, epochs=2), folder, NoProgress(), resume=True)
+    assert (whole.factor != 1).all()
+    assert torch.equal(whole.factor, grown.factor)
+    with pytest.raises(RunFolderError, match=r"tensor factor is .* in the file and absent in the"):
+        fit(training(epochs=3), folder, NoProgress(), resume=True)
+
+
+def test_tokens_are_asked_of_the_network_where_the_criterion_reads_them(tmp_path: Path) -> None:
+    class Tokens(Square):
+        @property
+        def reads_tokens(self) -> bool:
+            return True
+
+    class Network(nn.Linear):
+        def forward(self, images: Tensor, with_tokens: bool = False) -> Tensor:
+            asked.append(with_tokens)
+            return super().forward(images)
+
+    asked: list[bool] = []
+    for name, criterion in (("a", Square()), ("b", Tokens())):
+        fit(
+            training(criterion=criterion, network=Network(2, 2), epochs=1),
+            new_folder(tmp_path / name),
+            NoProgress(),
+        )
+    assert asked == [False] * STEPS_PER_EPOCH + [True] * STEPS_PER_EPOCH
+
+
 def test_a_loss_that_is_not_finite_names_step_and_terms_and_keeps_the_last_epoch(
     tmp_path: Path,
 ) -> None:
@@ -98,7 +149,7 @@ def test_a_loss_that_is_not_finite_names_step_and_terms_and_keeps_the_last_epoch
 def test_an_interruption_says_how_to_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def interrupted(epoch: int) -> Iterator[Tensor]:
+    def interrupted(epoch: int) -> Iterator[TrainingBatch]:
         yield from batches(epoch)
         if epoch == 1:
             raise KeyboardInterrupt
@@ -112,12 +163,12 @@ def test_an_interruption_says_how_to_go_on(
 
 def test_metrics_hold_the_mean_of_each_term_over_the_epoch(tmp_path: Path) -> None:
     class Constant(Square):
-        def __call__(self, network: nn.Module, batch: Tensor, step: int) -> LossTerms:
-            loss = 0 * network(batch).mean() + step
+        def forward(self, output: Tensor, batch: TrainingBatch, step: int) -> LossTerms:
+            loss = 0 * output.mean() + step
             return LossTerms(loss, {"step_number": torch.tensor(10.0 * step)})
 
     folder = new_folder(tmp_path / "run")
-    fit(training(objective=Constant(), epochs=2), folder, NoProgress())
+    fit(training(criterion=Constant(), epochs=2), folder, NoProgress())
     lines = folder.read_metrics()
     assert [(m["loss"], m["step_number"]) for m in lines] == [(1.0, 10.0), (4.0, 40.0)]
     assert [(m["step"], m["person_views"]) for m in lines] == [(3, 6), (6, 12)]

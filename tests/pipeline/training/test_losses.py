@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pipeline.training.losses import (
-    RegressionKind,
     confidence_loss,
     heat_at,
     heatmap_loss,
@@ -16,6 +15,7 @@ from pipeline.training.losses import (
     render_gaussians,
     simulated_heatmap_loss,
 )
+from pipeline.training.settings import RegressionKind
 
 HEATMAP_SIZE_HW = (16, 12)
 BATCH, NUM_KEYPOINTS = 2, 3

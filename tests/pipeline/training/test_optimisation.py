@@ -6,11 +6,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.models.pose_networks import build_network
-from pipeline.training.optimisation import OptimisationConfig, build_optimizer, build_scheduler
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.settings import OptimisationConfig
 
 
 def rates(config: OptimisationConfig, num_steps: int) -> list[float]:
-    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    optimizer = build_optimizer(nn.Linear(2, 2), nn.Module(), config)
     scheduler = build_scheduler(optimizer, config, num_steps)
     found = []
     for step in range(num_steps):
@@ -46,7 +47,7 @@ def test_cosine_falls_to_the_minimum() -> None:
 
 def test_the_rate_of_a_step_does_not_depend_on_the_steps_before() -> None:
     config = OptimisationConfig(schedule="cosine", warmup_steps=5)
-    optimizer = build_optimizer(nn.Linear(2, 2), config)
+    optimizer = build_optimizer(nn.Linear(2, 2), nn.Module(), config)
     scheduler = build_scheduler(optimizer, config, 40)
     scheduler.step_update(31)
     assert optimizer.param_groups[0]["lr"] == rates(config, 40)[31]
@@ -54,7 +55,9 @@ def test_the_rate_of_a_step_does_not_depend_on_the_steps_before() -> None:
 
 def test_weight_decay_spares_norms_biases_and_keypoint_tokens() -> None:
     network = build_network("distilpose-xs", 3)
-    optimizer = build_optimizer(network, OptimisationConfig(optimizer="adamw", weight_decay=0.1))
+    optimizer = build_optimizer(
+        network, nn.Module(), OptimisationConfig(optimizer="adamw", weight_decay=0.1)
+    )
     decay = {
         id(weight): group["weight_decay"]
         for group in optimizer.param_groups
@@ -74,7 +77,7 @@ def test_every_weight_is_optimised_exactly_once() -> None:
     network = build_network("distilpose-xs", 3)
     for name in ("adam", "adamw"):
         config = OptimisationConfig.model_validate({"optimizer": name})
-        optimizer = build_optimizer(network, config)
+        optimizer = build_optimizer(network, nn.Module(), config)
         optimised = [id(w) for group in optimizer.param_groups for w in group["params"]]
         assert sorted(optimised) == sorted(map(id, network.parameters()))
         assert isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
@@ -92,3 +95,14 @@ def test_every_weight_is_optimised_exactly_once() -> None:
 def test_settings_that_cannot_work_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         OptimisationConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_weights_of_the_criterion_are_optimised_after_those_of_the_network(optimizer: str) -> None:
+    network, criterion = nn.Linear(2, 2), nn.Linear(3, 1)
+    config = OptimisationConfig.model_validate({"optimizer": optimizer})
+    groups = build_optimizer(network, criterion, config).param_groups
+    found = [id(weight) for group in groups for weight in group["params"]]
+    expected = [id(weight) for module in (network, criterion) for weight in module.parameters()]
+    assert sorted(found) == sorted(expected)
+    assert optimizer == "adamw" or found == expected

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from pipeline.models.heads import StudentOutput
+from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.losses import (
-    LossConfig,
-    TrainingTargets,
+    StudentCriterion,
     gaussian_factors,
     heat_at,
     keypoints_to_heatmap,
-    student_loss,
 )
+from pipeline.training.settings import LossConfig
+from tests.support.training_batches import heatmaps_of
 
 HEATMAP_SIZE_HW = (16, 12)
 INPUT_SIZE_HW = (64, 48)
@@ -26,7 +27,7 @@ FRAMES = {
 TRUTH_PX = torch.tensor([[[20.3, 33.7], [26.9, 18.2], [14.6, 41.0]]], dtype=torch.float64)
 
 
-def _teacher_that_knows_the_truth(affine: list[list[float]]) -> TrainingTargets:
+def _teacher_that_knows_the_truth(affine: list[list[float]]) -> TrainingBatch:
     """Draw maps of sigma 2 at the truth, cell by cell, and store them as the store does."""
     rows, columns = HEATMAP_SIZE_HW
     heat = torch.empty(1, 3, rows, columns, dtype=torch.float64)
@@ -37,19 +38,21 @@ def _teacher_that_knows_the_truth(affine: list[list[float]]) -> TrainingTargets:
             for u in range(columns):
                 heat[0, k, v, u] = math.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * 2.0**2))
     scale = heat.amax((-2, -1)) / 255
-    return TrainingTargets(
-        keypoints=TRUTH_PX / torch.tensor([48.0, 64.0]),
+    return TrainingBatch(
+        images=torch.zeros(1, *INPUT_SIZE_HW, 3, dtype=torch.uint8),
+        keypoints=TRUTH_PX,
         keypoint_weights=torch.ones(1, 3, dtype=torch.float64),
-        crop_to_heatmap=torch.tensor(affine, dtype=torch.float64),
-        input_size_hw=INPUT_SIZE_HW,
-        heatmaps=(heat / scale[..., None, None]).round().to(torch.uint8),
-        scale=scale,
+        teacher=TeacherBatch(
+            crop_to_heatmap=torch.tensor(affine, dtype=torch.float64)[None],
+            heatmaps=(heat / scale[..., None, None]).round().to(torch.uint8),
+            scale=scale,
+        ),
     )
 
 
-def _cells_off_after_descent(targets: TrainingTargets) -> float:
+def _cells_off_after_descent(targets: TrainingBatch) -> float:
     """Minimise the simulated heatmap term alone, and measure the miss at the *true* affine."""
-    keypoints = (targets.keypoints + 0.01).requires_grad_()
+    keypoints = (targets.keypoints / targets.crop_size_wh + 0.01).requires_grad_()
     log_sigmas = torch.full_like(keypoints, math.log(1.5)).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [keypoints, log_sigmas], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
@@ -58,7 +61,7 @@ def _cells_off_after_descent(targets: TrainingTargets) -> float:
 
     def closure() -> float:
         output = StudentOutput(keypoints, torch.zeros(1, 3), log_sigmas.exp())
-        total = student_loss(output, targets, config, 0).total
+        total = StudentCriterion(config, 3)(output, targets, 0).total
         keypoints.grad, log_sigmas.grad = torch.autograd.grad(total, [keypoints, log_sigmas])
         return total.item()
 
@@ -78,29 +81,31 @@ def test_half_a_cell_of_misreading_moves_the_best_student(frame: str) -> None:
     """The test above can fail: another offset in the affine is seen in full."""
     targets = _teacher_that_knows_the_truth(FRAMES[frame])
     shift = torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    shifted = replace(targets, crop_to_heatmap=targets.crop_to_heatmap + shift)
+    assert targets.teacher is not None
+    affine = targets.teacher.crop_to_heatmap + shift
+    shifted = replace(targets, teacher=replace(targets.teacher, crop_to_heatmap=affine))
     assert _cells_off_after_descent(shifted) > 0.4
 
 
 def test_transposed_maps_move_the_best_student() -> None:
     """Swapping x and y in what the teacher drew is seen as cells, not as noise."""
     targets = _teacher_that_knows_the_truth(FRAMES["msra"])
-    assert targets.heatmaps is not None
-    swapped = targets.heatmaps[..., :12, :12].transpose(-1, -2)
-    heatmaps = torch.zeros_like(targets.heatmaps)
-    heatmaps[..., :12, :12] = swapped
-    assert _cells_off_after_descent(replace(targets, heatmaps=heatmaps)) > 0.4
+    upright, _ = heatmaps_of(targets)
+    heatmaps = torch.zeros_like(upright)
+    heatmaps[..., :12, :12] = upright[..., :12, :12].transpose(-1, -2)
+    assert targets.teacher is not None
+    swapped = replace(targets, teacher=replace(targets.teacher, heatmaps=heatmaps))
+    assert _cells_off_after_descent(swapped) > 0.4
 
 
 def test_centre_and_look_up_go_through_one_affine() -> None:
     """At the truth the Gaussian peaks in the cell whose heat the score learns, in every frame."""
     for affine in FRAMES.values():
         targets = _teacher_that_knows_the_truth(affine)
-        assert targets.heatmaps is not None
-        points = keypoints_to_heatmap(targets.keypoints, targets)
+        heatmaps, scale = heatmaps_of(targets)
+        points = keypoints_to_heatmap(targets.keypoints / targets.crop_size_wh, targets)
         column, row = gaussian_factors(points, torch.ones_like(points), HEATMAP_SIZE_HW)
         drawn_peak = column.argmax(-1) * HEATMAP_SIZE_HW[1] + row.argmax(-1)
-        assert torch.equal(drawn_peak, targets.heatmaps.flatten(-2).int().argmax(-1))
-        heat = heat_at(points, targets.heatmaps, targets.scale)
-        assert targets.scale is not None
-        torch.testing.assert_close(heat, 255 * targets.scale)
+        assert torch.equal(drawn_peak, heatmaps.flatten(-2).int().argmax(-1))
+        heat = heat_at(points, heatmaps, scale)
+        torch.testing.assert_close(heat, 255 * scale)

@@ -6,9 +6,13 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.models.token_encoder import TokenShape
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.token_targets import require_tokens
+from pipeline.training.sources import require_tokens
 from store_schemas.optional_arrays import OptionalArrays, TokenFormat
+
+SIXTEEN, SMALL = TokenShape(192, (16, 16)), TokenShape(192, (8, 6))
+NARROW = TokenShape(128, (16, 16))
 
 
 def store(*kinds: str) -> TeacherStore:
@@ -18,21 +22,29 @@ def store(*kinds: str) -> TeacherStore:
 
 
 def test_tokens_of_the_students_sizes_are_accepted() -> None:
-    require_tokens(store("keypoint", "visual"), "visual", 192, (16, 16))
-    require_tokens(store("keypoint"), "keypoint", 192, (16, 16))
+    require_tokens(store("keypoint", "visual"), "visual", SIXTEEN)
+    require_tokens(store("keypoint"), "keypoint", SIXTEEN)
 
 
 def test_keypoint_tokens_do_not_depend_on_the_grid() -> None:
-    require_tokens(store("keypoint"), "keypoint", 192, (8, 6))
+    require_tokens(store("keypoint"), "keypoint", SMALL)
 
 
 @pytest.mark.parametrize(
     ("kinds", "asked", "message"),
     [
-        ((), ("visual", 192, (16, 16)), "s.zarr must hold visual tokens, got none; .*--tokens vis"),
-        (("keypoint",), ("visual", 192, (16, 16)), "got keypoint tokens alone"),
-        (("keypoint",), ("keypoint", 128, (16, 16)), "have 128 channels, those of s.zarr 192"),
-        (("visual",), ("visual", 192, (8, 6)), "has 8 x 6 patches, .* are of 16 x 16"),
+        (
+            (),
+            ("visual", SIXTEEN),
+            "s.zarr must hold visual tokens, got none; .*--tokens vis",
+        ),
+        (("keypoint",), ("visual", SIXTEEN), "got keypoint tokens alone"),
+        (
+            ("keypoint",),
+            ("keypoint", NARROW),
+            "have 128 channels, those of s.zarr 192",
+        ),
+        (("visual",), ("visual", SMALL), "has 8 x 6 patches, .* are of 16 x 16"),
     ],
 )
 def test_other_tokens_are_refused_by_both_values(

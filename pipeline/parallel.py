@@ -1,5 +1,6 @@
-"""Work done in threads a little ahead of whoever consumes it, in order."""
+"""Cores that this process may use, and work done in threads a little ahead of its consumer."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
@@ -10,13 +11,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def available_cores() -> int:
+    """Return how many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def map_ahead(
     pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], lookahead: int
 ) -> Generator[Result]:
-    """Yield what is made of each item, in order, with at most ``lookahead`` results waiting.
+    """Yield the result of each item, in order, with at most ``lookahead`` results waiting.
 
-    ``Executor.map`` has no such bound. Items are taken by the thread that consumes; what it does
-    not wait for any more is not begun.
+    ``Executor.map`` has no such bound. The thread that consumes the results iterates ``items``;
+    once it stops, no further item is begun.
     """
     remaining = iter(items)
     waiting: deque[Future[Result]] = deque()

@@ -1,12 +1,13 @@
-"""What a store was made from, found again: its teacher asked as it was, its paths."""
+"""The teacher and the paths that a store was written from, found again."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, TeacherError
+from pipeline.settings import TeacherSettings
 from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherSettings
+from pipeline.teachers.teacher import Teacher
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
 from store_schemas.stored_identity import StoreIdentity
@@ -17,10 +18,10 @@ WAY_OUT = "give the teacher that the store was made with, or write another store
 def stored_settings(
     identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> TeacherSettings:
-    """Return the settings under which a store's teacher was asked.
+    """Return the settings of a store's teacher.
 
     Raises:
-        IdentityError: the store does not say them all.
+        IdentityError: a setting is missing or invalid.
     """
     known = {**execution_recipe, **identity.teacher}
     try:
@@ -40,13 +41,13 @@ def open_stored_teacher(
 
     Raises:
         IdentityError: it is not the store's teacher; names the first field that differs.
-        TeacherError: it cannot be loaded, or cannot be asked as the store's teacher was.
+        TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
     """
     settings = stored_settings(identity, execution_recipe)
     try:
         teacher = open_teacher(path, settings)
     except TeacherError as error:
-        raise TeacherError(f"{error} (asked as the store's teacher was)") from error
+        raise TeacherError(f"{error} (opened with the settings of the store's teacher)") from error
     compare_identity(
         {"teacher": identity.teacher}, {"teacher": teacher.identity()}, way_out=WAY_OUT
     )
@@ -54,11 +55,11 @@ def open_stored_teacher(
 
 
 def source_path(provenance: Mapping[str, Any], name: str, given: Path | None) -> Path | None:
-    """Return where a store's teacher, images or annotations are.
+    """Return the path of a store's teacher, images or annotations; None: it is unknown.
 
     Args:
-        name: Of the path in the provenance, and of the option that may name another one.
-        given: Taken as it is; None: what the provenance recorded, if it is still there.
+        name: Name of the path in the provenance, and of the option that gives another one.
+        given: Path by the option; None: the recorded one is returned, if it still exists.
 
     Raises:
         ConfigError: nothing is at the given path.

@@ -1,4 +1,4 @@
-"""What a store will take: bytes of every file, and seconds, from a trial or from stores before."""
+"""Estimates of a store's bytes, every file included, and of the seconds to write it."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.caching.inputs import CacheSettings, optional_arrays
-from pipeline.caching.trial import Trial, count_slots
+from pipeline.caching.inputs import optional_arrays
+from pipeline.caching.settings import CacheSettings
+from pipeline.caching.trial import Trial, count_slots, largest_view_bytes
 from pipeline.coco.people import People
 from pipeline.frames.geometry import SizeHW
 from pipeline.teachers import Teacher
@@ -18,36 +19,35 @@ from store_schemas.names import pack_names
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import StoreDimensions, array_specs, default_rows_per_shard
 
-GUESSED_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
-"""By profile, of heatmaps as they lie on disk: what stores of real people took, rounded up."""
-GUESSED_CROP_BITS_PER_PIXEL = 2.4
-"""Of JPEG of the default quality; what crops of 256 x 192 of real people took, rounded up."""
-GUESSED_TOKEN_BITS = 16.2
-"""Of float16, which lz4 cannot shorten; what the demo's teacher took, rounded up."""
+TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
+"""Bits on disk of a heatmap's cell by profile: measured on stores of real people, rounded up."""
+TYPICAL_CROP_BITS_PER_PIXEL = 2.4
+"""Bits of a JPEG crop's pixel at the default quality: measured at 256 x 192, rounded up."""
+TYPICAL_TOKEN_BITS = 16.2
+"""Bits on disk of a float16 of a token, which lz4 cannot shorten: measured, rounded up."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What stage one will leave and take."""
+class StoreEstimate:
+    """Size of a store before it is written, and the time to write it."""
 
     dimensions: StoreDimensions
     num_bytes: float
-    """Of every file of the finished store."""
+    """Bytes of all files of the complete store."""
     optional_bytes_per_view: Mapping[str, float]
-    """Of crops and tokens, by array."""
+    """Bytes of crops and tokens, by array."""
     seconds: float | None
-    """Of wall time on this machine; None: not measured."""
+    """Wall time on this machine; None: not measured."""
 
     @property
     def num_views(self) -> int:
         return self.dimensions.num_instances * self.dimensions.num_views
 
 
-def planned_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
+def expected_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
     """Return the sizes that the store will have."""
     num_views, profile = config.views + 1, profile_named(config.profile)
     optional = optional_arrays(config, teacher)
-    cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
     return StoreDimensions(
         num_instances=people.num_instances,
         num_images=len(people.image_id),
@@ -56,35 +56,34 @@ def planned_dimensions(config: CacheSettings, people: People, teacher: Teacher) 
         num_views=num_views,
         num_keypoints=teacher.num_keypoints,
         heatmap_size_hw=teacher.heatmap_size_hw,
-        rows_per_shard=default_rows_per_shard(
-            num_views,
-            max(cells * profile.bytes_per_cell, optional.view_bytes(teacher.num_keypoints)),
-        ),
+        rows_per_shard=default_rows_per_shard(num_views, largest_view_bytes(config, teacher)),
         profile=profile,
         optional=optional,
     )
 
 
-def guess_cost(config: CacheSettings, people: People, teacher: Teacher) -> Cost:
-    """Return the cost by what other stores took; its time is unknown."""
-    dimensions = planned_dimensions(config, people, teacher)
+def estimate_from_typical_stores(
+    config: CacheSettings, people: People, teacher: Teacher
+) -> StoreEstimate:
+    """Estimate from the figures of typical stores, which give no time."""
+    dimensions = expected_dimensions(config, people, teacher)
     cells = math.prod(dimensions.view_shape)
-    per_view = GUESSED_BITS_PER_CELL[config.profile] * cells / 8
-    more = _guess_optional(dimensions, teacher.input_size_hw)
+    per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8
+    more = _typical_optional(dimensions, teacher.input_size_hw)
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))
-    return Cost(dimensions, size + documents, more, None)
+    return StoreEstimate(dimensions, size + documents, more, None)
 
 
-def predict_cost(
+def estimate_from_trial(
     config: CacheSettings, people: People, teacher: Teacher, trial: Trial, fixed_seconds: float
-) -> Cost:
-    """Return the cost by a trial.
+) -> StoreEstimate:
+    """Estimate from a small store of the same people and teacher.
 
-    fixed_seconds: of reading the people, opening the teacher and checking it.
+    fixed_seconds: time of reading the people, opening the teacher and checking it.
     """
-    dimensions = planned_dimensions(config, people, teacher)
+    dimensions = expected_dimensions(config, people, teacher)
     per_view = trial.heatmap_bytes / trial.num_views
     more = {name: size / trial.num_views for name, size in trial.optional_bytes.items()}
     per_view += sum(more.values())
@@ -101,15 +100,15 @@ def predict_cost(
         + dimensions.num_instances * trial.seconds_per_person_drawn
         + slots * trial.seconds / trial.num_slots
     )
-    return Cost(dimensions, size + trial.document_bytes, more, seconds)
+    return StoreEstimate(dimensions, size + trial.document_bytes, more, seconds)
 
 
-def _guess_optional(dimensions: StoreDimensions, size_hw: SizeHW) -> dict[str, float]:
+def _typical_optional(dimensions: StoreDimensions, size_hw: SizeHW) -> dict[str, float]:
     """Return the bytes of one view's crop and tokens, by array."""
     shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
-    found = {name: math.prod(shape) * GUESSED_TOKEN_BITS / 8 for name, shape in shapes.items()}
+    found = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
     if dimensions.optional.crops is not None:
-        found["crops"] = math.prod(size_hw) * GUESSED_CROP_BITS_PER_PIXEL / 8
+        found["crops"] = math.prod(size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
     return found
 
 

@@ -1,0 +1,105 @@
+"""Settings that several stages share: of people, skeletons, views and teachers.
+
+A field's docstring is the help of its option at the command line. Loads pydantic and nothing
+heavier, so that a command line is checked before torch, zarr or numpy are loaded.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config import ComponentConfig
+
+HeatmapFrame = Literal["msra", "half-pixel", "udp"]
+ChannelOrder = Literal["rgb", "bgr"]
+Decoding = Literal["dark", "quarter", "argmax"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+PADDING = 1.25
+"""Factor by which a person's box is enlarged before it is cropped, as in every top-down method."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+PROBE_PEOPLE = 64
+
+
+class SkeletonSettings(ComponentConfig):
+    """What an annotation file cannot say of its keypoints; COCO's 17 need none of it."""
+
+    sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    """Fall-off of OKS, one number per keypoint."""
+    upper_body: tuple[str, ...] = ()
+    """Names of the keypoints that a half-body view may keep."""
+    lower_body: tuple[str, ...] = ()
+    """Names of the other keypoints that a half-body view may keep."""
+
+
+class PeopleSettings(ComponentConfig):
+    """How an annotation file is read."""
+
+    skeleton: SkeletonSettings = SkeletonSettings()
+    area_fraction: float | None = Field(default=None, gt=0, le=1)
+    """Area given to a person whose annotation has none, as a fraction of the area of the box; by
+    default such a file is refused."""
+    clip_boxes: bool = True
+    """Intersect each person's box with the image."""
+    category: str | None = None
+    """Name of the category to read; by default the only one with keypoints, or ``person``."""
+
+
+class ViewRecipe(ComponentConfig):
+    """How an augmented view is drawn. Probabilities in [0, 1]."""
+
+    padding: float = Field(PADDING, ge=1)
+    """Factor by which a person's box is enlarged before it is cropped."""
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    half_body_probability: float = Field(0.3, ge=0, le=1)
+    scale_factor: float = Field(0.35, ge=0, lt=1)
+    """Standard deviation of the factor of the box size, a normal variate of mean 1 that is clipped
+    to one deviation."""
+    rotation_degrees: float = Field(45.0, ge=0, le=90)
+    """Standard deviation of the rotation, which is clipped to twice this."""
+    rotation_probability: float = Field(0.6, ge=0, le=1)
+    shift_factor: float = Field(0.2, ge=0, le=1)
+    """Largest shift of the centre, as a fraction of the box."""
+    shift_probability: float = Field(0.3, ge=0, le=1)
+
+
+class TeacherSettings(ComponentConfig):
+    """How a teacher's input is prepared and its heatmaps are read.
+
+    The network's own file fills the fields that are None.
+    """
+
+    input_size_hw: tuple[int, int] | None = None
+    """Height and width of the teacher's crops in pixels; needed only for a model whose input size
+    is dynamic."""
+    output_name: str | None = None
+    """Name of the output that holds the heatmaps, for a model with several outputs."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean that is subtracted from the scaled pixels, one number per channel."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation that the pixels are then divided by, one number per channel."""
+    scale: float = Field(1 / 255, gt=0)
+    """Factor that pixels of 0 to 255 are multiplied by before the mean is subtracted."""
+    channel_order: ChannelOrder = "rgb"
+    """Order of the colour channels that the teacher expects."""
+    heatmap_activation: Literal["none", "sigmoid"] = "none"
+    """Function applied to the model's output; sigmoid for a model that outputs logits."""
+    heatmap_gain: float = Field(1.0, gt=0)
+    """Factor that heatmaps are multiplied by after the activation, so that peaks are near 1."""
+    heatmap_frame: HeatmapFrame | None = None
+    """Convention that relates crop pixels to heatmap cells; by default the network's own, and msra
+    for ONNX files."""
+    flip_test: bool = False
+    """Average the heatmaps with those of the mirrored crop."""
+    flip_shift: int | None = Field(None, ge=0)
+    """Number of cells by which the heatmaps of the mirrored crop are shifted to the right, once
+    they are mirrored back; by default 1 for msra and 0 for the other frames."""
+    decoding: Decoding = "dark"
+    """Method that finds a keypoint in a heatmap to a fraction of a cell."""
+    batch_size: int = Field(32, ge=1)
+    """Number of crops in one forward pass; the last batch is padded, so every pass has the same
+    arithmetic."""
+    num_threads: int | None = Field(None, ge=1)
+    """Number of CPU threads of one forward pass; by default 1 where a store is written, as one
+    batch runs on each core, and elsewhere one for each core."""

@@ -1,0 +1,55 @@
+"""The record that travels from the reader of a store, or of photographs, to the losses.
+
+Tensors and nothing else: a loss sees no people, files or stores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+class _OnDevice:
+    """Moves the tensors of a frozen dataclass."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the record with its tensors on a device; copies do not block."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, _OnDevice):
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class TeacherBatch(_OnDevice):
+    """What a teacher predicted for a batch of crops; a field that no loss term reads is None."""
+
+    crop_to_heatmap: Tensor  # (B, 2, 3), the *student's* crop pixels to the frame of the heatmaps
+    heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8 with ``scale``, or float without
+    scale: Tensor | None = None  # (B, K), heat = heatmaps * scale
+    keypoints: Tensor | None = None  # (B, K, 2) as (x, y), the student's crop pixels
+    confidences: Tensor | None = None  # (B, K), heat of the highest cell
+    keypoint_tokens: Tensor | None = None  # (B, K, D) of the last layer
+    visual_tokens: Tensor | None = None  # (B, P, D) of the last layer, row by row
+
+
+@dataclass(frozen=True)
+class TrainingBatch(_OnDevice):
+    """What one step learns from."""
+
+    images: Tensor  # (B, H, W, 3) uint8, RGB, the student's crops
+    keypoints: Tensor  # (B, K, 2) as (x, y), crop pixels; anything where the weight is 0
+    keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
+    teacher: TeacherBatch | None = None  # None: no loss term reads any of it
+    replacements: Sequence[Any] = ()  # views that stand in the place of corrupt ones
+
+    @property
+    def crop_size_wh(self) -> Tensor:
+        """(2,) as (W, H), on the device of the images."""
+        return self.keypoints.new_tensor(self.images.shape[1:3][::-1])

@@ -1,0 +1,40 @@
+"""What a heatmap teacher minimises: the distance to Gaussians around the annotated keypoints."""
+
+import numpy as np
+import torch
+
+from pipeline.frames.geometry import Affine, SizeHW, apply
+from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.models.heads import HeatmapOutput
+from pipeline.training.batch import TrainingBatch
+from pipeline.training.losses import Criterion, LossTerms, heatmap_loss
+
+
+class HeatmapCriterion(Criterion):
+    """Mean squared error against unbiased Gaussians around the ground truth.
+
+    crop_to_heatmap: (2, 3), the teacher's own frame.
+    sigma: standard deviation of the Gaussians, in heatmap cells.
+    """
+
+    def __init__(
+        self, crop_to_heatmap: Affine, heatmap_size_hw: SizeHW, sigma: float, num_keypoints: int
+    ) -> None:
+        super().__init__()
+        self._crop_to_heatmap = crop_to_heatmap
+        self._heatmap_size_hw = heatmap_size_hw
+        self._sigma = sigma
+        self._num_keypoints = num_keypoints
+
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        return tuple(range(self._num_keypoints))
+
+    def forward(self, output: HeatmapOutput, batch: TrainingBatch, step: int) -> LossTerms:
+        """Return the loss of a batch."""
+        points = apply(self._crop_to_heatmap, batch.keypoints.cpu().numpy().astype(np.float64))
+        targets = torch.from_numpy(encode_keypoints(points, self._heatmap_size_hw, self._sigma))
+        loss = heatmap_loss(
+            output.heatmaps, targets.to(output.heatmaps.device), batch.keypoint_weights
+        )
+        return LossTerms(loss, {"heatmap": loss.detach()})

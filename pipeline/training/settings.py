@@ -1,0 +1,193 @@
+"""The settings of a training's parts; they load without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config import ComponentConfig
+from pipeline.settings import ViewRecipe
+from pipeline.storage.object_client import is_object_location
+from store_schemas.choices import TEACHER_NAME
+
+RegressionKind = Literal["smooth_l1", "l1"]
+TeacherField = Literal["heatmaps", "keypoints", "keypoint_tokens", "visual_tokens"]
+"""What a loss term may read of a teacher: ``heatmaps`` come with their scale, ``keypoints`` with
+their confidences."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """Marks the setting that holds the weight of a loss term."""
+
+    reads: frozenset[TeacherField] = frozenset()
+    """Fields of ``TeacherBatch`` that the term needs; a term that reads none is a task loss."""
+
+
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+_HEATMAPS = Term(frozenset({"heatmaps"}))
+
+
+class LossConfig(ComponentConfig):
+    """Which terms a student is trained with; a weight of 0 leaves the term out."""
+
+    regression: Annotated[Weight, Term()] = 1.0
+    """Weight of the distance between keypoints and ground truth."""
+    simulated_heatmap: Annotated[Weight, _HEATMAPS] = 1.0
+    """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
+    confidence: Annotated[Weight, _HEATMAPS] = 0.01
+    """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
+    regression_kind: RegressionKind = "smooth_l1"
+    distil_unlabelled_keypoints: bool = False
+    """Let the two distilled terms learn from the teacher where the ground truth is silent."""
+    sigma_floor: Weight = 0.0
+    """Least width of the simulated Gaussian, heatmap cells, added to sigma in quadrature."""
+    distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the two distilled weights grow linearly from 0 to their values."""
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        if not self.terms:
+            known = ", ".join(self.all_terms())
+            raise ValueError(f"all loss weights are 0, expected at least one above 0 of: {known}")
+        return self
+
+    @classmethod
+    def all_terms(cls) -> dict[str, Term]:
+        """Return every term by the name of its weight, in order."""
+        return {
+            name: mark
+            for name, field in cls.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Term)
+        }
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The configured terms: those whose weight is above 0."""
+        return {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+
+    @property
+    def reads(self) -> frozenset[TeacherField]:
+        """What the configured terms read of a teacher."""
+        return frozenset().union(*(term.reads for term in self.terms.values()))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a configured term reads anything of a teacher."""
+        return bool(self.reads)
+
+    def without_teacher(self) -> Self:
+        """Return these settings with only the terms that read nothing of a teacher."""
+        distilled = [name for name, term in self.all_terms().items() if term.reads]
+        return self.model_copy(update=dict.fromkeys(distilled, 0.0))
+
+
+OnCorrupt = Literal["raise", "skip"]
+ViewOrderName = Literal["shuffled", "blocks"]
+
+
+class FreshViewSettings(ComponentConfig):
+    """Views of annotated people, drawn anew in every epoch."""
+
+    source: Literal["annotations"] = "annotations"
+    recipe: ViewRecipe = ViewRecipe()
+    """Distribution that the views of every epoch are drawn from."""
+    image_cache_mib: int = Field(512, ge=0)
+    """Memory for decoded images in each loader worker, in MiB."""
+
+
+class ReplayedViewSettings(ComponentConfig):
+    """Views of a teacher store, replayed."""
+
+    source: Literal["store"] = "store"
+    teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
+    """Name of the teacher to learn from, or of several whose heat is averaged; none: the only
+    one."""
+    num_views: int | None = Field(None, ge=1)
+    """Number of augmented views of each person that are shown; None: all of the store's."""
+    image_cache_mib: int = Field(512, ge=0)
+    """Memory for decoded images in each loader worker, in MiB."""
+    on_corrupt: OnCorrupt = "raise"
+    """Whether a view whose heatmaps are corrupt stops the training, or is replaced by another view
+    of the same person."""
+    from_crops: bool = False
+    """Learn from the stored crops and open no image."""
+    paranoid: bool = False
+    """Compare an image with its digest at every decode, not only when it is new."""
+    store_cache: Path | None = None
+    """Folder that the store's shards are copied to when they are first read."""
+    view_order: ViewOrderName | None = None
+    """blocks: whole shards one after the other, each read once while all its views are shown. None:
+    blocks for a store in an object store that is not cached, else shuffled."""
+
+    def with_order(self, store: str) -> Self:
+        """Return these settings with the order that they imply for a store."""
+        if self.view_order is not None:
+            return self
+        # In an object store every shard that is open is a download.
+        in_blocks = self.store_cache is None and is_object_location(store)
+        return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
+
+
+ViewSettings = Annotated[FreshViewSettings | ReplayedViewSettings, Field(discriminator="source")]
+"""The settings ``data``: those of a store or those of annotations, never a mixture."""
+
+
+def name_the_source(settings: Any) -> Any:
+    """Mark ``data`` in raw settings as that of a store, where one is given, or of annotations."""
+    if not isinstance(settings, Mapping):
+        return settings
+    data = settings.get("data") or {}
+    if isinstance(data, Mapping) and "source" not in data:
+        source = "annotations" if settings.get("store") is None else "store"
+        data = {**data, "source": source}
+    return {**settings, "data": data}
+
+
+class OptimisationConfig(ComponentConfig):
+    """How weights are moved. The defaults are DistilPose's released recipe (300 epochs)."""
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(256, ge=1)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
+    """``step``: fractions of the training after which the learning rate drops."""
+    decay_rate: float = Field(0.1, gt=0, le=1)
+    """``step``: factor of each drop."""
+    min_learning_rate: float = Field(0.0, ge=0)
+    """``cosine``: learning rate at the end."""
+    warmup_steps: int = Field(500, ge=0)
+    gradient_clip: float = Field(0.0, ge=0)
+    """Largest norm of the gradient of all weights; 0: no limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimisationConfig":
+        if list(self.decay_at) != sorted(self.decay_at) or not all(
+            0 < x < 1 for x in self.decay_at
+        ):
+            raise ValueError(f"decay_at is {self.decay_at}; expected rising fractions of (0, 1)")
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError("weight_decay needs optimizer = 'adamw', which decouples it")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate exceeds learning_rate")
+        return self
+
+
+class InitialWeights(ComponentConfig):
+    """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
+
+    weights: Path | None = None
+    """None: the network starts as it was drawn."""
+    parts: tuple[str, ...] = ("backbone", "encoder")
+    """Submodules whose tensors are copied where name and shape agree."""
+
+
+class InitialTeacherWeights(InitialWeights):
+    """A teacher of the same architecture is trained on, its head too."""
+
+    parts: tuple[str, ...] = ("backbone", "encoder", "head")

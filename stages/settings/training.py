@@ -1,0 +1,133 @@
+"""Settings of ``distil train-student`` and ``train-teacher``."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.config import StageConfig
+from pipeline.settings import DeviceName, HeatmapFrame, PeopleSettings, ViewRecipe
+from pipeline.storage.folder import StoreLocation
+from pipeline.training.settings import (
+    FreshViewSettings,
+    InitialTeacherWeights,
+    InitialWeights,
+    LossConfig,
+    OptimisationConfig,
+    ReplayedViewSettings,
+    ViewSettings,
+    name_the_source,
+)
+
+
+class TrainStudentConfig(StageConfig):
+    """All settings of ``distil train-student``."""
+
+    resumable_changes: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("epochs", "evaluate_every_epochs", "num_loader_workers", "data.image_cache_mib"),
+            *("data.on_corrupt", "data.paranoid", "data.store_cache"),
+            *("store", "annotations", "images", "val_annotations", "val_images"),
+            "initial.weights",
+        }
+    )
+
+    architecture: str = "distilpose-s"
+    distillation: bool = True
+    """Without it only the regression term remains, and a pose's score is 1 by rule."""
+    store: StoreLocation | None = None
+    """A teacher store; its views are replayed, with or without distillation."""
+    annotations: Path | None = None
+    """COCO keypoints in place of a store; every epoch draws its own views."""
+    images: Path | None = None
+    """Needed unless ``data.from_crops``."""
+    val_annotations: Path | None = None
+    val_images: Path | None = None
+    """None: the folder ``images``."""
+    people: PeopleSettings = PeopleSettings()
+    data: ViewSettings = Field(default_factory=FreshViewSettings)
+    loss: LossConfig = LossConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+    initial: InitialWeights = InitialWeights()
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(300, ge=1)
+    evaluate_every_epochs: int = Field(10, ge=1)
+    num_loader_workers: int = Field(2, ge=0)
+    num_threads: int | None = Field(None, ge=1)
+    """Threads of the training itself; None: torch's choice."""
+    device: DeviceName = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_source(cls, settings: Any) -> Any:
+        return name_the_source(settings)
+
+    @field_validator("data")
+    @classmethod
+    def _choose_order(cls, data: ViewSettings, info: ValidationInfo) -> ViewSettings:
+        # Part of the settings, so that a run goes on in the order that it began with.
+        store = info.data.get("store")
+        if isinstance(data, FreshViewSettings) or store is None:
+            return data
+        return data.with_order(store)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.store is None) == (self.annotations is None):
+            raise ValueError("give either a teacher store or annotations, one of the two")
+        if self.distillation and self.store is None:
+            raise ValueError("distillation needs a teacher store; give one, or turn it off")
+        if self.images is None and not self.learns_from_crops:
+            raise ValueError("images must be given, unless data.from_crops is true")
+        if self.val_annotations and self.val_images is None and self.images is None:
+            raise ValueError("val_annotations need their images; give val_images")
+        if self.distillation and not self.loss.needs_teacher:
+            raise ValueError(
+                "the weights of all loss terms that learn from the teacher are 0, so nothing is "
+                "distilled; set one, or turn distillation off"
+            )
+        if not self.effective_loss.terms:
+            raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
+        return self
+
+    @property
+    def learns_from_crops(self) -> bool:
+        """Whether the stored crops are learned from, in place of images."""
+        return isinstance(self.data, ReplayedViewSettings) and self.data.from_crops
+
+    @property
+    def effective_loss(self) -> LossConfig:
+        """The loss, without its distilled terms where distillation is off."""
+        return self.loss if self.distillation else self.loss.without_teacher()
+
+
+class TrainTeacherConfig(StageConfig):
+    """All settings of ``distil train-teacher``; the views are those of the released teacher."""
+
+    resumable_changes: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("epochs", "num_loader_workers", "data.image_cache_mib"),
+            *("annotations", "images", "float16_copy", "initial.weights"),
+        }
+    )
+
+    architecture: str = "tokenpose-s"
+    annotations: Path
+    images: Path
+    people: PeopleSettings = PeopleSettings()
+    data: FreshViewSettings = FreshViewSettings(
+        recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
+    )
+    heatmap_frame: HeatmapFrame = "half-pixel"
+    """Where the targets put a crop point, and so where the trained heatmaps do."""
+    heatmap_sigma: float = Field(2.0, gt=0)
+    """Of the target Gaussians, heatmap cells."""
+    optimisation: OptimisationConfig = OptimisationConfig()
+    initial: InitialTeacherWeights = InitialTeacherWeights()
+    seed: int = Field(0, ge=0)
+    epochs: int = Field(300, ge=1)
+    num_loader_workers: int = Field(2, ge=0)
+    num_threads: int | None = Field(None, ge=1)
+    device: DeviceName = "auto"
+    float16_copy: Path | None = None
+    """A second weights file, at half the size; loading it gives float32 again, rounded."""
