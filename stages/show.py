@@ -113,7 +113,7 @@ def person_tiles(
     height, width = store.input_size_hw
     tile_size_hw = (TILE_HEIGHT, round(TILE_HEIGHT * width / height))
     crop_to_tile = resize_affine(store.input_size_hw, tile_size_hw)
-    frame = store.identity["teacher"]["heatmap_frame"]
+    frame = store.heatmap_frame
     tile_to_heatmap = compose(
         crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
     )

@@ -89,7 +89,7 @@ def train_student(
         seed=config.seed,
         score_rule="learned" if loss.confidence > 0 else "one",
         store_fingerprint=views.provenance.fingerprint,
-        store_content=views.provenance.content,
+        store_content=views.provenance.content_sha256,
     )
     if goes_on:
         _refuse_another_store(read_info(folder.last_weights), info, folder)

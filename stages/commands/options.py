@@ -114,7 +114,7 @@ def require_inputs(config: StageConfig) -> None:
 def _require_store(location: str) -> None:
     if is_object_location(location) or (Path(location) / "zarr.json").exists():
         return
-    from pipeline.teacher_store.opening import read_entries
+    from store_schemas.root_metadata import read_entries  # zarr takes a moment to load
 
     read_entries(open_folder(location))
 

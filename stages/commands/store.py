@@ -116,9 +116,9 @@ def repair_command(take_over: bool, **options: Any) -> None:
     missing = len(result.missing_people)
     left_out = f", {counted(missing, 'person')} left out" if missing else ""
     click.echo(
-        f"{result.store} is complete: {counted(len(result.redone), 'shard')} redone, "
-        f"{counted(len(result.mended), 'other part')} mended{left_out}, "
-        f"content {result.content[:12]}"
+        f"{result.store} is complete: {counted(len(result.repaired_shards), 'shard')} and "
+        f"{counted(len(result.repaired_parts), 'other part')} repaired{left_out}, "
+        f"content {result.content_sha256[:12]}"
     )
 
 
