@@ -78,6 +78,7 @@ def cache_teacher(
 
     take_over: replace another run that seems to be writing this store.
     engine_choice: engine that writes the shards; every engine writes the same bytes.
+    progress: counts views; its figures are views/s and the MB of written shards.
 
     Afterwards ``config.store`` is a complete store; after an error, ``resume`` completes it, and
     keeps the shards that are written.

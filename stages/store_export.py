@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.coco.pose_results import coco_results
+from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
-from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.prediction.pose_scores import instance_scores
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.storage.files import publish
 from pipeline.teacher_store.reader import TeacherStore
@@ -15,12 +15,12 @@ from stages.settings.store import StoreExportConfig
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left."""
+    """Summary of an export."""
 
     output: Path
     num_poses: int
     missing: str | None
-    """How many people have no pose, and why; None if all have one."""
+    """Number of people without a pose, and the reason; None if all have one."""
 
 
 def store_export(config: StoreExportConfig, progress: Progress = NO_PROGRESS) -> ExportResult:

@@ -34,16 +34,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainStudentResult:
-    """What a training leaves."""
+    """Summary of a training."""
 
     best_weights: Path
     last_weights: Path
     epochs: int
     steps: int
     best_ap: float | None
-    """On the validation people; None without them."""
+    """AP of the best weights on the validation people; None without them."""
     corrupt_views: str | None = None
-    """What was replaced because the store is corrupt; None: nothing."""
+    """Summary of the views that were replaced because the store is corrupt; None if none were."""
 
 
 def train_student(

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People, people_of_rows
-from pipeline.coco.pose_results import coco_results
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.poses import PosePredictions, ScoreRule, coco_results
 from pipeline.evaluation.coco_evaluation import evaluate_results
-from pipeline.evaluation.localisation import oks_per_person
+from pipeline.evaluation.localisation import measure_localisation
 from pipeline.frames.crop_stream import CropBatch, batched_crops, requests_by_image, stream_crops
 from pipeline.frames.geometry import SizeHW, apply, compose, invert, padded_box_size
 from pipeline.frames.heatmaps import decode_heatmaps as decode_points
 from pipeline.frames.views import draw_views
-from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.prediction.pose_scores import instance_scores
 from pipeline.settings import ViewRecipe
 from pipeline.teachers import Teacher
 from store_schemas.heatmap_codec import decode_heatmaps
@@ -95,7 +94,7 @@ def stream_teacher_maps(
     flips = studied.people.skeleton.flip_indices
     batch_size = teacher.settings.batch_size
     for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
-        yield MapBatch(np.stack([rows, views], axis=1), teacher.look(crops, flips))
+        yield MapBatch(np.stack([rows, views], axis=1), teacher.predict(crops, flips).heatmaps)
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,7 @@ def measure_poses(studied: StudiedPeople, decoded: DecodedPoints) -> Poses:
     people = studied.people
     poses = _predictions(studied, decoded)
     results = coco_results(poses, instance_scores(poses, ScoreRule()), people.category_id)
-    return Poses(evaluate_results(people, results).AP, oks_per_person(people, poses))
+    return Poses(evaluate_results(people, results).AP, measure_localisation(people, poses).oks)
 
 
 def _change(live: Poses, stored: Poses) -> PoseChange:

@@ -21,11 +21,7 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
-from store_schemas.optional_arrays import (
-    OptionalArrays,
-    TokenFormat,
-    crop_format,
-)
+from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
 from store_schemas.root_metadata import read_entries
 
 

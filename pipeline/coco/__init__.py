@@ -1,12 +1,11 @@
 """COCO files: annotated people, their images, detections and results, each read strictly.
 
-annotations.py   the annotations of a file -> columns of people
-document.py      the JSON document as records, and the contradictions in it
+annotations.py   images and annotations of a file as columns
 image_files.py   image file -> pixels, size, digest
-people.py        the columns that all other code works on
-poses.py         predicted poses as columns
-pose_results.py  predicted poses -> COCO results
+people.py        people, their skeleton and their images as columns
+poses.py         poses as columns, the rule of their score, COCO's result layout
 read_people.py   annotation file -> People
+records.py       the records of the JSON files, and the message of the first fault
 result_files.py  keypoint results and detector boxes of any tool
 skeletons.py     keypoint category -> Skeleton
 """

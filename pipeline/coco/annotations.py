@@ -1,25 +1,23 @@
-"""The annotations of a COCO keypoint category as columns, each field checked on its own.
+"""The images and annotations of a COCO keypoint category as columns, each field checked.
 
-What an image or a box must be to hold a person is ``read_people.py``'s to say.
+What an image or a box must be to hold a person is checked in ``read_people.py``.
 """
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from pipeline.coco.document import (
-    Problems,
-    Record,
-    annotation_label,
-    is_repeated,
-    is_whole,
-    number_column,
-    number_rows,
-)
+from pipeline.coco.people import IgnoreRegions
+from pipeline.coco.records import AnnotationRecord, Entries, ImageRecord, is_repeated
 from pipeline.wording import counted
+
+_IMAGES = TypeAdapter(list[ImageRecord])
+_ANNOTATIONS = TypeAdapter(list[AnnotationRecord])
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,10 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """The chosen category's annotations, ordered by (image, annotation id): A rows."""
+class Annotations(IgnoreRegions):
+    """The annotations of one category, ordered by (image, annotation id): R rows."""
 
-    ids: NDArray[np.int64]  # (A,)
-    image_index: NDArray[np.int64]  # (A,)
-    bbox_xywh: NDArray[np.float64]  # (A, 4), as annotated
-    area: NDArray[np.float64]  # (A,)
-    keypoints: NDArray[np.float64]  # (A, K, 3)
-    num_keypoints: NDArray[np.int64]  # (A,)
-    is_crowd: NDArray[np.bool_]  # (A,)
+    keypoints: NDArray[np.float64]  # (R, K, 3)
 
     @property
     def is_instance(self) -> NDArray[np.bool_]:
@@ -51,86 +43,102 @@ class Annotations:
         return Annotations(**{name: column[rows] for name, column in vars(self).items()})
 
 
+def read_images(values: list[dict[str, Any]], path: Path) -> Images:
+    """Turn the image records of the file ``path`` into columns, or raise ``PeopleError``."""
+    entries = Entries(lambda row: f"{path}: image {values[row].get('id')!r:.40}")
+    records = entries.as_records(values, _IMAGES)
+    ids = np.array([record["id"] for record in records], dtype=np.int64)
+    entries.refuse(is_repeated(ids), lambda _: "id occurs twice, expected distinct ids")
+    order = np.argsort(ids)
+    sizes = [(record["height"], record["width"]) for record in records]
+    return Images(
+        ids=ids[order],
+        names=tuple(records[row]["file_name"] for row in order),
+        size_hw=np.array(sizes, dtype=np.int64).reshape(-1, 2)[order],
+    )
+
+
 def read_annotations(
-    records: list[Record],
+    values: list[dict[str, Any]],
     images: Images,
     num_keypoints: int,
     area_fraction: float | None,
-    problems: Problems,
+    path: Path,
 ) -> Annotations:
-    """Turn one category's records into columns, or raise ``PeopleError``.
+    """Turn the records of one category of the file ``path`` into columns.
 
-    ``area_fraction`` of its box is the area of an annotation that lacks one; None refuses it.
+    area_fraction: area of an annotation that lacks one, as a fraction of its box; None: refuse it.
+
+    Raises:
+        PeopleError: names the first annotation that is wrong, and the field.
     """
-    image_index = _image_index(records, images, problems)
-    bbox_xywh = number_rows(records, "bbox", 4, problems)
-    keypoints = number_rows(records, "keypoints", 3 * num_keypoints, problems, may_lack=True)
-    keypoints = keypoints.reshape(-1, num_keypoints, 3)
-    is_crowd = (
-        number_column(records, "iscrowd", (0, 1).__contains__, "0 or 1", problems, lacking=0) == 1
-    )
-    is_odd = ~np.isin(keypoints[..., 2], (0, 1, 2))
-    problems.add_rows(
-        is_odd.any(axis=1),
-        lambda row: (
-            f"{annotation_label(records[row])}: a keypoint's visibility is "
-            f"{keypoints[row, is_odd[row], 2][0]:g}, expected 0, 1 or 2"
-        ),
-    )
-    problems.stop()
+    entries = Entries(lambda row: f"{path}: {annotation_name(values[row])}")
+    records = entries.as_records(values, _ANNOTATIONS)
+    image_index = entries.image_index([record["image_id"] for record in records], images.ids)
+    bbox_xywh = entries.number_rows([record["bbox"] for record in records], "bbox", 4)
+    keypoints = _keypoints(entries, records, num_keypoints)
+    is_crowd = np.array([record.get("iscrowd") == 1 for record in records], dtype=np.bool_)
     annotations = Annotations(
-        ids=_annotation_ids(records, images, image_index, bbox_xywh, problems),
+        annotation_id=_annotation_ids(entries, records, images, image_index, bbox_xywh),
         image_index=image_index,
         bbox_xywh=bbox_xywh,
-        area=_areas(records, bbox_xywh, area_fraction, problems),
+        area=_areas(entries, records, bbox_xywh, area_fraction),
         keypoints=keypoints,
-        num_keypoints=_keypoint_counts(records, keypoints, is_crowd, problems),
+        num_keypoints=_keypoint_counts(entries, records, keypoints, is_crowd),
         is_crowd=is_crowd,
     )
-    problems.stop()
-    return annotations[np.lexsort((annotations.ids, image_index))]
+    return annotations[np.lexsort((annotations.annotation_id, image_index))]
 
 
-def _image_index(records: list[Record], images: Images, problems: Problems) -> NDArray[np.int64]:
-    index_of_image = {image_id: index for index, image_id in enumerate(images.ids.tolist())}
-    image_index = []
-    for record in records:
-        image_id = record.get("image_id")
-        index = index_of_image.get(image_id) if is_whole(image_id) else None
-        if index is None:
-            problems.add(
-                f"{annotation_label(record)}: image_id is {image_id!r:.40}, which is no image of "
-                "this file"
-            )
-        image_index.append(index or 0)
-    return np.array(image_index, dtype=np.int64)
+def annotation_name(value: dict[str, Any]) -> str:
+    """Name an annotation in a message."""
+    if value.get("id") is not None:
+        return f"annotation {value['id']!r:.40}"
+    return f"annotation without id in image {value.get('image_id')!r:.40}"
+
+
+def _keypoints(
+    entries: Entries, records: list[AnnotationRecord], num_keypoints: int
+) -> NDArray[np.float64]:
+    """Return (R, K, 3), zeros where an annotation has none."""
+    nothing = [0.0] * (3 * num_keypoints)
+    found = [record.get("keypoints") for record in records]
+    rows = [nothing if row is None else row for row in found]
+    keypoints = entries.number_rows(rows, "keypoints", 3 * num_keypoints)
+    keypoints = keypoints.reshape(-1, num_keypoints, 3)
+    is_odd = ~np.isin(keypoints[..., 2], (0, 1, 2))
+    entries.refuse(
+        is_odd.any(axis=1),
+        lambda row: (
+            f"a keypoint's visibility is {keypoints[row, is_odd[row], 2][0]:g}, expected 0, 1 or 2"
+        ),
+    )
+    return keypoints
 
 
 def _annotation_ids(
-    records: list[Record],
+    entries: Entries,
+    records: list[AnnotationRecord],
     images: Images,
     image_index: NDArray[np.int64],
     bbox_xywh: NDArray[np.float64],
-    problems: Problems,
 ) -> NDArray[np.int64]:
-    ids = []
-    for row, record in enumerate(records):
-        annotation_id = record.get("id")
-        if annotation_id is None:
-            annotation_id = _derived_id(images.names[image_index[row]], bbox_xywh[row])
-        elif not is_whole(annotation_id):
-            problems.add(f"{annotation_label(record)}: id must be a whole number within 2^53")
-        ids.append(annotation_id)
-    problems.stop()
-    column = np.array(ids, dtype=np.int64)
-    problems.add_rows(
-        is_repeated(column),
+    stated = [record.get("id") for record in records]
+    ids = np.array(
+        [
+            _derived_id(images.names[image_index[row]], bbox_xywh[row]) if given is None else given
+            for row, given in enumerate(stated)
+        ],
+        dtype=np.int64,
+    )
+    entries.refuse(
+        is_repeated(ids),
         lambda row: (
-            f"{annotation_label(records[row])} occurs twice: expected distinct ids"
-            + (", or another box" if records[row].get("id") is None else "")
+            "occurs twice, expected distinct ids"
+            + (", or another box" if stated[row] is None else "")
         ),
     )
-    return column
+    return ids
 
 
 def _derived_id(image_name: str, bbox_xywh: NDArray[np.float64]) -> int:
@@ -141,50 +149,42 @@ def _derived_id(image_name: str, bbox_xywh: NDArray[np.float64]) -> int:
 
 
 def _keypoint_counts(
-    records: list[Record],
+    entries: Entries,
+    records: list[AnnotationRecord],
     keypoints: NDArray[np.float64],
     is_crowd: NDArray[np.bool_],
-    problems: Problems,
 ) -> NDArray[np.int64]:
     """Read ``num_keypoints``, or count the labelled ones; whether there are any must agree."""
     labelled = (keypoints[..., 2] > 0).sum(axis=1)
-    stated = number_column(
-        records,
-        "num_keypoints",
-        lambda value: is_whole(value) and value >= 0,
-        "a whole number, 0 or more",
-        problems,
-        lacking=-1,
-    ).astype(np.int64)
+    found = [record.get("num_keypoints") for record in records]
+    stated = np.array([-1 if count is None else count for count in found], dtype=np.int64)
     counts = np.where(stated < 0, labelled, stated)
-    problems.add_rows(
+    entries.refuse(
         ~is_crowd & ((counts > 0) != (labelled > 0)),
         lambda row: (
-            f"{annotation_label(records[row])}: num_keypoints is {counts[row]}, but "
-            f"it has {counted(int(labelled[row]), 'keypoint')} of visibility 1 or 2"
+            f"num_keypoints is {counts[row]}, but it has "
+            f"{counted(int(labelled[row]), 'keypoint')} of visibility 1 or 2"
         ),
     )
     return counts
 
 
 def _areas(
-    records: list[Record],
+    entries: Entries,
+    records: list[AnnotationRecord],
     bbox_xywh: NDArray[np.float64],
     area_fraction: float | None,
-    problems: Problems,
 ) -> NDArray[np.float64]:
-    area = number_column(
-        records, "area", lambda value: abs(value) <= 1e18, "a finite number", problems
-    )
-    is_missing = np.array([record.get("area") is None for record in records], dtype=np.bool_)
+    found = [record.get("area") for record in records]
+    area = np.array([np.nan if value is None else value for value in found], dtype=np.float64)
     if area_fraction is None:
-        problems.add_rows(
-            is_missing,
-            lambda row: (
-                f"{annotation_label(records[row])} lacks area: add it to the file, or set "
-                "area_fraction to take that fraction of the box (people cover about 0.53 of theirs)"
+        entries.refuse(
+            np.isnan(area),
+            lambda _: (
+                "area is missing: add it to the file, or set area_fraction to take that fraction "
+                "of the box (people cover about 0.53 of theirs)"
             ),
         )
         return area
     box_area = np.maximum(bbox_xywh[:, 2], 0) * np.maximum(bbox_xywh[:, 3], 0)
-    return np.where(is_missing, area_fraction * box_area, area)
+    return np.where(np.isnan(area), area_fraction * box_area, area)

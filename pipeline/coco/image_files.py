@@ -1,7 +1,7 @@
 """Image files: their names, their sizes and their pixels, read strictly.
 
 An image is decoded whole or not at all: half a photograph, filled up with grey, would be cached and
-trained on without a word. EXIF rotation is ignored, as annotations are drawn on the stored pixels.
+trained on without an error. EXIF rotation is ignored, as annotations belong to the stored pixels.
 A file is read once, so that a digest is always that of the bytes that were decoded.
 """
 
@@ -34,7 +34,7 @@ _Result = TypeVar("_Result")
 
 
 class FileStamp(NamedTuple):
-    """By what a file is known again without reading it."""
+    """Properties by which a file is recognised without reading it."""
 
     inode: int
     num_bytes: int
@@ -50,7 +50,7 @@ class ImageBytes(NamedTuple):
 
     @property
     def sha256(self) -> bytes:
-        """The digest of these very bytes, 32 of them."""
+        """The SHA-256 of these bytes: 32 bytes."""
         return hashlib.sha256(self.content).digest()
 
 
@@ -71,8 +71,8 @@ def decode_image_with_sha256(path: Path) -> tuple[NDArray[np.uint8], bytes]:
         sha256: 32 bytes.
 
     Raises:
-        ImageError: it cannot be read or decoded; whoever wants the digest of such a file too takes
-            ``read_image_bytes``.
+        ImageError: it cannot be read or decoded; ``read_image_bytes`` gives the digest of such a
+            file too.
     """
     file = read_image_bytes(path)
     return decode_image_bytes(file.content, path), file.sha256
@@ -119,12 +119,15 @@ def resolve_image(folder: Path, name: str) -> Path:
     The check is on the name alone: folder and images may be symbolic links. A backslash is a plain
     character.
     """
-    check_image_name(name)
-    return folder / name
+    return folder / checked_image_name(name)
 
 
-def check_image_name(name: str) -> None:
-    """Refuse a name that is no path inside the image folder, or that no file can have."""
+def checked_image_name(name: str) -> str:
+    """Return a name; refuse one that is no path inside the image folder, or that no file can have.
+
+    Raises:
+        PeopleError: it leaves the folder, is empty or holds a character of no file name.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         reason = "leaves the image folder"
@@ -133,7 +136,7 @@ def check_image_name(name: str) -> None:
     elif "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
         reason = "holds a character that no file name can hold"
     else:
-        return
+        return name
     raise PeopleError(
         f"image name {name!r} {reason}: expected a path relative to the image folder, without '..'"
     )

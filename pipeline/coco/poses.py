@@ -1,36 +1,54 @@
-"""Poses as columns: those that a network predicted, and those of COCO results."""
+"""Poses as columns, the rule of their score, and their layout as COCO keypoint results.
 
+Format: https://cocodataset.org/#format-results (keypoint detection), plus ``annotation_id`` where
+the pose was predicted in an annotated box. The third number of a keypoint is its score.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.coco.records import KeypointResult
 from pipeline.errors import PeopleError
 
 NO_ANNOTATION = -1
-
-
-class Poses(Protocol):
-    """What measuring localisation needs of poses; ``PosePredictions`` has it."""
-
-    @property
-    def image_id(self) -> NDArray[np.int64]: ...  # (P,)
-    @property
-    def annotation_id(self) -> NDArray[np.int64]: ...  # (P,), -1: unknown
-    @property
-    def keypoints(self) -> NDArray[np.float64]: ...  # (P, K, 2), image pixels
+ScoreKind = Literal["learned", "one"]
 
 
 @dataclass(frozen=True)
-class PosePredictions:
-    """One row per predicted pose (``P`` rows), in any order."""
+class ScoreRule:
+    """The rule by which the scores of its keypoints make the score that ranks a pose."""
+
+    kind: ScoreKind = "learned"
+    """``learned``: their mean; ``one``: 1, where no keypoint's score was ever trained."""
+    threshold: float | None = 0.2
+    """Only keypoint scores above it are averaged (0 if none is); None averages all."""
+    scored_keypoints: tuple[int, ...] | None = None
+    """Only these keypoints' scores are averaged, e.g. those a training set labels; None: all."""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """One row per pose (``P`` rows), in any order."""
 
     image_id: NDArray[np.int64]  # (P,)
-    annotation_id: NDArray[np.int64]  # (P,), -1 where the box came from a detector
+    annotation_id: NDArray[np.int64]  # (P,), -1: unknown, as the box came from a detector
     keypoints: NDArray[np.float64]  # (P, K, 2) as (x, y), image pixels
+
+
+@dataclass(frozen=True)
+class PosePredictions(Poses):
+    """Poses with all that their score is made of.
+
+    Raises:
+        PeopleError: a value is not finite.
+    """
+
     keypoint_scores: NDArray[np.float64]  # (P, K)
-    box_score: NDArray[np.float64]  # (P,), 1 for ground-truth boxes
+    box_score: NDArray[np.float64]  # (P,), 1 for annotated boxes
     crop_area: NDArray[np.float64]  # (P,), area of the padded crop in image pixels squared
 
     def __post_init__(self) -> None:
@@ -64,10 +82,45 @@ class PosePredictions:
         return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-@dataclass(frozen=True)
-class ResultPoses:
-    """The poses of COCO results as columns."""
+def coco_results(
+    predictions: PosePredictions, scores: NDArray[np.float64], category_id: int
+) -> list[KeypointResult]:
+    """Lay predictions out as COCO results, in the same order.
 
-    image_id: NDArray[np.int64]  # (P,)
-    annotation_id: NDArray[np.int64]  # (P,), -1: unknown
-    keypoints: NDArray[np.float64]  # (P, K, 2) as (x, y), image pixels
+    scores: (P,) float64, the instance scores.
+    """
+    triples = np.concatenate([predictions.keypoints, predictions.keypoint_scores[..., None]], -1)
+    results = []
+    for row in range(predictions.num_poses):
+        result = KeypointResult(
+            image_id=int(predictions.image_id[row]),
+            category_id=category_id,
+            keypoints=triples[row].ravel().tolist(),
+            score=float(scores[row]),
+        )
+        if predictions.annotation_id[row] != NO_ANNOTATION:
+            result["annotation_id"] = int(predictions.annotation_id[row])
+        results.append(result)
+    return results
+
+
+def results_with_score_one(results: Sequence[KeypointResult]) -> list[KeypointResult]:
+    """Give every pose the score 1, in the order (image id, annotation id).
+
+    With equal scores COCO ranks by order, so a fixed order makes AP independent of batching.
+    Poses without an annotation id keep their order within the image.
+    """
+    ordered = sorted(results, key=lambda r: (r["image_id"], r.get("annotation_id", NO_ANNOTATION)))
+    return [KeypointResult(**{**result, "score": 1.0}) for result in ordered]
+
+
+def result_poses(results: Sequence[KeypointResult], num_keypoints: int) -> Poses:
+    """Turn COCO results into columns, in the same order."""
+    triples = np.array([result["keypoints"] for result in results], dtype=np.float64)
+    return Poses(
+        image_id=np.array([result["image_id"] for result in results], dtype=np.int64),
+        annotation_id=np.array(
+            [result.get("annotation_id", NO_ANNOTATION) for result in results], dtype=np.int64
+        ),
+        keypoints=triples.reshape(len(results), num_keypoints, 3)[..., :2],
+    )

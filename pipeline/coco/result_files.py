@@ -1,214 +1,141 @@
 """Poses and boxes that another program wrote: COCO keypoint results and COCO detections.
 
 Every entry is checked before it is used. pycocotools would take a NaN for a match, fail on an
-unknown image with an assertion, and pass over a wrong category in silence.
+unknown image with an assertion, and ignore a wrong category without a message.
 """
 
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import KeypointResult
+from pipeline.coco.records import (
+    Detection,
+    DetectionCategory,
+    Entries,
+    KeypointResult,
+    is_repeated,
+    read_json,
+)
 from pipeline.errors import PeopleError
-from pipeline.wording import counted
 
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes of a detector, ordered by image and within an image as in the file."""
-
-    image_index: NDArray[np.int64]  # (P,), row of the image in ``People``
-    bbox_xywh: NDArray[np.float64]  # (P, 4), image pixels, not clipped
-    score: NDArray[np.float64]  # (P,)
-    num_other_categories: int
-    """Entries left out because they are of another category."""
+_RESULTS = TypeAdapter(list[KeypointResult])
+_CATEGORIES = TypeAdapter(list[DetectionCategory])
+_DETECTIONS = TypeAdapter(list[Detection])
 
 
 def read_results(path: Path, people: People) -> list[KeypointResult]:
     """Read COCO keypoint results for these people, keeping the fields that evaluation uses.
 
     Areas and boxes in the file are dropped: COCO takes a pose's area from its keypoints.
+
+    Raises:
+        PeopleError: the file is no list of results, or contradicts the people.
     """
     return check_results(_read_list(path), people, str(path))
 
 
-def check_results(entries: Sequence[Any], people: People, source: str) -> list[KeypointResult]:
-    """Check results entry by entry and return copies of them with the known fields only."""
-    checker = _ResultChecker(people)
-    return [checker.check(entry, f"{source}: entry {i}") for i, entry in enumerate(entries)]
+def check_results(values: Sequence[Any], people: People, source: str) -> list[KeypointResult]:
+    """Check results and return copies of them with the known fields only.
+
+    source: where they come from, for the message.
+
+    Raises:
+        PeopleError: names the first entry that is no result, or contradicts the people.
+    """
+    entries = Entries(lambda row: f"{source}: entry {row}")
+    results = entries.as_records(values, _RESULTS)
+    entries.image_index([result["image_id"] for result in results], people.image_id)
+    category_id = np.array([result["category_id"] for result in results])
+    entries.refuse(
+        category_id != people.category_id,
+        lambda row: (
+            f"category_id is {category_id[row]}, expected {people.category_id}, the category of "
+            "the annotation file"
+        ),
+    )
+    num_numbers = 3 * people.skeleton.num_keypoints
+    entries.number_rows([result["keypoints"] for result in results], "keypoints", num_numbers)
+    _check_annotation_ids(entries, results, people)
+    return results
 
 
-def read_detections(path: Path, people: People) -> Detections:
-    """Read the boxes of a detector in COCO's layout (image_id, category_id, bbox, score)."""
-    index_of_image = {int(image): index for index, image in enumerate(people.image_id)}
-    rows: list[tuple[int, list[float], float]] = []
-    entries = _read_list(path)
-    num_other_categories = 0
-    for i, entry in enumerate(entries):
-        where = f"{path}: entry {i}"
-        image_id = _known_image(entry, where, index_of_image)
-        if _integer(entry, "category_id", where) != people.category_id:
-            num_other_categories += 1
-            continue
-        box = _numbers(entry, "bbox", 4, where)
-        if min(box[2:]) <= 0:
-            raise PeopleError(
-                f"{where} (image id {image_id}) has the box {box}; expected x, y, width, height "
-                "with width and height above 0; remove or correct the entry"
-            )
-        rows.append((index_of_image[image_id], box, _number(entry, "score", where)))
-    rows.sort(key=lambda row: row[0])  # stable: an image is decoded once for all its boxes
-    return Detections(
-        image_index=np.array([row[0] for row in rows], dtype=np.int64),
-        bbox_xywh=np.array([row[1] for row in rows], dtype=np.float64).reshape(-1, 4),
-        score=np.array([row[2] for row in rows], dtype=np.float64),
-        num_other_categories=num_other_categories,
+def read_detections(path: Path, people: People) -> tuple[People, int]:
+    """Read the boxes of a detector in COCO's layout (image_id, category_id, bbox, score).
+
+    people: their images and their category are those of the detections.
+
+    Returns:
+        people: those in the boxes, ordered by image and within an image as in the file; the boxes
+            are not clipped.
+        num_other_categories: entries left out because they are of another category.
+
+    Raises:
+        PeopleError: the file is no list of detections, or names an unknown image.
+    """
+    values = _read_list(path)
+    entries = Entries(lambda row: f"{path}: entry {row}")
+    found = entries.as_records(values, _CATEGORIES)
+    image_index = entries.image_index([each["image_id"] for each in found], people.image_id)
+    is_chosen = np.array([each["category_id"] == people.category_id for each in found], np.bool_)
+    chosen = np.flatnonzero(is_chosen)
+    chosen = chosen[np.argsort(image_index[chosen], kind="stable")]
+    entries = Entries(lambda row: f"{path}: entry {chosen[row]}")
+    detections = entries.as_records([values[row] for row in chosen], _DETECTIONS)
+    boxes = entries.number_rows([detection["bbox"] for detection in detections], "bbox", 4)
+    entries.refuse(
+        (boxes[:, 2:] <= 0).any(axis=1),
+        lambda row: f"bbox is {boxes[row].tolist()}, expected a width and height above 0",
+    )
+    scores = np.array([detection["score"] for detection in detections], dtype=np.float64)
+    return people.with_boxes(image_index[chosen], boxes, scores), len(values) - len(chosen)
+
+
+def _check_annotation_ids(
+    entries: Entries, results: Sequence[KeypointResult], people: People
+) -> None:
+    """Refuse annotation ids in some entries only, of another image, or repeated."""
+    has_one = np.array(["annotation_id" in result for result in results], dtype=np.bool_)
+    entries.refuse(
+        has_one != has_one[:1].all(),
+        lambda row: (
+            f"has {'an' if has_one[row] else 'no'} annotation_id, unlike the entries before it; "
+            "give one in all entries or in none"
+        ),
+    )
+    if not has_one.any():
+        return
+    ignored = people.ignored
+    annotations = np.concatenate([people.instance_id, ignored.annotation_id])
+    images = people.image_id[np.concatenate([people.image_index, ignored.image_index])]
+    image_of_annotation = dict(zip(annotations.tolist(), images.tolist(), strict=True))
+    ids = [result["annotation_id"] for result in results]
+    expected = [result["image_id"] for result in results]
+    found = [image_of_annotation.get(annotation) for annotation in ids]
+    entries.refuse(
+        np.array([image != wanted for image, wanted in zip(found, expected, strict=True)]),
+        lambda row: (
+            f"annotation_id is {ids[row]}, which is no annotation of its image id "
+            f"{expected[row]}; use results made for this annotation file"
+        ),
+    )
+    entries.refuse(
+        is_repeated(np.array(ids)),
+        lambda row: (
+            f"annotation_id is {ids[row]}, as in entry {ids.index(ids[row])}; expected one pose "
+            "per annotation; leave annotation_id out of detector results"
+        ),
     )
 
 
-class _ResultChecker:
-    """Knows what the people allow, and which annotations have had their pose."""
-
-    def __init__(self, people: People) -> None:
-        self.category_id = people.category_id
-        self.num_keypoints = people.skeleton.num_keypoints
-        self.image_ids = {int(image): i for i, image in enumerate(people.image_id)}
-        annotations = np.concatenate([people.instance_id, people.ignored.annotation_id])
-        images = np.concatenate([people.image_index, people.ignored.image_index])
-        self.image_of_annotation = dict(
-            zip(annotations.tolist(), people.image_id[images].tolist(), strict=True)
-        )
-        self.seen: dict[int, str] = {}
-        self.has_annotation_ids: bool | None = None
-
-    def check(self, entry: Any, where: str) -> KeypointResult:
-        image_id = _known_image(entry, where, self.image_ids)
-        category_id = _integer(entry, "category_id", where)
-        if category_id != self.category_id:
-            raise PeopleError(
-                f"{where} has category_id {category_id}; expected {self.category_id}, the "
-                "category of the annotation file; remove or correct the entry"
-            )
-        result = KeypointResult(
-            image_id=image_id,
-            category_id=category_id,
-            keypoints=_numbers(entry, "keypoints", 3 * self.num_keypoints, where),
-            score=_number(entry, "score", where),
-        )
-        self._refuse_partial_annotation_ids("annotation_id" in entry, where)
-        if self.has_annotation_ids:
-            result["annotation_id"] = self._annotation_id(entry, image_id, where)
-        return result
-
-    def _refuse_partial_annotation_ids(self, has_one: bool, where: str) -> None:
-        if self.has_annotation_ids is None:
-            self.has_annotation_ids = has_one
-        if has_one != self.has_annotation_ids:
-            raise PeopleError(
-                f"{where} {'has an' if has_one else 'has no'} annotation_id, unlike the entries "
-                "before it; expected all entries to have one or none; make them alike"
-            )
-
-    def _annotation_id(self, entry: Any, image_id: int, where: str) -> int:
-        annotation_id = _integer(entry, "annotation_id", where)
-        if self.image_of_annotation.get(annotation_id) != image_id:
-            raise PeopleError(
-                f"{where} has annotation_id {annotation_id}; expected an annotation of its image "
-                f"id {image_id}; use results made for this annotation file"
-            )
-        if annotation_id in self.seen:
-            raise PeopleError(
-                f"{where} has annotation_id {annotation_id} like {self.seen[annotation_id]}; "
-                "expected one pose per annotation; leave annotation_id out of detector results"
-            )
-        self.seen[annotation_id] = where
-        return annotation_id
-
-
 def _read_list(path: Path) -> list[Any]:
-    try:
-        entries = json.loads(path.read_bytes())
-    except OSError as error:
-        raise PeopleError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, RecursionError) as error:
+    values = read_json(path, "a list of entries in the layout of COCO results")
+    if not isinstance(values, list):
         raise PeopleError(
-            f"{path} is not JSON ({error}); expected a list in the layout of COCO results"
-        ) from error
-    if not isinstance(entries, list):
-        raise PeopleError(
-            f"{path} holds {_kind(entries)}; expected a list of entries in the layout of COCO "
+            f"{path} holds an object or a value, expected a list of entries in the layout of COCO "
             "results; an annotation file cannot stand in for it"
         )
-    return entries
-
-
-def _known_image(entry: Any, where: str, known: dict[int, int]) -> int:
-    if not isinstance(entry, dict):
-        raise PeopleError(f"{where} is {_kind(entry)}; expected an object with image_id and score")
-    image_id = _integer(entry, "image_id", where)
-    if image_id not in known:
-        raise PeopleError(
-            f"{where} has image_id {image_id}; expected an image of the annotation file, which "
-            f"has {len(known)}; use results made for this annotation file"
-        )
-    return image_id
-
-
-def _integer(entry: dict[str, Any], key: str, where: str) -> int:
-    value = _field(entry, key, where)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise PeopleError(f"{where} has {key} {_shown(value)}; expected an integer; correct it")
-    return value
-
-
-def _number(entry: dict[str, Any], key: str, where: str) -> float:
-    value = _field(entry, key, where)
-    if not _is_finite_number(value):
-        raise PeopleError(
-            f"{where} has {key} {_shown(value)}; expected a finite number; correct it"
-        )
-    return float(value)
-
-
-def _numbers(entry: dict[str, Any], key: str, count: int, where: str) -> list[float]:
-    values = _field(entry, key, where)
-    if not isinstance(values, list) or len(values) != count:
-        found = counted(len(values), "number") if isinstance(values, list) else _kind(values)
-        raise PeopleError(
-            f"{where} has {found} in {key}; expected a list of {count} numbers; correct it"
-        )
-    wrong = [value for value in values if not _is_finite_number(value)]
-    if wrong:
-        raise PeopleError(
-            f"{where} holds {_shown(wrong[0])} in {key}; expected finite numbers; correct it"
-        )
-    return [float(value) for value in values]
-
-
-def _field(entry: dict[str, Any], key: str, where: str) -> Any:
-    if key not in entry:
-        raise PeopleError(f"{where} has no {key}; found {_shown(sorted(entry))}; add it")
-    return entry[key]
-
-
-def _is_finite_number(value: Any) -> bool:
-    # The comparison is false for NaN and exact for integers that no float can hold.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return values

@@ -5,13 +5,15 @@ are no part of the format: COCO's 17 keypoints have them built in (pycocotools
 ``Params.setKpParams``), other skeletons take them from ``SkeletonSettings``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from pipeline.coco.people import Skeleton
+from pipeline.coco.records import CategoryRecord, Entries
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.settings import SkeletonSettings
 from pipeline.wording import counted
@@ -43,17 +45,23 @@ COCO_SIGMAS = tuple(
         *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
     )
 )
+_CATEGORIES = TypeAdapter(list[CategoryRecord])
 _COCO_UPPER_BODY = COCO_KEYPOINT_NAMES[:11]
 _COCO_LOWER_BODY = COCO_KEYPOINT_NAMES[11:]
 
 
-def skeleton_of_category(category: dict[str, Any], settings: SkeletonSettings) -> Skeleton:
-    """Build the skeleton of a keypoint category, as found in COCO JSON.
+def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings) -> Skeleton:
+    """Build the skeleton of a keypoint category, an object of COCO JSON.
 
-    Without sigmas or halves, built in or set, the skeleton has empty ones: the caller says what is
-    then off.
+    Without sigmas or halves, built in or set, the skeleton has empty ones; the caller reports what
+    is then switched off.
+
+    Raises:
+        PeopleError: the category is no ``CategoryRecord``, or its names and edges make no skeleton.
+        ConfigError: the settings do not fit the keypoints.
     """
-    names = _keypoint_names(category)
+    record = _category_record(category)
+    names = tuple(record["keypoints"])
     is_coco = names == COCO_KEYPOINT_NAMES
     sigmas = settings.sigmas or (COCO_SIGMAS if is_coco else ())
     if settings.sigmas is not None and len(settings.sigmas) != len(names):
@@ -67,7 +75,7 @@ def skeleton_of_category(category: dict[str, Any], settings: SkeletonSettings) -
     upper_body, lower_body = _halves(upper, lower, names)
     return Skeleton(
         keypoint_names=names,
-        edges=_edges(category, len(names)),
+        edges=tuple((start - 1, end - 1) for start, end in record.get("skeleton") or []),
         flip_indices=flip_indices_of_names(names),
         sigmas=sigmas,
         upper_body=upper_body,
@@ -117,39 +125,22 @@ def _mirrored_name(name: str) -> str:
     return name
 
 
-def _keypoint_names(category: dict[str, Any]) -> tuple[str, ...]:
-    names = category.get("keypoints")
-    label = f"category {category.get('name')!r}"
-    if not isinstance(names, list) or not names:
-        raise PeopleError(
-            f"{label} lists no keypoints: expected a list of names, as in COCO's "
-            "person_keypoints files"
-        )
-    if not all(isinstance(name, str) and name for name in names):
-        raise PeopleError(f"{label} has a keypoint without a name: expected non-empty strings")
+def _category_record(category: Mapping[str, Any]) -> CategoryRecord:
+    """Check that the category names its keypoints once each, and joins only those."""
+    entries = Entries(lambda _: f"category {category.get('name')!r}")
+    record = entries.as_records([category], _CATEGORIES)[0]
+    names = record["keypoints"]
     for name in names:
         if names.count(name) > 1:
-            raise PeopleError(f"{label} names keypoint {name!r} twice: expected distinct names")
-    return tuple(names)
-
-
-def _edges(category: dict[str, Any], num_keypoints: int) -> tuple[tuple[int, int], ...]:
-    """Turn the category's one-based ``skeleton`` into zero-based pairs."""
-    edges = category.get("skeleton") or []
-    valid = range(1, num_keypoints + 1)
-    if not isinstance(edges, list):
-        raise PeopleError(f"skeleton is {edges!r:.60}: expected a list of pairs of keypoints")
-    for edge in edges:
-        if not (
-            isinstance(edge, list)
-            and len(edge) == 2
-            and all(type(end) is int and end in valid for end in edge)
-        ):
-            raise PeopleError(
-                f"skeleton holds {edge!r:.60}: expected pairs of keypoints, counted from 1 to "
-                f"{num_keypoints}"
+            raise entries.refusal(0, f"names keypoint {name!r} twice, expected distinct names")
+    for edge in record.get("skeleton") or []:
+        if max(edge) > len(names):
+            raise entries.refusal(
+                0,
+                f"skeleton holds {edge}, expected pairs of keypoints, counted from 1 to "
+                f"{len(names)}",
             )
-    return tuple((start - 1, end - 1) for start, end in edges)
+    return record
 
 
 def _halves(

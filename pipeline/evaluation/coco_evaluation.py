@@ -15,14 +15,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import KeypointResult
+from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import check_results
 from pipeline.coco.skeletons import oks_sigmas
 
 
 @dataclass(frozen=True)
 class CocoFigures:
-    """The ten figures of COCO keypoint evaluation, in [0, 1]; None: no such people."""
+    """The ten figures of COCO keypoint evaluation, in [0, 1]; None: there are no such people."""
 
     AP: float | None
     AP50: float | None
@@ -41,7 +41,12 @@ class CocoFigures:
 
 
 def evaluate_results(people: People, results: Sequence[KeypointResult]) -> CocoFigures:
-    """Compute the COCO figures of these results; no result at all gives 0."""
+    """Compute the COCO figures of these results; no result at all gives 0.
+
+    Raises:
+        PeopleError: a result contradicts the people.
+        ConfigError: the skeleton has no OKS fall-offs.
+    """
     sigmas = oks_sigmas(people.skeleton)
     checked = check_results(results, people, "results")
     truth = coco_ground_truth(people)
@@ -52,7 +57,7 @@ def evaluate_results(people: People, results: Sequence[KeypointResult]) -> CocoF
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # pycocotools says -1 where there is nobody to find.
+    # pycocotools returns -1 where there is nobody to find.
     return CocoFigures(*(float(s) if s >= 0 else None for s in evaluation.stats))
 
 
@@ -125,7 +130,7 @@ def _replace_id_zero(annotations: list[dict[str, Any]]) -> None:
 
 
 def _detected(truth: COCO, results: list[KeypointResult]) -> COCO:
-    if not results:  # loadRes looks at the first result to tell its kind
+    if not results:  # loadRes finds the kind of results from the first one
         return _indexed({**cast(dict[str, Any], truth.dataset), "annotations": []})
     return truth.loadRes(cast(Any, results))
 

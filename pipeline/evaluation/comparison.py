@@ -11,32 +11,37 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.coco.people import People
+from pipeline.coco.poses import PosePredictions, ScoreRule
+from pipeline.errors import PeopleError
 from pipeline.evaluation.localisation import Difference, paired_bootstrap
-from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_predictions
 from pipeline.evaluation.report import ComparisonRow, compare_figures
+from pipeline.frames.geometry import padded_box_size
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator
-from pipeline.prediction.networks import EvaluatedNetwork, open_evaluated_teacher, open_student
+from pipeline.prediction.networks import OpenedNetwork, open_heatmap_teacher, open_student
 from pipeline.prediction.people import predict_people
-from pipeline.prediction.pose_scores import ScoreRule
-from pipeline.settings import TeacherSettings
+from pipeline.settings import PADDING, TeacherSettings
+from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork
+from pipeline.wording import counted
 
 MEAN_POSE, TEACHER = "mean pose", "teacher"
-_TIMED_LOOKS = 40
+_ASPECT_HW = (4, 3)
+"""Height to width of the padded boxes that the mean pose is placed in."""
+_TIMED_PREDICTIONS = 40
 _THRESHOLD = 0.2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one look at one person costs."""
+    """Cost of predicting one person."""
 
     num_parameters: int | None
-    """None: the network's file does not say."""
+    """None: the network's file does not state them."""
     num_multiply_adds: int | None
-    """Convolution, linear and attention products."""
+    """Multiply-adds of convolutions, linear layers and attention; None: unknown as well."""
     milliseconds: float
-    """Median over looks at one crop on this machine's CPU, without flip test."""
+    """Median time of a prediction of one crop on this machine's CPU, without flip test."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,51 @@ class ArmDifference:
 
 
 def mean_pose_arm(train: People, people: People) -> Arm:
-    """Put the mean pose of training people into every box: what a network must beat."""
+    """Measure the mean pose of training people, placed in every box.
+
+    It uses no image: a network that has not left the plateau of the mean pose scores the same.
+    """
     predictions = mean_pose_predictions(mean_pose_in_box(train), people)
-    return Arm(MEAN_POSE, compare_figures(people, predictions, ScoreRule(kind="one")), None)
+    return Arm(MEAN_POSE, compare_figures(people, predictions, ScoreRule("one")), None)
+
+
+def mean_pose_in_box(train: People) -> NDArray[np.float64]:
+    """Average the labelled keypoints of all people, each relative to the person's padded box.
+
+    Returns: (K, 2) float64 as (x, y) from the box's centre, in widths and heights of the padded
+    box, so inside it within +-0.5; (0, 0) for a keypoint that is never labelled.
+    """
+    centre, size = _padded_boxes(train)
+    relative = (train.keypoints[..., :2] - centre[:, np.newaxis]) / size[:, np.newaxis]
+    is_labelled = train.is_labelled[..., np.newaxis]
+    total = np.where(is_labelled, relative, 0.0).sum(axis=0)
+    return np.asarray(total / np.maximum(is_labelled.sum(axis=0), 1))
+
+
+def mean_pose_predictions(mean_pose: NDArray[np.float64], people: People) -> PosePredictions:
+    """Place the mean pose in the padded box of every person; all scores are 1.
+
+    mean_pose: (K, 2) float64, as of ``mean_pose_in_box``.
+
+    Raises:
+        PeopleError: the people have another number of keypoints.
+    """
+    num_keypoints = people.skeleton.num_keypoints
+    if mean_pose.shape != (num_keypoints, 2):
+        raise PeopleError(
+            f"the mean pose has {counted(len(mean_pose), 'keypoint')} and the people have "
+            f"{num_keypoints}; expected the same; use training people with the keypoints of the "
+            "evaluated people"
+        )
+    centre, size = _padded_boxes(people)
+    return PosePredictions(
+        image_id=people.image_id[people.image_index],
+        annotation_id=people.instance_id,
+        keypoints=centre[:, np.newaxis] + mean_pose * size[:, np.newaxis],
+        keypoint_scores=np.ones((people.num_instances, num_keypoints)),
+        box_score=np.ones(people.num_instances),
+        crop_area=size.prod(axis=1),
+    )
 
 
 def teacher_arm(
@@ -68,19 +115,17 @@ def teacher_arm(
 ) -> Arm:
     """Measure a heatmap teacher under its settings."""
     alone = settings.model_copy(update={"batch_size": 1, "flip_test": False})
-    return _arm(
-        TEACHER,
-        open_evaluated_teacher(teacher, people, settings, threshold=_THRESHOLD),
-        open_evaluated_teacher(teacher, people, alone, threshold=_THRESHOLD),
-        people,
-        image_folder,
+    opened, opened_alone = (
+        open_heatmap_teacher(teacher, people.skeleton, each, threshold=_THRESHOLD)
+        for each in (settings, alone)
     )
+    return _arm(TEACHER, opened, opened_alone, people, image_folder)
 
 
 def student_arm(name: str, weights: Path, people: People, image_folder: Path) -> Arm:
-    """Measure a student under the flip test; its checkpoint says how its poses are scored."""
+    """Measure a student under the flip test; its checkpoint states how its poses are scored."""
     opened, alone = (
-        open_student(weights, people, flip_test=flip_test, threshold=_THRESHOLD, device="cpu")
+        open_student(weights, flip_test=flip_test, threshold=_THRESHOLD, device="cpu")
         for flip_test in (True, False)
     )
     return _arm(name, opened, alone, people, image_folder)
@@ -120,17 +165,24 @@ def _oks_of(arms: Sequence[Arm], name: str) -> NDArray[np.float64]:
 
 
 def _arm(
-    name: str, opened: EvaluatedNetwork, alone: EvaluatedNetwork, people: People, folder: Path
+    name: str, opened: OpenedNetwork, alone: OpenedNetwork, people: People, folder: Path
 ) -> Arm:
+    require_same_names(str(opened.path), opened.skeleton.keypoint_names, people)
     predictions = predict_people(opened.estimator, people, folder, padding=opened.padding)
     return Arm(name, compare_figures(people, predictions, opened.rule), _cost_of(alone))
 
 
-def _cost_of(alone: EvaluatedNetwork) -> Cost:
+def _padded_boxes(people: People) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return centres and (width, height), each (N, 2) float64, image pixels."""
+    boxes = people.bbox_xywh
+    return boxes[:, :2] + boxes[:, 2:] / 2, padded_box_size(boxes, _ASPECT_HW, PADDING)
+
+
+def _cost_of(alone: OpenedNetwork) -> Cost:
     estimator = alone.estimator
     crop = np.zeros((1, *estimator.input_size_hw, 3), np.uint8)
     seconds = []
-    for _ in range(_TIMED_LOOKS):
+    for _ in range(_TIMED_PREDICTIONS):
         began = time.perf_counter()
         estimator.estimate(crop)
         seconds.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""How near predicted keypoints are to the truth, person by person, whatever the ranking.
+"""Distance of predicted keypoints from the truth, person by person, whatever the ranking.
 
 AP mixes localisation with the ranking of poses by their score, which alone is worth ten points;
 OKS and PCK of the pose made for each person do not.
@@ -26,7 +26,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Localisation:
-    """Nearness to the truth per person and per keypoint; a person without a pose counts 0."""
+    """OKS and PCK per person and per keypoint; a person without a pose counts 0."""
 
     oks: NDArray[np.float64]  # (N,), NaN: no labelled keypoint
     keypoint_oks: NDArray[np.float64]  # (K,), mean OKS term where labelled, NaN: never labelled
@@ -34,16 +34,23 @@ class Localisation:
 
     @property
     def mean_oks(self) -> float:
-        return mean_defined(self.oks)
+        """The mean over people with labelled keypoints; NaN if there are none."""
+        return _mean_defined(self.oks)
 
     @property
     def mean_pck(self) -> float:
         """The mean over keypoint kinds, so that a rarely labelled kind counts as much."""
-        return mean_defined(self.pck)
+        return _mean_defined(self.pck)
 
 
 def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2) -> Localisation:
-    """Measure the pose of every person: by annotation id, else the nearest pose of the image."""
+    """Measure the pose of every person, as ``pose_of_person`` finds it.
+
+    pck_fraction: PCK counts keypoints within this fraction of the box's longer side.
+
+    Raises:
+        ConfigError: the skeleton has no OKS fall-offs.
+    """
     rows = pose_of_person(people, poses)
     similarities = _similarities(people, poses, rows)
     return Localisation(
@@ -53,36 +60,10 @@ def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2
     )
 
 
-def oks_per_person(people: People, poses: Poses) -> NDArray[np.float64]:
-    """Compute the OKS of the pose of every person against its truth.
-
-    Returns: (N,) float64 in [0, 1]; 0 without a pose, NaN without a labelled keypoint.
-    """
-    similarities = _similarities(people, poses, pose_of_person(people, poses))
-    return _mean_where_labelled(similarities, people.is_labelled, axis=1)
-
-
-def mean_oks(people: People, poses: Poses) -> float:
-    """Compute the mean OKS over people with labelled keypoints; NaN if there are none."""
-    return mean_defined(oks_per_person(people, poses))
-
-
-def pck_per_keypoint(
-    people: People, poses: Poses, fraction: float = 0.2
-) -> tuple[NDArray[np.float64], float]:
-    """Compute the share of labelled keypoints within a fraction of the box's longer side.
-
-    Returns: (K,) float64 in [0, 1], NaN where never labelled; and its mean over the others.
-    """
-    pck = _pck(people, poses, pose_of_person(people, poses), fraction)
-    return pck, mean_defined(pck)
-
-
 def pose_of_person(people: People, poses: Poses) -> NDArray[np.int64]:
-    """Find the pose that counts as each person's.
+    """Find the pose of each person: the one with its annotation id, where poses have ids.
 
-    By annotation id where poses have one. Otherwise the pose of the image with the best OKS, which
-    may be the same for two people.
+    Otherwise it is the pose of the image with the best OKS, which may be the same for two people.
     Returns: (N,) int64, rows of ``poses``; -1: none.
     """
     if np.all(poses.annotation_id == NO_ANNOTATION):
@@ -121,12 +102,6 @@ def paired_bootstrap(
     ]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Difference(mean=float(difference.mean()), low=float(low), high=float(high))
-
-
-def mean_defined(values: NDArray[np.float64]) -> float:
-    """Average the values that are not NaN; NaN if there are none."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
 
 
 def _similarities(people: People, poses: Poses, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -178,3 +153,9 @@ def _mean_where_labelled(
     count = is_labelled.sum(axis=axis)
     total = np.where(is_labelled, values, 0.0).sum(axis=axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _mean_defined(values: NDArray[np.float64]) -> float:
+    """Average the values that are not NaN; NaN if there are none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")

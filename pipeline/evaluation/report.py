@@ -6,27 +6,29 @@ OKS. Ranking alone is worth 9 to 13 points of AP, so better localisation shows i
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import (
-    KeypointResult,
+from pipeline.coco.poses import (
+    PosePredictions,
+    ScoreRule,
     coco_results,
     result_poses,
     results_with_score_one,
 )
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.records import KeypointResult
 from pipeline.evaluation.coco_evaluation import CocoFigures, evaluate_results
 from pipeline.evaluation.localisation import Localisation, measure_localisation
-from pipeline.prediction.pose_scores import ScoreRule, instance_scores
+from pipeline.prediction.networks import Facts
+from pipeline.prediction.pose_scores import instance_scores
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """What a table shows of one network on some people."""
+    """Figures of one network on some people."""
 
     own_score: CocoFigures
     """Poses ranked by the network's own score."""
@@ -40,13 +42,18 @@ class ComparisonRow:
 
 
 def compare_figures(people: People, predictions: PosePredictions, rule: ScoreRule) -> ComparisonRow:
-    """Measure predictions; those from detector boxes go through ``oks_nms`` before."""
+    """Score and measure predictions; duplicates of a detector's boxes are removed before."""
     scores = instance_scores(predictions, rule)
     return compare_results(people, coco_results(predictions, scores, people.category_id))
 
 
 def compare_results(people: People, results: Sequence[KeypointResult]) -> ComparisonRow:
-    """Measure results that have their score already."""
+    """Measure results that have their score already.
+
+    Raises:
+        PeopleError: a result contradicts the people.
+        ConfigError: the skeleton has no OKS fall-offs.
+    """
     own_score = evaluate_results(people, results)
     return ComparisonRow(
         own_score=own_score,
@@ -59,7 +66,7 @@ def compare_results(people: People, results: Sequence[KeypointResult]) -> Compar
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Everything that evaluation.json says."""
+    """The content of evaluation.json."""
 
     row: ComparisonRow
     keypoint_names: tuple[str, ...]
@@ -68,8 +75,8 @@ class EvaluationReport:
     num_poses: int
     score_rule: ScoreRule | None = None
     """None: the poses came with their score."""
-    evaluated: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    """What was evaluated, e.g. the checkpoint, the store's content, the annotation file."""
+    evaluated: Facts = field(default_factory=dict)
+    """Facts of what was evaluated, such as the checkpoint, the store and the annotation file."""
 
     def to_json(self) -> str:
         """Write the report as JSON, null where a figure is not defined."""
@@ -88,10 +95,14 @@ class EvaluationReport:
             "num_images": self.num_images,
             "num_people": self.num_people,
             "num_poses": self.num_poses,
-            "score_rule": None if self.score_rule is None else asdict(self.score_rule),
+            "score_rule": None if self.score_rule is None else _rule_json(self.score_rule),
             "evaluated": dict(self.evaluated),
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _rule_json(rule: ScoreRule) -> dict[str, object]:
+    return asdict(rule) | ({"kind": "keypoint_mean"} if rule.kind == "learned" else {})
 
 
 def _defined(value: float | np.float64) -> float | None:

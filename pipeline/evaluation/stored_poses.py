@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions
-from pipeline.errors import PeopleError
 from pipeline.frames.geometry import apply, invert
 from pipeline.prediction.networks import Facts, teacher_facts
 from pipeline.teacher_store.reader import TeacherStore
@@ -24,7 +22,7 @@ def read_stored_poses(
     """Read the poses of view 0, mapped back by the stored affine; the peak heat is the score.
 
     People whose view 0 has no output have no pose: see ``describe_missing``.
-    on_progress: told how many poses were added.
+    on_progress: called with the number of poses of every batch.
 
     Raises:
         CorruptError: a stored view is missing, torn or altered.
@@ -52,7 +50,7 @@ def read_stored_poses(
 
 
 def describe_missing(store: TeacherStore) -> str | None:
-    """Say how many people have no output for view 0, and why; None if all have one."""
+    """Count the people without an output for view 0, by reason; None if all have one."""
     status = store.status[:, EVALUATION_VIEW]
     reasons = [
         f"{(status == code).sum()} {code.words}"
@@ -67,31 +65,13 @@ def describe_missing(store: TeacherStore) -> str | None:
     )
 
 
-def require_stored_people(store: TeacherStore, people: People, source: str) -> None:
-    """Refuse an annotation file that lacks a person of the store.
-
-    source: the annotation file, for the message.
-    """
-    image_of_person = dict(
-        zip(people.instance_id.tolist(), people.image_id[people.image_index].tolist(), strict=True)
-    )
-    stored_images = store.people.image_id[store.people.image_index].tolist()
-    for person, image in zip(store.people.instance_id.tolist(), stored_images, strict=True):
-        if image_of_person.get(person) != image:
-            raise PeopleError(
-                f"the store has the person {person} in image {image}, {source} has not; give the "
-                "annotations that the store was made from, or none: the store holds its own people"
-            )
-
-
 def store_facts(store: TeacherStore) -> Facts:
-    """Return what moves the AP of stored poses, and which store it is."""
+    """Return the store and the settings that move the AP of its poses, for evaluation.json."""
     return {
         "source": "teacher store",
         "store": str(store.path),
         "store_fingerprint": store.fingerprint,
         "store_content": store.content_sha256,
-        **teacher_facts(store.identity.teacher),
-        "input_size": f"{store.input_size_hw[0]}x{store.input_size_hw[1]}",
+        **teacher_facts({**store.identity.teacher, "input_size_hw": store.input_size_hw}),
         "padding": store.views.recipe.get("padding"),
     }

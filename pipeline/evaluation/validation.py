@@ -12,8 +12,7 @@ from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
 from pipeline.models.pose_networks import Student
-from pipeline.prediction.estimators import StudentEstimator
-from pipeline.prediction.networks import rule_of
+from pipeline.prediction.networks import student_estimator
 from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.settings import PeopleSettings
@@ -28,18 +27,13 @@ class Validation:
     device: torch.device
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
-        """Return AP, AR and mean OKS, poses ranked by the rule that ``info`` states."""
+        """Return AP, AR and mean OKS of poses that are scored by the rule of ``info``."""
         assert isinstance(network, Student)
-        estimator = StudentEstimator(
-            network,
-            info.flip_indices,
-            device=str(self.device),
-            pixels=info.pixels,
-        )
+        estimator = student_estimator(network, info, device=str(self.device))
         predictions = predict_people(
             estimator, self.people, self.image_folder, padding=info.padding
         )
-        row = compare_figures(self.people, predictions, rule_of(info))
+        row = compare_figures(self.people, predictions, info.rule)
         return {
             "AP": row.own_score.AP,
             "AP50": row.own_score.AP50,

@@ -20,7 +20,7 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.stored_crops import store_and_see
+from pipeline.frames.stored_crops import jpeg_round_trip
 from pipeline.parallel import map_ahead
 from store_schemas.optional_arrays import CropFormat
 
@@ -123,7 +123,7 @@ def stream_crops(
         stored = np.empty(leading, np.object_)
         with measure("encode"):
             for view in np.ndindex(leading):
-                crops[view], stored[view] = store_and_see(crops[view], crop_format)
+                crops[view], stored[view] = jpeg_round_trip(crops[view], crop_format)
         return ImageCrops(request, crops, stored=stored)
 
     with ThreadPoolExecutor(num_threads, "decode") as pool:

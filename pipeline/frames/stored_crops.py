@@ -1,7 +1,7 @@
-"""Crops as JPEG files: what a store keeps of them, and what its readers see again.
+"""Crops as the JPEG files that a store holds.
 
-One library writes and reads them; its version moves the last bits of a pixel, so a teacher looks
-at the decoded file and never at what was encoded.
+One library encodes and decodes them. Its version changes the last bits of a pixel, so a teacher
+predicts on the decoded file and never on the crop that was encoded.
 """
 
 import cv2
@@ -18,7 +18,7 @@ _SUBSAMPLINGS = {
 
 
 def encode_crop(crop: NDArray[np.uint8], crops: CropFormat) -> NDArray[np.uint8]:
-    """Return a crop's JPEG file.
+    """Encode a crop as a JPEG file.
 
     Args:
         crop: (H, W, 3) uint8, RGB.
@@ -43,14 +43,14 @@ def encode_crop(crop: NDArray[np.uint8], crops: CropFormat) -> NDArray[np.uint8]
 
 
 def decode_crop(encoded: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the crop of a JPEG file: (H, W, 3) uint8, RGB.
+    """Decode the JPEG file of a crop: (H, W, 3) uint8, RGB.
 
     Args:
         encoded: (n,) uint8.
-        size_hw: What it must be.
+        size_hw: size that the crop must have.
 
     Raises:
-        CorruptError: it is no JPEG, or of another size.
+        CorruptError: the file is no JPEG, or its image has another size.
     """
     crop = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
     if crop is None or crop.shape != (*size_hw, 3):
@@ -59,16 +59,16 @@ def decode_crop(encoded: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray
     return np.asarray(crop, np.uint8)
 
 
-def store_and_see(
+def jpeg_round_trip(
     crop: NDArray[np.uint8], crops: CropFormat
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the pixels that are left of a crop once it was stored, and its JPEG file.
+    """Encode a crop and decode it again, as the readers of its store will.
 
     Args:
         crop: (H, W, 3) uint8, RGB.
 
     Returns:
-        pixels: (H, W, 3) uint8, RGB.
+        decoded: (H, W, 3) uint8, RGB.
         encoded: (n,) uint8.
     """
     encoded = encode_crop(crop, crops)

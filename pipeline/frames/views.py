@@ -33,7 +33,10 @@ HALF_BODY_MIN_KEYPOINTS = 8
 
 
 def describe_missing_halves(skeleton: Skeleton, recipe: ViewRecipe) -> str | None:
-    """Say that half-body views are off although the recipe asks for them; None if they are not."""
+    """Return a note that half-body views are off although the recipe has them; None if they are on.
+
+    Views of people without labelled keypoints have no half bodies whatever the skeleton.
+    """
     if skeleton.upper_body or recipe.half_body_probability == 0:
         return None
     return (

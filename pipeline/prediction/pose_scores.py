@@ -1,33 +1,23 @@
-"""Predicted poses as columns, the score of a pose, and the removal of duplicate poses.
+"""The score of a predicted pose, and the removal of duplicate poses.
 
 The instance score and OKS-NMS follow HRNet (``lib/nms/nms.py``, ``lib/dataset/coco.py``), whose
 figures every later top-down method reports.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.people import Skeleton
+from pipeline.coco.poses import PosePredictions, ScoreRule
+from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class ScoreRule:
-    """How the score that ranks a pose is made from the scores of its keypoints."""
-
-    kind: Literal["keypoint_mean", "one"] = "keypoint_mean"
-    """``one``: the pose counts 1, for networks whose keypoint scores were never trained."""
-    threshold: float | None = 0.2
-    """Only keypoint scores above it are averaged (0 if none is); None averages all."""
-    scored_keypoints: tuple[int, ...] | None = None
-    """Only these keypoints' scores are averaged, e.g. those a training set labels; None: all."""
+NMS_OKS = 0.9
+MAX_POSES = 20
 
 
 def instance_scores(predictions: PosePredictions, rule: ScoreRule) -> NDArray[np.float64]:
-    """Score every pose: what the rule says of its keypoint scores, times its box score.
+    """Score every pose: the rule applied to its keypoint scores, times its box score.
 
     Returns: (P,) float64.
     """
@@ -75,13 +65,27 @@ def keypoint_similarities(
     return np.asarray(np.exp(-error))
 
 
+def without_duplicates(
+    predictions: PosePredictions, scores: NDArray[np.float64], skeleton: Skeleton
+) -> tuple[PosePredictions, NDArray[np.float64]]:
+    """Keep the best of similar poses, and of those the best of every image.
+
+    scores: (P,) float64, the instance scores.
+
+    Raises:
+        ConfigError: the skeleton has no OKS fall-offs.
+    """
+    kept = oks_nms(predictions, scores, oks_sigmas(skeleton))
+    return predictions.select(kept), scores[kept]
+
+
 def oks_nms(
     predictions: PosePredictions,
     scores: NDArray[np.float64],
     sigmas: NDArray[np.float64],
     *,
-    threshold: float = 0.9,
-    max_per_image: int = 20,
+    threshold: float = NMS_OKS,
+    max_per_image: int = MAX_POSES,
 ) -> NDArray[np.int64]:
     """Drop poses that repeat a better scored pose of their image, for boxes from a detector.
 

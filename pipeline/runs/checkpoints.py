@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.coco.people import Skeleton
+from pipeline.coco.poses import ScoreKind, ScoreRule
 from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.frames.geometry import SizeHW
@@ -23,7 +24,6 @@ from pipeline.models.pose_networks import HeatmapTeacher, PoseNetwork, Student, 
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame
 from pipeline.storage.files import publish
 
-ScoreRule = Literal["learned", "one"]
 _HEADER_KEY = "distil"
 
 HeaderT = TypeVar("HeaderT", bound=BaseModel)
@@ -46,7 +46,7 @@ class CheckpointInfo(ComponentConfig):
     lower_body: tuple[int, ...]
     rgb_mean: tuple[float, float, float] = IMAGENET_MEAN
     rgb_std: tuple[float, float, float] = IMAGENET_STD
-    score_rule: ScoreRule
+    score_rule: ScoreKind
     scored_keypoints: tuple[int, ...]
     """Keypoints whose score was ever trained; the others' scores mean nothing."""
     store_fingerprint: str | None = None
@@ -71,6 +71,13 @@ class CheckpointInfo(ComponentConfig):
             lower_body=self.lower_body,
         )
 
+    @property
+    def rule(self) -> ScoreRule:
+        """How poses of the network are scored; 1 each while no keypoint's score was trained."""
+        if self.score_rule == "one" or not self.scored_keypoints:
+            return ScoreRule("one")
+        return ScoreRule(scored_keypoints=self.scored_keypoints)
+
 
 class TrainingPlace(ComponentConfig):
     """Where a training stands after an epoch."""
@@ -91,7 +98,7 @@ def describe_network(
     *,
     padding: float,
     seed: int,
-    score_rule: ScoreRule,
+    score_rule: ScoreKind,
     heatmap_frame: HeatmapFrame | None = None,
     store_fingerprint: str | None = None,
     store_content: str | None = None,

@@ -16,7 +16,7 @@ from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateStore
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError
@@ -239,7 +239,7 @@ def test_an_unfinished_store_is_not_trained_from_or_evaluated(inputs: Any, tmp_p
     begin_again(inputs.store)
     match = r"must be complete, but has 1 of \d+ shards; finish it by running cache-teacher with"
     with pytest.raises(IncompleteError, match=match):
-        evaluate(EvaluateConfig(store=inputs.store))
+        evaluate(EvaluateStore(store=inputs.store))
     training = TrainStudentConfig(
         architecture="distilpose-xs", store=inputs.store, images=inputs.images
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stages.commands.evaluation_table import print_report
+from stages.commands.evaluation_tables import print_report
 from stages.evaluate import evaluate
 from tests.support.evaluation_sample import Sample, save_network, write_store
 from tests.support.recorded_progress import RecordedProgress
@@ -71,7 +71,7 @@ def test_results_json_evaluates_to_the_same_figures(sample: Sample, student: Pat
 
 @pytest.mark.parametrize(
     ("score_rule", "kind", "scored"),
-    [("learned", "keypoint_mean", (0, 5, 6)), ("one", "one", None)],
+    [("learned", "learned", (0, 5, 6)), ("one", "one", None)],
 )
 def test_the_checkpoint_decides_how_poses_are_scored(
     sample: Sample, score_rule: str, kind: str, scored: tuple[int, ...] | None

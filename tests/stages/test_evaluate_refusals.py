@@ -75,7 +75,7 @@ def test_other_inputs_that_cannot_be_evaluated_are_refused(sample: Sample, stude
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_there_is_refused(sample: Sample, student: Path) -> None:
-    with pytest.raises(ConfigError, match="device is cuda, but torch finds no GPU here"):
+    with pytest.raises(ConfigError, match="device is cuda, but torch finds no CUDA device"):
         evaluate(sample.config(weights=student, images=sample.folder, device="cuda"))
 
 

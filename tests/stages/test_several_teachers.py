@@ -14,7 +14,7 @@ from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateStore
 from stages.settings.store import (
     StoreExportConfig,
     StoreInfoConfig,
@@ -119,10 +119,9 @@ def test_the_commands_take_one_by_its_name(inputs: Any, two: dict[str, str]) -> 
     pose = np.reshape(json.loads(output.read_text())[0]["keypoints"], (17, 3))[:, :2]
     in_crop = pose @ first[:, :2].T + first[:, 2]
     np.testing.assert_allclose(in_crop, stored.keypoints[0], atol=0.1)
-    found = evaluate(EvaluateConfig(store=store, teacher_name="other"))
-    assert (
-        found.report.evaluated["store_content"] == TeacherStore.open(store, "other").content_sha256
-    )
+    found = evaluate(EvaluateStore(store=store, teacher_name="other"))
+    content_sha256 = TeacherStore.open(store, "other").content_sha256
+    assert found.report.evaluated["store_content"] == content_sha256
 
 
 def test_training_reads_the_mean_of_both(inputs: Any, two: dict[str, str]) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, COCO_SIGMAS, flip_indices_of_names
-from pipeline.config import validate_config
 from pipeline.frames.geometry import apply
 from pipeline.frames.views import draw_views
 from pipeline.models.pose_networks import build_network
@@ -21,7 +20,7 @@ from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateConfig, evaluation_of
 from store_schemas.manifest import digest_of_images
 
 SIZE_HW = (128, 96)
@@ -56,7 +55,7 @@ class Sample:
         return path
 
     def config(self, **settings: Any) -> EvaluateConfig:
-        return validate_config(EvaluateConfig, {"annotations": self.annotations, **settings})
+        return evaluation_of({"annotations": self.annotations, **settings})
 
 
 def draw_sample(folder: Path) -> Sample:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import result_poses, results_with_score_one
+from pipeline.coco.poses import result_poses, results_with_score_one
 from pipeline.coco.result_files import read_detections, read_results
 from pipeline.errors import PeopleError
 
@@ -40,28 +40,31 @@ def test_results_may_hold_nothing(tmp_path: Path, make_people: PeopleMaker) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 11}, "image_id 11; expected an image of the annotation file"),
-        ({"image_id": "10"}, "image_id '10'; expected an integer"),
-        ({"image_id": True}, "image_id True; expected an integer"),
-        ({"category_id": 1}, "category_id 1; expected 7"),
-        ({"keypoints": [1.0] * 14}, "14 numbers in keypoints; expected a list of 15"),
-        ({"keypoints": {}}, "an object in keypoints"),
-        ({"keypoints": [1.0] * 14 + [float("nan")]}, "holds nan in keypoints"),
-        ({"keypoints": [1.0] * 14 + [None]}, "holds None in keypoints"),
-        ({"keypoints": [10**400] + [1.0] * 14}, "holds 1000"),
-        ({"score": float("inf")}, "score inf; expected a finite number"),
-        ({"score": "high"}, "score 'high'"),
-        ({"annotation_id": 102}, "an annotation of its image id 10"),
-        ({"annotation_id": 5}, "an annotation of its image id 10"),
-        (OF_100, "annotation_id 100 like .*entry 0; expected one pose per annotation"),
-        ({"annotation_id": None}, "annotation_id None; expected an integer"),
+        ({"image_id": 11}, "image_id is 11, which is none of the 3 images of the annotation file"),
+        ({"image_id": "10"}, "image_id is '10', expected a valid integer"),
+        ({"image_id": True}, "image_id is True, expected a valid integer"),
+        ({"category_id": 1}, "category_id is 1, expected 7"),
+        ({"keypoints": [1.0] * 14}, "keypoints must hold 15 numbers, got 14"),
+        ({"keypoints": {}}, "keypoints is {}, expected a valid list"),
+        (
+            {"keypoints": [1.0] * 14 + [float("nan")]},
+            r"keypoints\[14\] is nan, expected a finite",
+        ),
+        ({"keypoints": [1.0] * 14 + [None]}, r"keypoints\[14\] is None, expected a valid number"),
+        ({"keypoints": [10**400] + [1.0] * 14}, r"keypoints\[0\] is 1000"),
+        ({"score": float("inf")}, "score is inf, expected a finite number"),
+        ({"score": "high"}, "score is 'high', expected a valid number"),
+        ({"annotation_id": 102}, "annotation_id is 102, .* no annotation of its image id 10"),
+        ({"annotation_id": 5}, "annotation_id is 5, which is no annotation of its image id 10"),
+        (OF_100, "annotation_id is 100, as in entry 0; expected one pose per annotation"),
+        ({"annotation_id": None}, "annotation_id is None, expected a valid integer"),
     ],
 )
 def test_a_wrong_result_is_refused_by_its_number(
     tmp_path: Path, make_people: PeopleMaker, change: dict[str, Any], message: str
 ) -> None:
     path = _write(tmp_path, [{**POSE, **OF_100}, {**POSE, "annotation_id": 101, **change}])
-    with pytest.raises(PeopleError, match=rf"entry 1 .*{message}") as caught:
+    with pytest.raises(PeopleError, match=rf"results.json: entry 1: {message}") as caught:
         read_results(path, make_people())
     assert "\n" not in str(caught.value)
 
@@ -69,7 +72,7 @@ def test_a_wrong_result_is_refused_by_its_number(
 def test_annotation_ids_in_some_entries_only_are_refused(
     tmp_path: Path, make_people: PeopleMaker
 ) -> None:
-    with pytest.raises(PeopleError, match="entry 1 has an annotation_id, unlike"):
+    with pytest.raises(PeopleError, match="entry 1: has an annotation_id, unlike"):
         read_results(_write(tmp_path, [POSE, {**POSE, **OF_100}]), make_people())
 
 
@@ -78,18 +81,18 @@ def test_a_result_that_lacks_a_field_is_refused(
     tmp_path: Path, make_people: PeopleMaker, field: str
 ) -> None:
     path = _write(tmp_path, [{k: v for k, v in POSE.items() if k != field}])
-    with pytest.raises(PeopleError, match=f"entry 0 has no {field}"):
+    with pytest.raises(PeopleError, match=f"entry 0: {field} is missing"):
         read_results(path, make_people())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[", "is not JSON"),
-        (b"\xff\xfe\xff", "is not JSON"),
-        (b'{"images": []}', "holds an object; expected a list"),
-        (b"[3]", "entry 0 is a number"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[", "json: not JSON: .*; give a list of entries"),
+        (b"\xff\xfe\xff", "json: not JSON: .*; give a list of entries"),
+        (b'{"images": []}', "holds an object or a value, expected a list"),
+        (b"[3]", "entry 0: it is 3, expected a valid dictionary"),
+        (b"[" * 100_000, "json: not JSON: .*; give a list of entries"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(
@@ -110,33 +113,35 @@ def test_detections_are_ordered_by_image_unclipped_and_other_categories_counted(
     tmp_path: Path, make_people: PeopleMaker
 ) -> None:
     boxes = [BOX, {**BOX, "category_id": 3, "bbox": None}, {**BOX, "image_id": 10, "score": 0.1}]
-    detections = read_detections(_write(tmp_path, [*boxes, {**BOX, "score": 0.2}]), make_people())
-    assert detections.image_index.tolist() == [0, 1, 1]
-    assert detections.score.tolist() == [0.1, 0.9, 0.2]
-    np.testing.assert_array_equal(detections.bbox_xywh, [[-5, 2, 30, 40]] * 3)
-    assert detections.num_other_categories == 1
+    path = _write(tmp_path, [*boxes, {**BOX, "score": 0.2}])
+    detected, num_other_categories = read_detections(path, make_people())
+    assert detected.image_index.tolist() == [0, 1, 1]
+    assert detected.box_score is not None
+    assert detected.box_score.tolist() == [0.1, 0.9, 0.2]
+    np.testing.assert_array_equal(detected.bbox_xywh, [[-5, 2, 30, 40]] * 3)
+    assert num_other_categories == 1
 
 
 def test_no_detections_are_an_empty_table(tmp_path: Path, make_people: PeopleMaker) -> None:
-    detections = read_detections(_write(tmp_path, []), make_people())
-    assert detections.bbox_xywh.shape == (0, 4)
+    detected, _ = read_detections(_write(tmp_path, []), make_people())
+    assert detected.bbox_xywh.shape == (0, 4)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 5}, "image_id 5"),
-        ({"bbox": [0, 0, 0, 5]}, "width and height above 0"),
-        ({"bbox": [0, 0, 5, -1]}, "width and height above 0"),
-        ({"bbox": [0, float("nan"), 5, 5]}, "holds nan in bbox"),
-        ({"bbox": [0, 0, 5]}, "3 numbers in bbox; expected a list of 4"),
-        ({"score": float("nan")}, "score nan"),
+        ({"image_id": 5}, "image_id is 5, which is none of the 3 images"),
+        ({"bbox": [0, 0, 0, 5]}, r"bbox is \[0.0, .*, expected a width and height above 0"),
+        ({"bbox": [0, 0, 5, -1]}, r"bbox is \[0.0, .*, expected a width and height above 0"),
+        ({"bbox": [0, float("nan"), 5, 5]}, r"bbox\[1\] is nan, expected a finite number"),
+        ({"bbox": [0, 0, 5]}, "bbox must hold 4 numbers, got 3"),
+        ({"score": float("nan")}, "score is nan, expected a finite number"),
     ],
 )
 def test_a_wrong_detection_is_refused_by_its_number(
     tmp_path: Path, make_people: PeopleMaker, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(PeopleError, match=rf"entry 1 .*{message}"):
+    with pytest.raises(PeopleError, match=rf"entry 1: {message}"):
         read_detections(_write(tmp_path, [BOX, {**BOX, **change}]), make_people())
 
 

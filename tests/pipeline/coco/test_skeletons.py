@@ -103,14 +103,18 @@ def test_a_side_without_its_twin_is_refused(names: tuple[str, ...], message: str
 @pytest.mark.parametrize(
     ("category", "message"),
     [
-        ({"id": 1, "name": "person"}, "category 'person' lists no keypoints"),
-        (category_of(), "category 'person' lists no keypoints"),
-        (category_of("a", "a"), "names keypoint 'a' twice"),
-        (category_of("a", ""), "keypoint without a name"),
-        (category_of("a", "b", skeleton=[[0, 1]]), r"skeleton holds \[0, 1\]: .* from 1 to 2"),
-        (category_of("a", "b", skeleton=[[1, 3]]), r"skeleton holds \[1, 3\]"),
-        (category_of("a", "b", skeleton=[[1]]), r"skeleton holds \[1\]"),
-        (category_of("a", skeleton={"a": 1}), "expected a list of pairs"),
+        ({"id": 1, "name": "person"}, "category 'person': keypoints is missing"),
+        (category_of(), r"category 'person': keypoints is \[\], .* at least 1 item"),
+        (category_of("a", "a"), "category 'person': names keypoint 'a' twice"),
+        (category_of("a", ""), r"keypoints\[1\] is '', .* at least 1 character"),
+        (
+            category_of("a", "b", skeleton=[[0, 1]]),
+            r"skeleton\[0\]\[0\] is 0, expected .* to 1",
+        ),
+        (category_of("a", "b", skeleton=[[1, 3]]), r"skeleton holds \[1, 3\], .* from 1 to 2"),
+        (category_of("a", "b", skeleton=[[1]]), r"skeleton\[0\] is \[1\], .* at least 2 items"),
+        (category_of("a", skeleton={"a": 1}), "skeleton is {'a': 1}, expected a valid list"),
+        (category_of("a", id="1"), "category 'person': id is '1', expected a valid integer"),
     ],
 )
 def test_a_category_that_is_no_skeleton_is_refused(category: dict[str, Any], message: str) -> None:

@@ -14,13 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import KeypointResult, coco_results, results_with_score_one
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.poses import PosePredictions, ScoreRule, coco_results, results_with_score_one
 from pipeline.coco.read_people import read_people
+from pipeline.coco.records import KeypointResult
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import CocoFigures, coco_ground_truth, evaluate_results
 from pipeline.evaluation.report import EvaluationReport, compare_figures, compare_results
-from pipeline.prediction.pose_scores import ScoreRule
 from pipeline.settings import PeopleSettings
 
 PeopleMaker = Callable[..., People]
@@ -166,7 +165,7 @@ def test_results_that_are_not_finite_are_refused(make_people: PeopleMaker) -> No
     people = make_people()
     results = _results(people)
     results[1]["keypoints"][3] = float("nan")
-    with pytest.raises(PeopleError, match="results: entry 1 holds nan in keypoints"):
+    with pytest.raises(PeopleError, match=r"results: entry 1: keypoints\[3\] is nan"):
         evaluate_results(people, results)
 
 

@@ -8,19 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.coco.pose_results import coco_results
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.poses import PosePredictions, coco_results
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import evaluate_results
-from pipeline.evaluation.localisation import (
-    mean_oks,
-    measure_localisation,
-    oks_per_person,
-    paired_bootstrap,
-    pck_per_keypoint,
-    pose_of_person,
-)
-from pipeline.evaluation.mean_pose import mean_pose_in_box, mean_pose_predictions
+from pipeline.evaluation.comparison import mean_pose_in_box, mean_pose_predictions
+from pipeline.evaluation.localisation import measure_localisation, paired_bootstrap, pose_of_person
 
 PeopleMaker = Callable[..., People]
 
@@ -49,7 +41,7 @@ def test_oks_of_one_person_is_the_hand_computed_mean(make_people: PeopleMaker) -
     poses.keypoints[0, 0] = 1e6
     poses.keypoints[0, 1, 0] += 3
     expected = (np.exp(-9 / (2 * 0.2**2 * 200)) + 1) / 2
-    assert oks_per_person(people, poses)[0] == pytest.approx(expected, rel=1e-6)
+    assert measure_localisation(people, poses).oks[0] == pytest.approx(expected, rel=1e-6)
     keypoint_oks = measure_localisation(people, poses).keypoint_oks
     np.testing.assert_allclose(keypoint_oks, [np.nan, 2 * expected - 1, 1], rtol=1e-6)
 
@@ -57,8 +49,8 @@ def test_oks_of_one_person_is_the_hand_computed_mean(make_people: PeopleMaker) -
 def test_a_person_without_a_pose_counts_zero(make_people: PeopleMaker) -> None:
     people = make_people()
     poses = _truth(people).select(np.array([2, 0]))
-    assert oks_per_person(people, poses).tolist() == [1, 0, 1]
-    assert mean_oks(people, poses) == pytest.approx(2 / 3)
+    assert measure_localisation(people, poses).oks.tolist() == [1, 0, 1]
+    assert measure_localisation(people, poses).mean_oks == pytest.approx(2 / 3)
 
 
 def test_without_annotation_ids_the_nearest_pose_of_the_image_counts(
@@ -68,7 +60,7 @@ def test_without_annotation_ids_the_nearest_pose_of_the_image_counts(
     order = np.array([2, 1, 0])
     poses = _without_annotations(_truth(people).select(order))
     assert pose_of_person(people, poses).tolist() == [2, 1, 0]
-    np.testing.assert_array_equal(oks_per_person(people, poses), 1)
+    np.testing.assert_array_equal(measure_localisation(people, poses).oks, 1)
     only_first = poses.select(np.array([2]))
     assert pose_of_person(people, only_first).tolist() == [0, 0, -1]
 
@@ -76,19 +68,20 @@ def test_without_annotation_ids_the_nearest_pose_of_the_image_counts(
 def test_no_poses_give_zero_and_nobody_gives_nan(make_people: PeopleMaker) -> None:
     people = make_people()
     poses = _truth(people)
-    assert mean_oks(people, poses.select(np.array([], dtype=np.int64))) == 0
-    assert np.isnan(mean_oks(make_people(()), poses))
+    nothing = poses.select(np.array([], dtype=np.int64))
+    assert measure_localisation(people, nothing).mean_oks == 0
+    assert np.isnan(measure_localisation(make_people(()), poses).mean_oks)
 
 
 def test_a_pose_flung_away_counts_zero_without_a_warning(make_people: PeopleMaker) -> None:
     people = make_people()
-    assert mean_oks(people, _truth(people, offset=1e200)) == 0
+    assert measure_localisation(people, _truth(people, offset=1e200)).mean_oks == 0
 
 
 def test_oks_without_sigmas_is_refused(make_people: PeopleMaker) -> None:
     people = make_people(sigmas=())
     with pytest.raises(ConfigError, match="no sigmas for 5 keypoints; give sigmas in the config"):
-        oks_per_person(people, _truth(people))
+        measure_localisation(people, _truth(people))
 
 
 def test_pck_counts_labelled_keypoints_within_a_fifth_of_the_longer_side(
@@ -100,17 +93,17 @@ def test_pck_counts_labelled_keypoints_within_a_fifth_of_the_longer_side(
     poses.keypoints[0, 1, 0] += 0.19 * longer[0]
     poses.keypoints[1, 1, 0] += 0.21 * longer[1]
     poses.keypoints[0, 0] += 1e4  # unlabelled for person 0
-    pck, mean = pck_per_keypoint(people, poses)
-    assert pck.tolist() == [1, 0.5, 1, 1, 1]
-    assert mean == pytest.approx(0.9)
-    assert pck_per_keypoint(people, poses, fraction=0.18)[0][1] == 0
+    measured = measure_localisation(people, poses)
+    assert measured.pck.tolist() == [1, 0.5, 1, 1, 1]
+    assert measured.mean_pck == pytest.approx(0.9)
+    assert measure_localisation(people, poses, pck_fraction=0.18).pck[1] == 0
 
 
 def test_pck_is_nan_for_a_keypoint_that_nobody_has(make_people: PeopleMaker) -> None:
     people = make_people((0,))
-    pck, mean = pck_per_keypoint(people, _truth(people))
-    assert np.isnan(pck[0])
-    assert mean == 1
+    measured = measure_localisation(people, _truth(people))
+    assert np.isnan(measured.pck[0])
+    assert measured.mean_pck == 1
 
 
 def test_the_mean_pose_of_one_person_is_that_person(make_people: PeopleMaker) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.frames.stored_crops import decode_crop, encode_crop, store_and_see
+from pipeline.frames.stored_crops import decode_crop, encode_crop, jpeg_round_trip
 from store_schemas.choices import MAX_QUALITY, SUBSAMPLINGS
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.optional_arrays import CropFormat, crop_format
@@ -33,7 +33,7 @@ def test_even_the_worst_noise_fits_at_the_highest_quality(
 def test_what_is_left_is_nearer_the_higher_the_quality_and_in_rgb(subsampling: str) -> None:
     crop, errors = smooth(), []
     for quality in (30, 75, 95):
-        left, encoded = store_and_see(crop, crop_format(SIZE_HW, quality, subsampling))
+        left, encoded = jpeg_round_trip(crop, crop_format(SIZE_HW, quality, subsampling))
         np.testing.assert_array_equal(left, decode_crop(encoded, SIZE_HW), strict=True)
         errors.append(float(np.abs(left.astype(float) - crop).mean()))
     assert errors == sorted(errors, reverse=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.coco.people import IgnoreRegions, People, Skeleton
+from pipeline.coco.people import People, Skeleton
 from pipeline.frames.geometry import apply, box_to_crop, invert, is_mirroring
 from pipeline.frames.views import describe_missing_halves, draw_view, draw_views
 from pipeline.settings import ViewRecipe
@@ -29,7 +29,6 @@ def some_people(num_instances: int, num_keypoints: int = 12) -> People:
     keypoints = np.concatenate(
         [box[:, None, :2] + places * box[:, None, 2:], np.full((*places.shape[:2], 1), 2)], axis=-1
     )
-    nothing = np.zeros(0, np.int64)
     return People(
         skeleton=Skeleton(
             keypoint_names=tuple(f"k{k}" for k in range(num_keypoints)),
@@ -48,9 +47,6 @@ def some_people(num_instances: int, num_keypoints: int = 12) -> People:
         bbox_xywh=box,
         area=box[:, 2] * box[:, 3],
         keypoints=keypoints.astype(np.float32),
-        ignored=IgnoreRegions(
-            nothing, nothing, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.bool_), nothing
-        ),
     )
 
 

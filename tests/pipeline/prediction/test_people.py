@@ -12,16 +12,14 @@ from PIL import Image
 
 from pipeline.coco.people import People
 from pipeline.coco.poses import NO_ANNOTATION
-from pipeline.coco.result_files import Detections
 from pipeline.errors import ImageError
 from pipeline.frames.geometry import apply, box_to_crop, invert
 from pipeline.models.heads import StudentOutput
 from pipeline.models.pose_networks import RegressionStudent, build_network
-from pipeline.prediction.boxes import PersonBoxes
 from pipeline.prediction.estimators import CropPoses, StudentEstimator, TeacherEstimator
 from pipeline.prediction.people import predict_people
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (32, 24)
@@ -139,8 +137,8 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
         num_threads: int | None = None
         token_shape: tuple[int, tuple[int, int]] | None = None
 
-        def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
-            return NetworkOutput(
+        def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
+            return Prediction(
                 images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)
             )
 
@@ -149,7 +147,7 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
 
     teacher = Teacher(Network(), TeacherSettings(flip_test=True))
     crops = np.random.default_rng(2).integers(0, 256, (3, *SIZE_HW, 3), np.uint8)
-    output = teacher.observe(crops, SWAP)
+    output = teacher.predict_and_decode(crops, SWAP)
     poses = TeacherEstimator(teacher, SWAP).estimate(crops)
     np.testing.assert_array_equal(poses.keypoints, output.keypoints)
     np.testing.assert_array_equal(poses.scores, output.confidences)
@@ -191,14 +189,12 @@ def test_a_detectors_boxes_come_back_in_their_own_order(people: People, folder: 
     """Boxes of people found again give the people's poses, whatever their order and image."""
     expected = predict_people(BrightestPixel(), people, folder)
     order = np.array([4, 0, 3, 1, 2])
-    detections = Detections(
-        image_index=people.image_index[order],
-        bbox_xywh=people.bbox_xywh[order],
-        score=np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
-        num_other_categories=0,
+    boxed = people.with_boxes(
+        people.image_index[order],
+        people.bbox_xywh[order],
+        np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
     )
-    boxes = PersonBoxes.of_detections(detections)
-    found = predict_people(BrightestPixel(), people, folder, boxes, batch_size=2)
+    found = predict_people(BrightestPixel(), boxed, folder, batch_size=2)
     np.testing.assert_array_equal(found.keypoints, expected.keypoints[order])
     np.testing.assert_array_equal(found.image_id, expected.image_id[order])
     np.testing.assert_array_equal(found.crop_area, expected.crop_area[order])
@@ -207,9 +203,8 @@ def test_a_detectors_boxes_come_back_in_their_own_order(people: People, folder: 
 
 
 def test_no_boxes_give_no_poses(people: People, folder: Path) -> None:
-    none = np.zeros(0, np.int64)
-    boxes = PersonBoxes(none, np.zeros((0, 4)), none, np.zeros(0))
-    assert predict_people(BrightestPixel(), people, folder, boxes).keypoints.shape == (0, 3, 2)
+    nobody = people.with_boxes(np.zeros(0, np.int64), np.zeros((0, 4)))
+    assert predict_people(BrightestPixel(), nobody, folder).keypoints.shape == (0, 3, 2)
 
 
 def test_an_image_that_cannot_be_read_is_an_error(

@@ -6,14 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.poses import PosePredictions, ScoreRule
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.prediction.pose_scores import (
-    ScoreRule,
-    instance_scores,
-    keypoint_similarities,
-    oks_nms,
-)
+from pipeline.prediction.pose_scores import instance_scores, keypoint_similarities, oks_nms
 
 SIGMAS = np.array([0.05, 0.1, 0.08])
 

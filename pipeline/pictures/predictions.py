@@ -1,4 +1,4 @@
-"""The demo's picture: people as rows, what each network saw of them as columns."""
+"""A sheet of people as rows and the predictions of several networks as columns."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +36,9 @@ def draw_people(
     teacher_weights: Path,
     students: Mapping[str, Path],
 ) -> None:
-    """Draw the person, the teacher's heat, every network's keypoints and the truth.
+    """Write a sheet of people: the teacher's heatmaps, each network's keypoints, the truth.
 
-    students: name -> weights.
+    students: name -> weights file.
     """
     people = read_people(annotations, image_folder, PeopleSettings())
     skeleton, colours = people.skeleton, keypoint_colours(people.skeleton)
@@ -47,7 +47,7 @@ def draw_people(
         "teacher": TeacherEstimator(teacher, skeleton.flip_indices)
     }
     for name, weights in students.items():
-        opened = open_student(weights, people, flip_test=True, threshold=None, device="cpu")
+        opened = open_student(weights, flip_test=True, threshold=None, device="cpu")
         networks[name] = opened.estimator
     rows: list[list[Picture]] = []
     captions = []
@@ -63,7 +63,7 @@ def draw_people(
         image_to_tile = compose(input_to_tile, image_to_input)
         tile = warp_crop(image, image_to_tile, _TILE_HW)
         crop = warp_crop(image, image_to_input, teacher.input_size_hw)
-        heat = teacher.observe(crop[None], skeleton.flip_indices).heatmaps[0]
+        heat = teacher.predict_and_decode(crop[None], skeleton.flip_indices).heatmaps[0]
         heated = overlay_heatmaps(
             tile, heat, compose(teacher.crop_to_heatmap, invert(input_to_tile)), colours
         )
