@@ -10,7 +10,7 @@ MAX_KEYPOINTS = 1024
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The K keypoints of a category, zero-based throughout."""
+    """The K keypoints of a category; indices count from 0."""
 
     keypoint_names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
