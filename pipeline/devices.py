@@ -12,7 +12,7 @@ def choose_device(name: DeviceName, num_threads: int | None = None) -> torch.dev
     name: ``auto`` takes CUDA where there is one.
 
     Raises:
-        ConfigError: CUDA is asked for and not there.
+        ConfigError: the name is ``cuda`` and torch finds no CUDA device.
     """
     if num_threads is not None:
         torch.set_num_threads(num_threads)

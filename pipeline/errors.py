@@ -48,7 +48,8 @@ class ClusterError(DistilError, RuntimeError):
 class ObjectStoreError(DistilError):
     """An object store does not answer, or refuses.
 
-    No ``StoreError``: what cannot be asked for is not damaged, and must not be redone or replaced.
+    It is no ``StoreError``: a file that cannot be read now is not damaged, and must not be repaired
+    or replaced.
     """
 
 
@@ -57,4 +58,4 @@ class TrainingError(DistilError, ArithmeticError):
 
 
 class Stopped(DistilError):
-    """Somebody asked the run to end; it can go on."""
+    """A signal ended the run; it can be resumed."""

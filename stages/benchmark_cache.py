@@ -1,4 +1,4 @@
-"""People and a teacher -> how fast stage one is on this machine, and how fast it could be."""
+"""People and a teacher -> speed of stage one on this machine, and the limit of that speed."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from store_schemas.profiles import profile_named
 
 @dataclass(frozen=True)
 class CacheBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of the benchmark, and the file that holds them."""
 
     speeds: tuple[Speed, ...]
-    """With the null teacher, and with the given one."""
+    """Speeds with the null teacher, and with the given one."""
     written: Path | None
 
 

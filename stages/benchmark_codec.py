@@ -1,4 +1,4 @@
-"""People and a teacher -> what every way to store its heatmaps costs and changes."""
+"""People and a teacher -> size, speed and fidelity of ways to store its heatmaps."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 
 @dataclass(frozen=True)
 class CodecBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of the benchmark, and the file that holds them."""
 
     study: CodecStudy
     written: Path | None

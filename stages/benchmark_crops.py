@@ -1,4 +1,4 @@
-"""People and a teacher -> what keeping its crops as JPEG changes; and what loading them saves."""
+"""People and a teacher -> what storing crops as JPEG changes, and what loading them saves."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from stages.settings.benchmark import BenchmarkCropsConfig
 
 @dataclass(frozen=True)
 class CropBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of the benchmark, and the file that holds them."""
 
     num_people: int
     figures: list[CropFigures]
@@ -28,7 +28,7 @@ class CropBenchmark:
 def benchmark_crops(
     config: BenchmarkCropsConfig, progress: Progress = NO_PROGRESS
 ) -> CropBenchmark:
-    """Show a teacher crops as they are and as JPEG, and compare AP, keypoints and bytes.
+    """Predict from crops as they are and as JPEG, and compare AP, keypoints and bytes.
 
     progress: counts people.
 

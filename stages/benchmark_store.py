@@ -1,4 +1,4 @@
-"""Teacher stores -> how fast they are read beside other readers and formats, and what they cost."""
+"""Teacher stores -> reading speed beside other readers and formats, and costs of a process."""
 
 import tempfile
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from stages.settings.benchmark import BenchmarkStoreConfig
 
 @dataclass(frozen=True)
 class StoreBenchmark:
-    """What was measured, and where it was written."""
+    """Figures of the benchmark, and the file that holds them."""
 
     figures: list[StoreFigures]
     written: Path
@@ -25,7 +25,7 @@ class StoreBenchmark:
 def benchmark_store(
     config: BenchmarkStoreConfig, progress: Progress = NO_PROGRESS
 ) -> StoreBenchmark:
-    """Read stores in fresh processes beside raw float16, zarr and whatever peers are installed.
+    """Read stores in fresh processes beside raw float16, zarr and the peers that are installed.
 
     progress: counts stores.
 

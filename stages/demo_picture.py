@@ -63,7 +63,7 @@ def draw_people(
         image_to_tile = compose(input_to_tile, image_to_input)
         tile = warp_crop(image, image_to_tile, _TILE_HW)
         crop = warp_crop(image, image_to_input, teacher.input_size_hw)
-        heat = teacher.observe(crop[None], skeleton.flip_indices).heatmaps[0]
+        heat = teacher.predict_and_decode(crop[None], skeleton.flip_indices).heatmaps[0]
         heated = overlay_heatmaps(
             tile, heat, compose(teacher.crop_to_heatmap, invert(input_to_tile)), colours
         )

@@ -1,8 +1,8 @@
 """Every error a teacher store raises on purpose.
 
-StoreError             also raised itself: a store cannot be written where, or as, it was asked to
+StoreError             also raised itself: a store cannot be written at this place or in this way
 ├── SchemaError        metadata is not what this program's schema implies
-├── IdentityError      the store was made from something else than what is asked for now
+├── IdentityError      the store was made from other inputs or settings than those given now
 ├── IncompleteError    something was not written yet, or could not be
 ├── LeaseError         another run writes the store
 ├── StorageError       the disk does not take what is written: full, read-only, gone
@@ -13,7 +13,7 @@ A message says what was wrong, what was expected, what was found and what to do,
 
 
 class StoreError(Exception):
-    """Base of what a teacher store refuses; itself: it cannot be written as it was asked to."""
+    """Base of all errors of a teacher store; itself: a store cannot be written in this way."""
 
 
 class SchemaError(StoreError, ValueError):
@@ -21,7 +21,7 @@ class SchemaError(StoreError, ValueError):
 
 
 class IdentityError(StoreError, ValueError):
-    """The store was made from something else than what is asked for now."""
+    """The store was made from other inputs or settings than those given now."""
 
 
 class IncompleteError(StoreError):

@@ -1,6 +1,6 @@
 """Heat as levels of 0..255: exact near a map's peak, in coarser steps everywhere else.
 
-Most bytes of a map are its floor, which no decoding looks at. DARK reads the 15 x 15 cells around
+Most bytes of a map are its floor, which no decoding reads. DARK reads the 15 x 15 cells around
 the highest one (its 5 x 5 cells, blurred with a kernel of 11), hence ``DARK_RADIUS``: within it a
 decoded keypoint does not depend on the threshold at all. A plain threshold that is as small moves
 points by whole cells (docs/codec.md).

@@ -20,7 +20,7 @@ from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
 from pipeline.parallel import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
@@ -44,9 +44,9 @@ class NullNetwork:
         self.num_threads = network.num_threads
         self.token_shape = network.token_shape
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Return (B, K, Hh, Wh) raw heatmaps, the same for all images."""
-        return NetworkOutput(self._maps[: len(images)].copy())
+        return Prediction(self._maps[: len(images)].copy())
 
     def execution(self) -> dict[str, Any]:
         """Return an empty recipe: no arithmetic is done."""
@@ -130,18 +130,18 @@ def measure_speed(
 def _alone(teacher: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> float:
     """Return the seconds of a view, in full batches, as many at a time as in stage one."""
     batch = np.resize(crops, (teacher.settings.batch_size, *crops.shape[1:]))
-    num_looks = teacher.looks_at_a_time(available_cores())
+    num_parallel = teacher.batches_at_a_time(available_cores())
 
     def views_per_second(_: int) -> float:
-        teacher.look(batch, flips)
+        teacher.predict(batch, flips)
         count, started = 0, time.perf_counter()
         while count < 2 or time.perf_counter() - started < _SECONDS_ALONE:
-            teacher.look(batch, flips)
+            teacher.predict(batch, flips)
             count += 1
         return count * len(batch) / (time.perf_counter() - started)
 
-    with ThreadPoolExecutor(num_looks) as pool:
-        return 1 / sum(pool.map(views_per_second, range(num_looks)))
+    with ThreadPoolExecutor(num_parallel) as pool:
+        return 1 / sum(pool.map(views_per_second, range(num_parallel)))
 
 
 def _speed(name: str, trial: Trial, alone: float) -> Speed:

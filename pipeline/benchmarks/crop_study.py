@@ -97,7 +97,7 @@ def study_crops(
     for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
         places = np.stack([rows, views], axis=1)
         for way in ways:
-            way.decoded.add(places, teacher.look(way.encode_and_decode(crops), flips))
+            way.decoded.add(places, teacher.predict(way.encode_and_decode(crops), flips).heatmaps)
         on_progress(len(places))
     lossless = measure_poses(studied, ways[0].decoded)
     return [_figures(way, studied, ways[0].decoded, lossless) for way in ways]

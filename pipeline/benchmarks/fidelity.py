@@ -94,7 +94,7 @@ def stream_teacher_maps(
     flips = studied.people.skeleton.flip_indices
     batch_size = teacher.settings.batch_size
     for rows, views, crops in stream_crop_batches(studied, image_folder, batch_size):
-        yield MapBatch(np.stack([rows, views], axis=1), teacher.look(crops, flips))
+        yield MapBatch(np.stack([rows, views], axis=1), teacher.predict(crops, flips).heatmaps)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ engines.py            who writes the shards: this process, processes of this mac
 estimate.py           bytes and seconds of a store before it is written
 inputs.py             people, teacher and views, opened and compared
 prediction_stream.py  crops to encoded rows: decoding, the teacher and encoding overlap
+settings.py           settings of stage one, its plan and its benchmark
 shard_worker.py       one process with its teacher and the plan: writes any number of shards
 stopping.py           early ends: signals, the grace, the message
 trial.py              a small store of a few people, written and measured

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.frames.crop_stream import ImageCrops
-from pipeline.teachers.network import Tokens
 from pipeline.teachers.teacher import TeacherOutput
 from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
@@ -64,18 +63,17 @@ class EncodedRows:
         rows: NDArray[np.int64],
         views: NDArray[np.int64],
         output: TeacherOutput,
-        tokens: Tokens,
     ) -> CodecError:
         """Encode what the teacher predicted for a batch of views, and return the codec's error.
 
         Several threads may encode batches at the same time.
 
         rows, views: (B,), places of the batch; rows counted from the first.
-        tokens: at least those that the store keeps, by kind.
+        output: with tokens, if the store keeps any.
         """
         with np.errstate(over="ignore"):  # what is too large is refused before it is written
             for name in self.optional.keys() - {"crops"}:
-                values = tokens[name.removesuffix("_tokens")]
+                values = (output.tokens or {})[name.removesuffix("_tokens")]
                 self.optional[name][rows, views] = values.astype(np.float16)
         is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
         self.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)

@@ -29,7 +29,7 @@ from pipeline.frames.crop_stream import (
 )
 from pipeline.parallel import map_ahead
 from pipeline.teacher_store.opening import StoredPlan
-from pipeline.teachers.network import Tokens
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.teacher_store import StoreDimensions
@@ -146,25 +146,22 @@ class PredictionStream:
         if batch is None:
             return encoded, None
         with self.clock.teacher_at_work():
-            heatmaps, tokens = self._predict(batch.crops)
+            prediction = self.teacher.predict(
+                batch.crops,
+                self.plan.people.skeleton.flip_indices,
+                with_tokens=self.dimensions.optional.tokens is not None,
+            )
         rows, views = batch.rows, batch.views  # the crops themselves are not kept any longer
-        return encoded, encoders.submit(self._encode, encoded, rows, views, heatmaps, tokens)
-
-    def _predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Tokens]:
-        flip_indices = self.plan.people.skeleton.flip_indices
-        if self.dimensions.optional.tokens is None:
-            return self.teacher.look(crops, flip_indices), {}
-        return self.teacher.look_with_tokens(crops, flip_indices)
+        return encoded, encoders.submit(self._encode, encoded, rows, views, prediction)
 
     def _encode(
         self,
         encoded: EncodedRows,
         rows: NDArray[np.int64],
         views: NDArray[np.int64],
-        heatmaps: NDArray[np.float32],
-        tokens: Tokens,
+        prediction: Prediction,
     ) -> tuple[int, CodecError]:
         """Decode the heatmaps' points, and encode both into their places."""
         with self.clock.measure("encode"):
-            output = self.teacher.read_out(heatmaps)
-            return len(rows), encoded.encode(rows, views, output, tokens)
+            output = self.teacher.decode(prediction)
+            return len(rows), encoded.encode(rows, views, output)

@@ -70,7 +70,7 @@ class ShardWorker:
         self._task = task
         self._plan = plan
         self._num_threads = num_threads or available_cores()
-        num_parallel = num_parallel or teacher.looks_at_a_time(self._num_threads)
+        num_parallel = num_parallel or teacher.batches_at_a_time(self._num_threads)
         self._clock = WorkClock(num_parallel)
         self._predictions = PredictionStream(
             teacher,

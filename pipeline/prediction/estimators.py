@@ -44,7 +44,7 @@ class TeacherEstimator:
         return self.teacher.input_size_hw
 
     def estimate(self, crops: NDArray[np.uint8]) -> CropPoses:
-        output = self.teacher.observe(crops, self.flip_indices)
+        output = self.teacher.predict_and_decode(crops, self.flip_indices)
         return CropPoses(output.keypoints, output.confidences.astype(np.float64))
 
 

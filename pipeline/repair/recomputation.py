@@ -106,10 +106,12 @@ def recompute_views(
         on_progress(len(image.request.rows))
 
     def observe(batch: CropBatch) -> tuple[NDArray[np.int64], TeacherOutput]:
-        return batch.rows, teacher.observe(batch.crops, store.people.skeleton.flip_indices)
+        return batch.rows, teacher.predict_and_decode(
+            batch.crops, store.people.skeleton.flip_indices
+        )
 
     batches = batched_crops(images, teacher.settings.batch_size, note_unreadable)
-    num_looks = teacher.looks_at_a_time(available_cores())
+    num_looks = teacher.batches_at_a_time(available_cores())
     with closing(images), ThreadPoolExecutor(num_looks, "look") as pool:
         for places, live in map_ahead(pool, observe, batches, lookahead=2 * num_looks):
             _compare(found, store, rows[places], views[places], live)

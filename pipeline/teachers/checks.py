@@ -149,7 +149,8 @@ def check_units(units: Units) -> None:
 
 def measure_mirror_gap(teacher: Teacher, probe: Probe, flip_indices: tuple[int, ...]) -> MirrorGap:
     """Measure, without labels, by how much maps and their mirrored-back twins are apart."""
-    twins = mirror_heatmaps(teacher.heatmaps(probe.crops[:, :, ::-1]), flip_indices)
+    mirrored = teacher.predict_heatmaps(probe.crops[:, :, ::-1])
+    twins = mirror_heatmaps(mirrored, flip_indices)
     points, peaks = decode_heatmaps(probe.heatmaps)
     twin_points, twin_peaks = decode_heatmaps(twins)
     apart = points - twin_points
@@ -193,8 +194,8 @@ def check_mirror_gap(teacher: Teacher, gap: MirrorGap) -> None:
 def measure_accuracy(teacher: Teacher, probe: Probe, people: People) -> Accuracy:
     """Compare the teacher with the truth, as it is set and as it might have been meant."""
     swap = list(people.skeleton.flip_indices)
-    keypoints, _ = teacher.decode(probe.heatmaps)
-    reversed_channels, _ = teacher.decode(teacher.heatmaps(probe.crops[..., ::-1]))
+    keypoints, _ = teacher.decode_heatmaps(probe.heatmaps)
+    reversed_channels, _ = teacher.decode_heatmaps(teacher.predict_heatmaps(probe.crops[..., ::-1]))
     other_order = "BGR" if teacher.settings.channel_order == "rgb" else "RGB"
     alternatives = {
         "left and right swapped": keypoints[:, swap],

@@ -13,11 +13,11 @@ Tokens = Mapping[str, NDArray[np.float32]]
 """By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
 
 
-class NetworkOutput(NamedTuple):
-    """Outputs of a heatmap network for a batch of crops."""
+class Prediction(NamedTuple):
+    """What a heatmap network, or a teacher, predicts for a batch of crops."""
 
-    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh), raw
-    tokens: Tokens | None = None  # of the last layer; None: not asked for
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh); raw where they come from a network
+    tokens: Tokens | None = None  # of the last layer, unflipped; None: not asked for
 
 
 class HeatmapNetwork(Protocol):
@@ -44,7 +44,7 @@ class HeatmapNetwork(Protocol):
         """Threads that one forward pass keeps busy here; None: a GPU computes."""
         ...
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
         ...
 

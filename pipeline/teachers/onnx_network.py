@@ -12,7 +12,7 @@ from pipeline.errors import TeacherError
 from pipeline.frames.geometry import SizeHW
 from pipeline.parallel import available_cores
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 
 
 class OnnxNetwork:
@@ -45,10 +45,10 @@ class OnnxNetwork:
         )
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Return the raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
         (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
-        return NetworkOutput(np.asarray(heatmaps, np.float32))
+        return Prediction(np.asarray(heatmaps, np.float32))
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, as JSON values."""

@@ -53,7 +53,7 @@ def take_probe(
         )
     crops = np.concatenate([image.crops for image in readable if image.crops is not None])
     seen = np.concatenate([image.request.rows for image in readable])
-    return Probe(seen, crops, teacher.heatmaps(crops), image_to_crop[seen, 0])
+    return Probe(seen, crops, teacher.predict_heatmaps(crops), image_to_crop[seen, 0])
 
 
 def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:

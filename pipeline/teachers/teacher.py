@@ -1,10 +1,9 @@
-"""A teacher: a heatmap network, and everything that must be known to ask it and read its answer."""
+"""A teacher: a heatmap network with its preprocessing, flip test, heatmap frame and decoding."""
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +13,19 @@ from pipeline.frames.geometry import Affine, SizeHW, apply, crop_to_heatmap, inv
 from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
 from pipeline.frames.pixels import PixelNormalisation
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.network import HeatmapNetwork, NetworkOutput, Tokens
+from pipeline.teachers.network import HeatmapNetwork, Prediction, Tokens
 
-MAX_LOOKS = 8
-"""Batches at a time, each of which takes a network's memory again."""
+MAX_BATCHES = 8
+"""Most batches at a time: each of them takes the network's memory again."""
 
 
-@dataclass(frozen=True)
-class TeacherOutput:
-    """What a teacher says of a batch of crops."""
+class TeacherOutput(NamedTuple):
+    """What a teacher predicts for a batch of crops, decoded."""
 
     heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
     confidences: NDArray[np.float32]  # (B, K), heat of the highest cell
     keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels, sub-pixel
+    tokens: Tokens | None = None  # of the last layer, unflipped; None: not asked for
 
 
 class Teacher:
@@ -60,10 +59,10 @@ class Teacher:
         """Cells between a map's peak and its mirrored-back twin's that the frame implies."""
         return mirror_gap(self.crop_to_heatmap, self.input_size_hw[1], self.heatmap_size_hw[1])
 
-    def looks_at_a_time(self, num_cores: int) -> int:
+    def batches_at_a_time(self, num_cores: int) -> int:
         """Return how many batches keep so many cores busy; of a network on a GPU, one."""
         threads = self.network.num_threads
-        return 1 if threads is None else min(max(num_cores // threads, 1), MAX_LOOKS)
+        return 1 if threads is None else min(max(num_cores // threads, 1), MAX_BATCHES)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the heatmaps and the points read from them, as JSON values."""
@@ -89,30 +88,35 @@ class Teacher:
         settings = self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
         return {**settings, "machine": platform.machine(), **self.network.execution()}
 
-    def observe(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> TeacherOutput:
-        """Look at crops and decode what is seen; arguments as of ``look``."""
-        return self.read_out(self.look(crops, flip_indices))
+    def predict_and_decode(
+        self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
+    ) -> TeacherOutput:
+        """Predict crops and decode the heatmaps; arguments as of ``predict``."""
+        return self.decode(self.predict(crops, flip_indices))
 
-    def look(self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) heatmaps, averaged with those of the twins in a flip test.
+    def predict(
+        self,
+        crops: NDArray[np.uint8],
+        flip_indices: tuple[int, ...],
+        with_tokens: bool = False,
+    ) -> Prediction:
+        """Predict crops; a flip test averages the heatmaps with those of the mirrored crops.
 
         crops: (B, H, W, 3) uint8, RGB.
         flip_indices: used by the flip test alone.
-        """
-        return self._average(self.heatmaps(crops), crops, flip_indices)
-
-    def look_with_tokens(
-        self, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], Tokens]:
-        """Return what ``look`` does, and the tokens of the unflipped pass.
+        with_tokens: return the tokens of the unflipped pass too.
 
         Raises:
-            TeacherError: the network has none.
+            TeacherError: tokens are asked for and the network has none.
         """
-        self.require_tokens()
-        output = self._pass(crops, with_tokens=True)
-        assert output.tokens is not None  # a network with a token shape gives them
-        return self._average(output.heatmaps, crops, flip_indices), output.tokens
+        if with_tokens:
+            self.require_tokens()
+        prediction = self._pass(crops, with_tokens)
+        if not self.settings.flip_test:
+            return prediction
+        mirrored = self.predict_heatmaps(crops[:, :, ::-1])
+        twins = mirror_heatmaps(mirrored, flip_indices, self.settings.flip_shift or 0)
+        return prediction._replace(heatmaps=np.float32(0.5) * (prediction.heatmaps + twins))
 
     def require_tokens(self) -> tuple[int, SizeHW]:
         """Return D and the patch grid of the network's tokens.
@@ -127,24 +131,12 @@ class Teacher:
             )
         return self.network.token_shape
 
-    def _average(
-        self,
-        heatmaps: NDArray[np.float32],
-        crops: NDArray[np.uint8],
-        flip_indices: tuple[int, ...],
-    ) -> NDArray[np.float32]:
-        if self.settings.flip_test:
-            twins = self.heatmaps(crops[:, :, ::-1])
-            shift = self.settings.flip_shift or 0
-            twins = mirror_heatmaps(twins, flip_indices, shift)
-            heatmaps = np.float32(0.5) * (heatmaps + twins)
-        return heatmaps
+    def decode(self, prediction: Prediction) -> TeacherOutput:
+        """Decode the keypoints and confidences of heatmaps; any thread may, at any time."""
+        keypoints, confidences = self.decode_heatmaps(prediction.heatmaps)
+        return TeacherOutput(prediction.heatmaps, confidences, keypoints, prediction.tokens)
 
-    def read_out(self, heatmaps: NDArray[np.float32]) -> TeacherOutput:
-        """Decode heatmaps (B, K, Hh, Wh); any thread may, while the teacher looks on."""
-        return TeacherOutput(heatmaps, *self.decode(heatmaps)[::-1])
-
-    def decode(
+    def decode_heatmaps(
         self, heatmaps: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return (B, K, 2) points in crop pixels and (B, K) peaks; NaN for maps not finite."""
@@ -157,11 +149,12 @@ class Teacher:
         peaks[~is_finite] = np.nan
         return points, peaks
 
-    def heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (B, K, Hh, Wh) heatmaps of one unflipped pass, in batches of one fixed size."""
+    def predict_heatmaps(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predict the (B, K, Hh, Wh) heatmaps of crops in one unflipped pass."""
         return self._pass(crops).heatmaps
 
-    def _pass(self, crops: NDArray[np.uint8], with_tokens: bool = False) -> NetworkOutput:
+    def _pass(self, crops: NDArray[np.uint8], with_tokens: bool = False) -> Prediction:
+        """Predict crops once, in batches of one fixed size; the last one is padded."""
         batch_size = self.settings.batch_size
         batches, tokens = [], []
         for start in range(0, len(crops), batch_size):
@@ -179,9 +172,9 @@ class Teacher:
         if self.settings.heatmap_gain != 1:
             heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
         if not with_tokens:
-            return NetworkOutput(heatmaps)
+            return Prediction(heatmaps)
         kinds = tokens[0]
-        return NetworkOutput(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in kinds})
+        return Prediction(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in kinds})
 
     def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""

@@ -14,7 +14,7 @@ from pipeline.models.pose_networks import HeatmapTeacher
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import require_settings
 
 
@@ -49,16 +49,16 @@ class TorchNetwork:
         self.num_threads = settings.num_threads or torch.get_num_threads()
 
     @torch.inference_mode()
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
         torch.set_num_threads(self.num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         output = self.module(batch, with_tokens=with_tokens)
         heatmaps = np.asarray(output.heatmaps.numpy(), np.float32)
         if output.tokens is None:
-            return NetworkOutput(heatmaps)
+            return Prediction(heatmaps)
         keypoint, visual = (tokens.numpy() for tokens in output.tokens)
-        return NetworkOutput(heatmaps, {"keypoint": keypoint, "visual": visual})
+        return Prediction(heatmaps, {"keypoint": keypoint, "visual": visual})
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that move the last bits of the heatmaps, as JSON values."""

@@ -22,7 +22,7 @@ from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.settings import PeopleSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher, open_teacher
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
@@ -60,7 +60,7 @@ def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> No
         image = decode_image(inputs.images / name)
         stored = store.read([row] * NUM_VIEWS, list(range(NUM_VIEWS)))
         crops = [warp_crop(image, affine, store.input_size_hw) for affine in stored.image_to_crop]
-        said = teacher.observe(np.stack(crops), FLIP)
+        said = teacher.predict_and_decode(np.stack(crops), FLIP)
         np.testing.assert_allclose(stored.keypoints, said.keypoints, atol=1e-3)
         np.testing.assert_allclose(stored.confidence, said.confidences, atol=1e-6)
         error = np.abs(decode_heatmaps(stored.heatmaps, stored.scale) - said.heatmaps)
@@ -70,28 +70,31 @@ def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> No
 
 def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass has four crops; a shard of 2 people x 3 views takes two, the second padded."""
-    looks, sizes = [], []
-    forward, look = OnnxNetwork.forward, Teacher.look
+    batches, sizes = [], []
+    forward, predict = OnnxNetwork.forward, Teacher.predict
 
     def count_forward(
-        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool
-    ) -> NetworkOutput:
+        self: OnnxNetwork, images: NDArray[np.float32], with_tokens: bool = False
+    ) -> Prediction:
         sizes.append(len(images))
         return forward(self, images, with_tokens)
 
-    def count_look(
-        self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
-    ) -> NDArray[np.float32]:
-        looks.append(len(crops))
-        return look(self, crops, flip_indices)
+    def count_batch(
+        self: Teacher,
+        crops: NDArray[np.uint8],
+        flip_indices: tuple[int, ...],
+        with_tokens: bool,
+    ) -> Prediction:
+        batches.append(len(crops))
+        return predict(self, crops, flip_indices, with_tokens)
 
     monkeypatch.setattr(OnnxNetwork, "forward", count_forward)
-    monkeypatch.setattr(Teacher, "look", count_look)
+    monkeypatch.setattr(Teacher, "predict", count_batch)
     result = cache_teacher(inputs.config(probe_people=1))
     pairs, odd = divmod(result.num_people, 2)
-    assert looks == [4, 2] * pairs + [3] * odd
+    assert batches == [4, 2] * pairs + [3] * odd
     assert set(sizes) == {1, 4}  # opening the model takes one
-    assert sizes[-len(looks) :] == [4] * len(looks)
+    assert sizes[-len(batches) :] == [4] * len(batches)
 
 
 def test_a_folder_of_something_else_is_not_written_into(inputs: Any) -> None:
@@ -148,18 +151,21 @@ def test_output_that_is_not_finite_is_marked_and_told(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two views of the first two batches; the store is complete, and the command fails."""
-    look, calls = Teacher.look, itertools.count()
+    predict, calls = Teacher.predict, itertools.count()
 
     def poisoned(
-        self: Teacher, crops: NDArray[np.uint8], flip_indices: tuple[int, ...]
-    ) -> NDArray[np.float32]:
+        self: Teacher,
+        crops: NDArray[np.uint8],
+        flip_indices: tuple[int, ...],
+        with_tokens: bool,
+    ) -> Prediction:
         call = next(calls)
-        heatmaps = look(self, crops, flip_indices)
+        prediction = predict(self, crops, flip_indices, with_tokens)
         if call < 2:
-            heatmaps[1, 5, 3, 3] = np.nan
-        return heatmaps
+            prediction.heatmaps[1, 5, 3, 3] = np.nan
+        return prediction
 
-    monkeypatch.setattr(Teacher, "look", poisoned)
+    monkeypatch.setattr(Teacher, "predict", poisoned)
     with pytest.raises(TeacherError, match=r"not finite for 2 views, marked in .*teacher"):
         cache_teacher(inputs.config())
     store = TeacherStore.open(inputs.store)

@@ -14,7 +14,7 @@ from pipeline.settings import HeatmapFrame
 from pipeline.storage import files
 from pipeline.teacher_store import writer
 from pipeline.teachers import Teacher, opening
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from stages.cache_teacher import cache_teacher
 from tests.support.file_operations import Disk, Left, Operation, lay_out, watch
 
@@ -36,10 +36,10 @@ class InstantNetwork:
     def execution(self) -> dict[str, object]:
         return {}
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         cells = images.mean(axis=1).reshape(-1, 8, 4, 6, 4).mean(axis=(2, 4))
         factors = np.linspace(0.1, 0.9, 17, dtype=np.float32)
-        return NetworkOutput(np.asarray(cells[:, None] * factors[:, None, None]))
+        return Prediction(np.asarray(cells[:, None] * factors[:, None, None]))
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from numpy.typing import NDArray
 
 from cli import main
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import Stopped
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.network import Prediction
 from stages import cache_teacher as stage
 from stages.cache_teacher import cache_teacher
 from tests.stages.conftest import patch_writing
@@ -128,17 +127,17 @@ def run_slowly(arguments: list[str], seconds: float, output: Path, errors: Path)
     for descriptor, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    patch, heatmaps = pytest.MonkeyPatch(), Teacher.heatmaps
+    patch, predict = pytest.MonkeyPatch(), Teacher.predict
     patch_writing(patch)
 
-    def slowly(teacher: Teacher, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def slowly(teacher: Teacher, *given: Any, **options: Any) -> Prediction:
         time.sleep(seconds)
         print("batch", flush=True)
-        return heatmaps(teacher, crops)
+        return predict(teacher, *given, **options)
 
     def check_then_slow(*given: Any, **options: Any) -> Any:
         units = check_teacher(*given, **options)
-        patch.setattr(Teacher, "heatmaps", slowly)
+        patch.setattr(Teacher, "predict", slowly)
         return units
 
     patch.setattr(stage, "check_teacher", check_then_slow)

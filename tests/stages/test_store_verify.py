@@ -14,6 +14,7 @@ from pipeline.repair import recomputation
 from pipeline.repair.recomputation import spread_views
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
+from pipeline.teachers.network import Prediction
 from stages.cache_teacher import cache_teacher
 from stages.settings.store import StoreVerifyConfig
 from stages.store_verify import VerifyResult, disagreement_as_lines, store_verify
@@ -135,10 +136,14 @@ def test_a_teacher_that_says_something_else_is_seen(
     inputs: Any, monkeypatch: pytest.MonkeyPatch, distortion: float, is_seen: bool
 ) -> None:
     """Beyond the codec's bound and the tolerance; not below."""
-    forward = Teacher.heatmaps
-    monkeypatch.setattr(
-        Teacher, "heatmaps", lambda self, crops: forward(self, crops) * np.float32(distortion)
-    )
+    predict = Teacher.predict
+
+    def distorted(self: Teacher, *given: Any) -> Prediction:
+        prediction = predict(self, *given)
+        heatmaps = prediction.heatmaps * np.float32(distortion)
+        return prediction._replace(heatmaps=heatmaps)
+
+    monkeypatch.setattr(Teacher, "predict", distorted)
     result = verify(inputs, sample=5)
     assert (result.failed is not None) == is_seen
     if is_seen:

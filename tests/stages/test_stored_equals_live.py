@@ -34,7 +34,7 @@ def test_stored_views_equal_the_live_teacher_on_the_live_crop(
         name = store.people.image_name[store.people.image_index[row]]
         crops.append(warp_crop(decode_image(real.images / name), affine, store.input_size_hw))
     teacher = open_teacher(real.teacher, TeacherSettings())
-    live = teacher.observe(np.stack(crops), store.people.skeleton.flip_indices)
+    live = teacher.predict_and_decode(np.stack(crops), store.people.skeleton.flip_indices)
 
     error = np.abs(decode_heatmaps(stored.heatmaps, stored.scale) - np.maximum(live.heatmaps, 0))
     bound = np.maximum(stored.scale / 2, store.threshold)[..., None, None]

@@ -13,7 +13,7 @@ from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.frames.geometry import apply, box_to_crop, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.probe import Probe, take_probe
 from pipeline.teachers.teacher import Teacher
 
@@ -51,7 +51,7 @@ class DotNetwork:
         self.heatmap_frame: HeatmapFrame = frame
         self._change, self._shift = change, shift_cells
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         wanted = np.array(COLOURS, np.float32) / 255
         away = np.abs(images[:, None] - wanted[:, :, None, None]).sum(axis=2)  # (B, K, H, W)
         weight = np.maximum(0.4 - away, 0)
@@ -61,7 +61,7 @@ class DotNetwork:
         y = (weight.sum(axis=3) * np.arange(SIZE_HW[0])).sum(axis=-1) / total
         to_heatmap = crop_to_heatmap(self.heatmap_frame, SIZE_HW, CELLS_HW)
         points = apply(to_heatmap, np.stack([x, y], axis=-1)) + np.array([self._shift, 0])
-        return NetworkOutput(self._change(encode_keypoints(points, CELLS_HW)))
+        return Prediction(self._change(encode_keypoints(points, CELLS_HW)))
 
     def execution(self) -> dict[str, Any]:
         return {}

@@ -20,7 +20,7 @@ from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 
 SIZE_HW, CELLS_HW = (32, 24), (8, 6)
 NUM_KEYPOINTS, NUM_VIEWS, ROWS, BATCH = 5, 3, 2, 4
@@ -41,10 +41,10 @@ class Means:
     num_threads: int | None = None
     token_shape: tuple[int, tuple[int, int]] | None = None
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         cells = images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5))
         mixed = np.einsum("bcij,kc->bkij", cells, np.arange(15).reshape(5, 3) / 30)
-        return NetworkOutput(mixed.astype(np.float32))
+        return Prediction(mixed.astype(np.float32))
 
     def execution(self) -> dict[str, Any]:
         return {}

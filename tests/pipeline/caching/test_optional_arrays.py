@@ -15,7 +15,7 @@ from pipeline.frames.stored_crops import jpeg_round_trip
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from store_schemas.errors import SchemaError
 from store_schemas.heatmap_codec import encode_heatmaps
 from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
@@ -32,7 +32,7 @@ class Tokens(Means):
     token_shape = (DIM, GRID_HW)
     scale = 1.0
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         if not with_tokens:
             return super().forward(images)
         colours = images.mean(axis=(2, 3))  # (B, 3)
@@ -41,7 +41,7 @@ class Tokens(Means):
         tokens = np.einsum("bc,cpd->bpd", np.concatenate([colours, left], axis=1), mix)
         tokens = tokens.astype(np.float32)
         kinds = {"keypoint": tokens[:, :NUM_KEYPOINTS], "visual": tokens[:, NUM_KEYPOINTS:]}
-        return NetworkOutput(super().forward(images).heatmaps, kinds)
+        return Prediction(super().forward(images).heatmaps, kinds)
 
 
 def write(caching: Any, optional: OptionalArrays, name: str = "a.zarr", **how: Any) -> TeacherStore:
@@ -60,7 +60,7 @@ def test_the_teacher_predicts_the_decoded_stored_crop(caching: Any) -> None:
     store = write(caching, OptionalArrays(CROPS))
     rows, views = all_views(caching)
     crops, stored = store.read_crops(rows, views), store.read(rows, views)
-    predicted = caching.teacher.look(crops, caching.people.skeleton.flip_indices)
+    predicted = caching.teacher.predict(crops, caching.people.skeleton.flip_indices).heatmaps
     heatmaps, scale = encode_heatmaps(predicted, store.threshold)
     np.testing.assert_array_equal(stored.heatmaps, heatmaps, strict=True)
     np.testing.assert_array_equal(stored.scale, scale, strict=True)

@@ -54,7 +54,7 @@ def write_one_after_another(caching: Any, writer: TeacherStoreWriter, shard: int
             )
             for row, view in places[start : start + BATCH]
         ]
-        seen = teacher.observe(np.stack(crops), people.skeleton.flip_indices)
+        seen = teacher.predict_and_decode(np.stack(crops), people.skeleton.flip_indices)
         stored, scale = encode_heatmaps(seen.heatmaps, writer.threshold)
         for i, (row, view) in enumerate(places[start : start + BATCH]):
             heatmaps[row - rows.start, view] = stored[i]
@@ -105,15 +105,15 @@ def test_batches_predicted_at_a_time_change_no_byte(
     caching: Any, monkeypatch: pytest.MonkeyPatch, num_cores: int
 ) -> None:
     """As many batches as cores wait for one another, and the very first one for a later one."""
-    look, shown = Teacher.look, list[NDArray[np.uint8]]()
+    predict, shown = Teacher.predict, list[NDArray[np.uint8]]()
     looking, together = list[int](), list[int]()
     met, overtaken = threading.Barrier(num_cores), threading.Event()
 
-    def noted(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+    def noted(self: Teacher, crops: NDArray[np.uint8], *more: Any, **options: Any) -> Any:
         shown.append(crops)
-        return look(self, crops, flips)
+        return predict(self, crops, *more, **options)
 
-    def overtaking(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+    def overtaking(self: Teacher, crops: NDArray[np.uint8], *more: Any, **options: Any) -> Any:
         looking.append(1)
         together.append(len(looking))
         if len(together) <= num_cores:
@@ -121,15 +121,15 @@ def test_batches_predicted_at_a_time_change_no_byte(
         is_first = np.array_equal(crops, shown[0])
         if is_first and num_cores > 1:
             assert overtaken.wait(20), "nobody came"
-        heatmaps = look(self, crops, flips)
+        prediction = predict(self, crops, *more, **options)
         if not is_first:
             overtaken.set()
         looking.pop()
-        return heatmaps
+        return prediction
 
-    monkeypatch.setattr(Teacher, "look", noted)
+    monkeypatch.setattr(Teacher, "predict", noted)
     list(caching.worker(caching.writer()).write_shards(range(6)))
-    monkeypatch.setattr(Teacher, "look", overtaking)
+    monkeypatch.setattr(Teacher, "predict", overtaking)
     monkeypatch.setattr(caching.teacher.network, "num_threads", 1)
     worker = caching.worker(caching.writer("together.zarr"), num_threads=num_cores)
     list(worker.write_shards(range(6)))
@@ -159,19 +159,19 @@ def test_the_teacher_and_the_decoders_go_on_while_a_shard_is_published(
 ) -> None:
     """Shard 0 waits until all of shard 1 is predicted; of those behind, only so many batches."""
     event, looks, seen_by_then = threading.Event(), list[int](), list[int]()
-    look = Teacher.look
+    predict = Teacher.predict
 
     def go_on() -> None:
         seen_by_then.append(len(looks))
         event.set()
 
-    def seen(self: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> Any:
+    def seen(self: Teacher, crops: NDArray[np.uint8], *more: Any, **options: Any) -> Any:
         looks.append(len(crops))
         if len(looks) == 5:  # two batches a shard
             threading.Timer(0.3, go_on).start()
-        return look(self, crops, flips)
+        return predict(self, crops, *more, **options)
 
-    monkeypatch.setattr(Teacher, "look", seen)
+    monkeypatch.setattr(Teacher, "predict", seen)
     published = hold_publishing(monkeypatch, 0, event)
     list(caching.worker(caching.writer()).write_shards(range(6)))
     assert 5 <= seen_by_then[0] <= 4 + 4  # one batch at a time and three threads

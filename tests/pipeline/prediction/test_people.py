@@ -19,7 +19,7 @@ from pipeline.models.pose_networks import RegressionStudent, build_network
 from pipeline.prediction.estimators import CropPoses, StudentEstimator, TeacherEstimator
 from pipeline.prediction.people import predict_people
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
-from pipeline.teachers.network import NetworkOutput
+from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher
 
 SIZE_HW = (32, 24)
@@ -137,8 +137,8 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
         num_threads: int | None = None
         token_shape: tuple[int, tuple[int, int]] | None = None
 
-        def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
-            return NetworkOutput(
+        def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
+            return Prediction(
                 images.reshape(len(images), 3, 8, 4, 6, 4).mean(axis=(3, 5)).astype(np.float32)
             )
 
@@ -147,7 +147,7 @@ def test_a_teacher_estimator_gives_the_teachers_points_and_peaks() -> None:
 
     teacher = Teacher(Network(), TeacherSettings(flip_test=True))
     crops = np.random.default_rng(2).integers(0, 256, (3, *SIZE_HW, 3), np.uint8)
-    output = teacher.observe(crops, SWAP)
+    output = teacher.predict_and_decode(crops, SWAP)
     poses = TeacherEstimator(teacher, SWAP).estimate(crops)
     np.testing.assert_array_equal(poses.keypoints, output.keypoints)
     np.testing.assert_array_equal(poses.scores, output.confidences)

@@ -128,10 +128,10 @@ def test_a_store_holds_them_and_gives_them_back(
     drawn = draw_views(boxed, ViewRecipe(), 0, 1, SIZE_HW)
     teacher = teacher_of(DotNetwork())
     probe = take_probe(teacher, boxed, dotted.folder, drawn.image_to_crop)
-    output = teacher.read_out(probe.heatmaps)
+    points, peaks = teacher.decode_heatmaps(probe.heatmaps)
     outputs = np.zeros((24, 2, 4, 4), np.float32)
-    outputs[..., 0], outputs[:, 0, :, 1] = 1 / 255, output.confidences
-    outputs[:, 0, :, 2:] = output.keypoints
+    outputs[..., 0], outputs[:, 0, :, 1] = 1 / 255, peaks
+    outputs[:, 0, :, 2:] = points
     digests = np.zeros((12, 32), np.uint8)
     folder = LocalFolder(tmp_path / "teacher.zarr")
     lease = acquire_lease(folder)
@@ -160,4 +160,4 @@ def test_a_store_holds_them_and_gives_them_back(
         np.testing.assert_array_equal(found, given, strict=True)
     assert store.people.image_name == boxed.image_name
     read = store.read(np.arange(24), np.zeros(24, np.int64))
-    np.testing.assert_array_equal(read.keypoints, output.keypoints.astype(np.float32))
+    np.testing.assert_array_equal(read.keypoints, points.astype(np.float32))

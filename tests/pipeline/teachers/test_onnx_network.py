@@ -92,17 +92,17 @@ def test_a_pass_equals_numpy_from_pixels_to_maps(
     pixels = crops[..., ::-1] if asked.channel_order == "bgr" else crops
     images = (pixels.astype(np.float64) * asked.scale - asked.mean) / asked.std
     expected = convolve(images.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(teacher.heatmaps(crops), expected, atol=1e-4)
+    np.testing.assert_allclose(teacher.predict_heatmaps(crops), expected, atol=1e-4)
 
 
 def test_batched_equals_alone_equals_padded(tmp_path: Path, crops: NDArray[np.uint8]) -> None:
     """Padding, neighbours and place in the batch change nothing; at one size not one bit."""
     path = write_model(tmp_path / "t.onnx")
     teacher = opened(path, batch_size=2)
-    batched = teacher.heatmaps(crops)
+    batched = teacher.predict_heatmaps(crops)
     for row, crop in enumerate(crops):
-        np.testing.assert_array_equal(teacher.heatmaps(crop[None])[0], batched[row])
-    unpadded = opened(path, batch_size=5).heatmaps(crops)
+        np.testing.assert_array_equal(teacher.predict_heatmaps(crop[None])[0], batched[row])
+    unpadded = opened(path, batch_size=5).predict_heatmaps(crops)
     np.testing.assert_allclose(batched, unpadded, atol=1e-5)
 
 
@@ -110,7 +110,11 @@ def test_a_fixed_batch_runs_in_that_batch(tmp_path: Path, crops: NDArray[np.uint
     fixed = opened(write_model(tmp_path / "fixed.onnx", (2, 3, 64, 48)), batch_size=32)
     assert fixed.settings.batch_size == 2
     dynamic = opened(write_model(tmp_path / "dynamic.onnx"))
-    np.testing.assert_allclose(fixed.heatmaps(crops), dynamic.heatmaps(crops), atol=1e-5)
+    np.testing.assert_allclose(
+        fixed.predict_heatmaps(crops),
+        dynamic.predict_heatmaps(crops),
+        atol=1e-5,
+    )
 
 
 def test_a_dynamic_size_needs_the_option(tmp_path: Path, crops: NDArray[np.uint8]) -> None:
@@ -119,7 +123,7 @@ def test_a_dynamic_size_needs_the_option(tmp_path: Path, crops: NDArray[np.uint8
         opened(path)
     teacher = opened(path, input_size_hw=(32, 24))
     assert (teacher.input_size_hw, teacher.heatmap_size_hw) == ((32, 24), (8, 6))
-    assert teacher.heatmaps(crops[:, :32, :24]).shape == (5, 5, 8, 6)
+    assert teacher.predict_heatmaps(crops[:, :32, :24]).shape == (5, 5, 8, 6)
 
 
 def test_a_size_that_contradicts_the_model_is_refused(tmp_path: Path) -> None:
@@ -141,7 +145,9 @@ def test_of_several_outputs_one_is_picked(tmp_path: Path, crops: NDArray[np.uint
     logits = opened(path, output_name="heatmaps")
     heat = opened(path, output_name="heat")
     np.testing.assert_allclose(
-        heat.heatmaps(crops), 1 / (1 + np.exp(-logits.heatmaps(crops))), atol=1e-5
+        heat.predict_heatmaps(crops),
+        1 / (1 + np.exp(-logits.predict_heatmaps(crops))),
+        atol=1e-5,
     )
     assert heat.identity() == {**logits.identity(), "output_name": "heat"}
 
@@ -221,7 +227,7 @@ def test_the_sha256_covers_the_external_data(tmp_path: Path, crops: NDArray[np.u
     after = opened(path)
     assert path.read_bytes() == model_file
     assert before.network.sha256 != after.network.sha256
-    assert not np.array_equal(before.heatmaps(crops), after.heatmaps(crops))
+    assert not np.array_equal(before.predict_heatmaps(crops), after.predict_heatmaps(crops))
 
 
 def test_external_data_of_a_constant_counts_too(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pipeline.errors import TeacherError
 from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.network import HeatmapNetwork, NetworkOutput
+from pipeline.teachers.network import HeatmapNetwork, Prediction
 from pipeline.teachers.opening import open_teacher, require_keypoints
 from pipeline.teachers.teacher import Teacher
 
@@ -38,11 +38,11 @@ class FormulaNetwork:
         self.fixed_batch_size = fixed_batch_size
         self.batch_sizes: list[int] = []
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Means over 4 x 4 pixels: red as keypoint 0 (left), its mirror's green as 1, blue as 2."""
         self.batch_sizes.append(len(images))
         cells = images.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5))
-        return NetworkOutput(cells.astype(np.float32))
+        return Prediction(cells.astype(np.float32))
 
     def execution(self) -> dict[str, Any]:
         return {"provider": "formula"}
@@ -55,17 +55,17 @@ class FixedMaps(FormulaNetwork):
         super().__init__()
         self._maps, self.heatmap_frame = maps, frame
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
-        return NetworkOutput(np.repeat(self._maps[None], len(images), axis=0))
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
+        return Prediction(np.repeat(self._maps[None], len(images), axis=0))
 
 
 class MirrorEquivariant(FormulaNetwork):
     """Keypoints 0 and 1 swap under a mirror: one looks for rising red, one for falling red."""
 
-    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> NetworkOutput:
+    def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         rising = np.roll(images, 2, axis=3) - np.roll(images, -2, axis=3)
         cells = np.stack([rising[:, 0], -rising[:, 0], images[:, 1]], axis=1)
-        return NetworkOutput(
+        return Prediction(
             cells.reshape(len(images), 3, 16, 4, 12, 4).mean(axis=(3, 5)).astype(np.float32)
         )
 
@@ -88,7 +88,7 @@ def test_a_network_on_cores_looks_at_a_batch_for_each_and_one_on_a_gpu_at_one(
 ) -> None:
     network = FormulaNetwork()
     network.num_threads = threads
-    assert teacher_of(network).looks_at_a_time(cores) == looks
+    assert teacher_of(network).batches_at_a_time(cores) == looks
 
 
 @pytest.mark.parametrize(
@@ -115,32 +115,34 @@ def test_preprocessing_is_pixel_times_scale_minus_mean_over_std(
 
 def test_every_pass_has_one_batch_size_and_padding_never_shows(crops: NDArray[np.uint8]) -> None:
     network = FormulaNetwork()
-    batched = teacher_of(network, batch_size=2).heatmaps(crops)
+    batched = teacher_of(network, batch_size=2).predict_heatmaps(crops)
     assert network.batch_sizes == [2, 2, 2]
-    alone = np.concatenate([teacher_of(FormulaNetwork()).heatmaps(crop[None]) for crop in crops])
+    alone = np.concatenate(
+        [teacher_of(FormulaNetwork()).predict_heatmaps(crop[None]) for crop in crops]
+    )
     np.testing.assert_array_equal(batched, alone)
 
 
 def test_a_fixed_batch_wins_over_the_batch_size(crops: NDArray[np.uint8]) -> None:
     network = FormulaNetwork(fixed_batch_size=3)
     teacher = teacher_of(network, batch_size=32)
-    assert teacher.heatmaps(crops).shape == (5, 3, *CELLS_HW)
+    assert teacher.predict_heatmaps(crops).shape == (5, 3, *CELLS_HW)
     assert network.batch_sizes == [3, 3]
     assert teacher.execution_recipe()["batch_size"] == 3
 
 
 def test_sigmoid_then_gain(crops: NDArray[np.uint8]) -> None:
-    logits = teacher_of(FormulaNetwork()).heatmaps(crops).astype(np.float64)
+    logits = teacher_of(FormulaNetwork()).predict_heatmaps(crops).astype(np.float64)
     found = teacher_of(FormulaNetwork(), heatmap_activation="sigmoid", heatmap_gain=1.5)
     np.testing.assert_allclose(
-        found.heatmaps(crops), 1.5 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-6
+        found.predict_heatmaps(crops), 1.5 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-6
     )
 
 
 def test_a_sigmoid_takes_logits_of_any_size(crops: NDArray[np.uint8]) -> None:
     maps = np.zeros((3, *CELLS_HW), np.float32)
     maps[0], maps[1] = -1e4, 1e4
-    heat = teacher_of(FixedMaps(maps), heatmap_activation="sigmoid").heatmaps(crops)
+    heat = teacher_of(FixedMaps(maps), heatmap_activation="sigmoid").predict_heatmaps(crops)
     np.testing.assert_allclose(heat[:, :, 0, 0], np.tile([0, 1, 0.5], (5, 1)), atol=1e-30)
 
 
@@ -151,21 +153,23 @@ def test_the_flip_test_leaves_a_mirror_equivariant_network_as_it_is(
     network = MirrorEquivariant()
     # Away from the crop's edge, where the network's roll wraps around.
     inner = (slice(None), slice(None), slice(None), slice(1, -1))
-    plain = teacher_of(network).observe(crops, FLIP)
-    flipped = teacher_of(network, flip_test=True).observe(crops, FLIP)
+    plain = teacher_of(network).predict_and_decode(crops, FLIP)
+    flipped = teacher_of(network, flip_test=True).predict_and_decode(crops, FLIP)
     np.testing.assert_allclose(flipped.heatmaps[inner], plain.heatmaps[inner], atol=1e-5)
-    unswapped = teacher_of(network, flip_test=True).observe(crops, (0, 1, 2))
+    unswapped = teacher_of(network, flip_test=True).predict_and_decode(crops, (0, 1, 2))
     assert np.abs(unswapped.heatmaps[inner] - plain.heatmaps[inner]).max() > 0.1
 
 
 def test_the_flip_test_averages_with_the_mirrored_twin(crops: NDArray[np.uint8]) -> None:
     """Shift 1 of the frame msra moves the twin right, and its first column stays."""
     network = FormulaNetwork()
-    twins = teacher_of(network).heatmaps(crops[:, :, ::-1])[:, list(FLIP), :, ::-1]
+    twins = teacher_of(network).predict_heatmaps(crops[:, :, ::-1])[:, list(FLIP), :, ::-1]
     moved = np.concatenate([twins[..., :1], twins[..., :-1]], axis=-1)
-    expected = (teacher_of(network).heatmaps(crops) + moved) / 2
+    expected = (teacher_of(network).predict_heatmaps(crops) + moved) / 2
     teacher = teacher_of(network, flip_test=True, heatmap_frame="msra")
-    np.testing.assert_allclose(teacher.observe(crops, FLIP).heatmaps, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        teacher.predict_and_decode(crops, FLIP).heatmaps, expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +196,7 @@ def test_points_come_back_to_the_crop_through_the_frame(
         if is_option
         else teacher_of(FixedMaps(maps, frame))
     )
-    output = teacher.observe(crops, FLIP)
+    output = teacher.predict_and_decode(crops, FLIP)
     np.testing.assert_allclose(output.keypoints, np.tile(points, (5, 1, 1)), atol=0.2)
     np.testing.assert_array_equal(output.confidences, np.tile(maps.max(axis=(1, 2)), (5, 1)))
 
@@ -211,7 +215,7 @@ def test_a_map_that_is_not_finite_has_no_point_and_no_peak(
 ) -> None:
     maps = encode_keypoints(np.full((3, 2), 6.0), CELLS_HW)
     maps[1, 3, 4] = poison
-    output = teacher_of(FixedMaps(maps)).observe(crops, FLIP)
+    output = teacher_of(FixedMaps(maps)).predict_and_decode(crops, FLIP)
     assert np.isnan(output.keypoints[:, 1]).all()
     assert np.isnan(output.confidences[:, 1]).all()
     assert np.isfinite(output.keypoints[:, [0, 2]]).all()

@@ -72,7 +72,9 @@ def test_the_checkpoint_states_sizes_frame_pixels_and_names(weights: Path) -> No
 def test_a_run_folder_means_its_best_weights(weights: Path, crops: NDArray[np.uint8]) -> None:
     by_file, by_folder = opened(weights), opened(weights.parent.parent)
     assert by_file.identity() == by_folder.identity()
-    np.testing.assert_array_equal(by_file.heatmaps(crops), by_folder.heatmaps(crops))
+    np.testing.assert_array_equal(
+        by_file.predict_heatmaps(crops), by_folder.predict_heatmaps(crops)
+    )
 
 
 def test_its_heatmaps_are_those_of_the_network_in_evaluation_mode(
@@ -83,7 +85,7 @@ def test_its_heatmaps_are_those_of_the_network_in_evaluation_mode(
     images = (torch.from_numpy(crops).double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     with torch.inference_mode():
         expected = network(images.float().permute(0, 3, 1, 2)).heatmaps.numpy()
-    np.testing.assert_allclose(opened(weights).heatmaps(crops), expected, atol=1e-4)
+    np.testing.assert_allclose(opened(weights).predict_heatmaps(crops), expected, atol=1e-4)
 
 
 def test_the_flip_test_averages_with_the_mirrored_twin(
@@ -91,9 +93,9 @@ def test_the_flip_test_averages_with_the_mirrored_twin(
 ) -> None:
     """Left and right are swapped back, columns reversed, without a shift in its frame."""
     teacher = opened(weights)
-    twins = teacher.heatmaps(crops[:, :, ::-1])[:, [0, 2, 1], :, ::-1]
-    expected = (teacher.heatmaps(crops) + twins) / 2
-    found = opened(weights, flip_test=True).observe(crops, SKELETON.flip_indices)
+    twins = teacher.predict_heatmaps(crops[:, :, ::-1])[:, [0, 2, 1], :, ::-1]
+    expected = (teacher.predict_heatmaps(crops) + twins) / 2
+    found = opened(weights, flip_test=True).predict_and_decode(crops, SKELETON.flip_indices)
     np.testing.assert_allclose(found.heatmaps, expected, atol=1e-6)
 
 
@@ -168,8 +170,9 @@ def test_looking_with_tokens_changes_no_bit_of_the_heatmaps(
 ) -> None:
     """Three crops in a batch of four: what is padded is no part of the tokens."""
     teacher = opened(weights, flip_test=flip_test)
-    heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
-    expected = teacher.look(crops, SKELETON.flip_indices)
+    heatmaps, tokens = teacher.predict(crops, SKELETON.flip_indices, with_tokens=True)
+    assert tokens is not None
+    expected = teacher.predict(crops, SKELETON.flip_indices).heatmaps
     np.testing.assert_array_equal(heatmaps, expected, strict=True)
     dim, (rows, columns) = teacher.require_tokens()
     assert tokens["keypoint"].shape == (3, 3, dim)
@@ -180,7 +183,8 @@ def test_the_heatmaps_follow_from_the_keypoint_tokens(
     weights: Path, crops: NDArray[np.uint8]
 ) -> None:
     teacher = opened(weights)
-    heatmaps, tokens = teacher.look_with_tokens(crops, SKELETON.flip_indices)
+    heatmaps, tokens = teacher.predict(crops, SKELETON.flip_indices, with_tokens=True)
+    assert tokens is not None
     module, _ = load_network(weights)
     assert isinstance(module, TokenPoseTeacher)
     with torch.inference_mode():
