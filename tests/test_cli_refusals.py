@@ -34,6 +34,7 @@ def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Resu
         raise error
 
     monkeypatch.setattr("stages.show.show", show)
+    monkeypatch.setattr("stages.commands.options.require_inputs", lambda _: None)
     return distil("show", "teacher.zarr", "--output", "people.png")
 
 
@@ -91,7 +92,7 @@ def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     def read(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.config.load_config", read)
+    monkeypatch.setattr("stages.commands.options.load_config", read)
     result = distil("train-student", "--store", "s", "--run-folder", "r")
     assert refusal(result).endswith("stopped; go on with the same command and --resume\n")
 

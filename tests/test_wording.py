@@ -23,14 +23,15 @@ BANNED = {
 REWRITTEN_NOW: tuple[str, ...] = (
     "ARCHITECTURE.md",
     "README.md",
-    "cli.py",
     "pipeline/caching",
     "pipeline/repair",
     "pipeline/runs",
     "pipeline/teacher_store",
     "pipeline/teachers",
     "pipeline/training",
-    "stages",
+    "stages/commands/store.py",
+    "stages/store_repair.py",
+    "stages/store_verify.py",
     "store_schemas",
 )
 """ALLOWANCE, to be emptied: rooms whose words are being rewritten are not checked yet."""

@@ -1,7 +1,7 @@
-"""Crops as JPEG files, encoded into a store and decoded by its readers.
+"""Crops as the JPEG files that a store holds.
 
-One library encodes and decodes them; its version changes the last bits of a pixel, so a teacher
-predicts from the decoded file and never from the crop before encoding.
+One library encodes and decodes them. Its version changes the last bits of a pixel, so a teacher
+predicts on the decoded file and never on the crop that was encoded.
 """
 
 import cv2
