@@ -106,6 +106,8 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
     ("evaluate --store s", "s must hold a teacher store"),
     ("compare --annotations a --images .", "the setting arms is required"),
+    ("compare --annotations no.json --images . --arm a=no-run",
+     "no.json: cannot be read: No such file or directory; no-run: cannot be read"),
     ("store info s", "s must hold a teacher store"),
     ("store verify s", "s must hold a teacher store"),
     ("store repair s", "s must hold a teacher store"),

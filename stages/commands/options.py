@@ -126,7 +126,19 @@ def _inputs(config: BaseModel) -> Iterator[tuple[PathRole, str]]:
             yield from _inputs(value)
         role = _role_of(field)
         if role is not None and role.is_input and value is not None:
-            yield from ((role, str(path)) for path in (value if type(value) is tuple else [value]))
+            is_store = role.kind == "store"
+            yield from (
+                (role, str(part)) for part in _leaves(value) if is_store or isinstance(part, Path)
+            )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Yield a value, or all values of nested tuples: arms are pairs of a name and a path."""
+    if not isinstance(value, tuple):
+        yield value
+        return
+    for part in value:
+        yield from _leaves(part)
 
 
 def _field_at(model: Model, setting: str) -> tuple[FieldInfo, object]:
