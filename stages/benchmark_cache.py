@@ -13,7 +13,7 @@ from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log
 from stages.settings.benchmark import BenchmarkCacheConfig
-from store_schemas.profiles import profile_named
+from store_schemas.formats import profile_named
 
 
 @dataclass(frozen=True)

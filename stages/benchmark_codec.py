@@ -17,7 +17,7 @@ from pipeline.teachers.checks import measure_units
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.teachers.probe import take_probe
 from stages.settings.benchmark import BenchmarkCodecConfig
-from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
+from store_schemas.formats import DEFAULT_PROFILE, PROFILES
 
 
 @dataclass(frozen=True)

@@ -30,18 +30,22 @@ from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher, compare_views
-from pipeline.teacher_store.opening import layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.plan import layout_of, read_plan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teacher_store.writer import (
+    NewTeacher,
+    TeacherStoreWriter,
+    begin_teacher,
+    compare_views,
+)
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
-from store_schemas.identity import compare_identity
-from store_schemas.profiles import profile_named
+from store_schemas.formats import profile_named
+from store_schemas.metadata import compare_identity
 from store_schemas.root_metadata import read_entries, read_entry
 from store_schemas.teacher_store import Status
 

@@ -19,7 +19,7 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log, counted
-from store_schemas.profiles import profile_named
+from store_schemas.formats import profile_named
 
 
 def plan_cache(

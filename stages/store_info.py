@@ -7,7 +7,7 @@ from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
 from pipeline.wording import counted
 from stages.settings.store import StoreInfoConfig
-from store_schemas.optional_arrays import OptionalArrays
+from store_schemas.formats import OptionalArrays
 
 
 def store_info(config: StoreInfoConfig) -> StoreSummary:

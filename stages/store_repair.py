@@ -16,13 +16,13 @@ from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.metadata import repair_documents, repair_image_digests, repair_manifest
+from pipeline.repair.recomputation import open_stored_teacher, source_path
 from pipeline.repair.shards import ShardRepair, plan_shard_repair, reopen_store
-from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.plan import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
@@ -30,8 +30,8 @@ from pipeline.teachers import Teacher
 from pipeline.wording import counted
 from stages.settings.store import StoreRepairConfig
 from store_schemas.errors import StoreError
-from store_schemas.identity import compare_identity
 from store_schemas.manifest import Manifest, read_manifest
+from store_schemas.metadata import compare_identity
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 

@@ -13,15 +13,16 @@ from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.repair.recomputation import (
     ARITHMETIC_TOLERANCE,
     Disagreement,
+    open_stored_teacher,
     recompute_views,
+    source_path,
     spread_views,
 )
-from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import VerifiedStore, bad_images, used_images, verify_store
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
-from pipeline.teacher_store.opening import StoreLayout, layout_of
 from pipeline.teacher_store.people_comparison import compare_people
+from pipeline.teacher_store.plan import StoreLayout, layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
 from stages.settings.store import StoreVerifyConfig

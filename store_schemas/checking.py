@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import ABSENT, decode_view, parse_shard_index, shard_index_bytes
 from store_schemas.errors import CorruptError, StoreError
-from store_schemas.identity import array_sha256, compare_identity
-from store_schemas.layout import IMAGE_SHA256, TeacherLayout
+from store_schemas.formats import CHECKSUMS
+from store_schemas.layout import IMAGE_SHA256, TeacherLayout, check_document, read_array, read_chunk
 from store_schemas.manifest import Manifest, ShardReceipt, read_manifest, shards_of_other_images
-from store_schemas.optional_arrays import CHECKSUMS
-from store_schemas.reading import check_document, read_array, read_chunk
+from store_schemas.metadata import array_sha256, compare_identity
 from store_schemas.root_metadata import TeacherEntry, read_entries
-from store_schemas.teacher_store import Status
+from store_schemas.teacher_store import ArraySpec, Status
 
 ALTERED = "the array was altered after the store was written: restore it from a copy"
 _CHECKSUMS = {"heatmaps": "heatmap_crc32c", **CHECKSUMS}

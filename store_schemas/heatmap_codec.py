@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from store_schemas.formats import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 from store_schemas.heatmap_levels import levels_of_heat
-from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
 
 MEASURED_ROWS = 16
 """The codec's error is measured over the people whose row's sha256 is divisible by it."""

@@ -13,16 +13,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from store_schemas.array_spec import group_metadata
 from store_schemas.chunks import RESTORE, plain_chunk_bytes
 from store_schemas.errors import CorruptError, SchemaError, StoreError
 from store_schemas.heatmap_codec import CodecError
-from store_schemas.identity import canonical_json, content_sha256
-from store_schemas.layout import TeacherLayout
-from store_schemas.metadata import MAX_METADATA_BYTES, parse_json, take_digest, take_ints
-from store_schemas.reading import check_document, read_array
+from store_schemas.layout import TeacherLayout, check_document, read_array
+from store_schemas.metadata import (
+    MAX_METADATA_BYTES,
+    canonical_json,
+    content_sha256,
+    parse_json,
+    take_digest,
+    take_ints,
+)
 from store_schemas.root_metadata import TeacherEntry
-from store_schemas.teacher_store import Status
+from store_schemas.teacher_store import Status, group_metadata
 
 MANIFEST_ARRAYS = ("rows", "lengths", "sha256", "status_counts", "images_sha256", "codec_error")
 

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from store_schemas.array_spec import group_metadata
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError
-from store_schemas.identity import compare_identity, fingerprint
+from store_schemas.layout import StoreFiles
 from store_schemas.metadata import (
     MAX_METADATA_BYTES,
     check_metadata,
+    compare_identity,
+    fingerprint,
     parse_json,
     take_digest,
     take_object,
 )
-from store_schemas.reading import StoreFiles
 from store_schemas.stored_identity import StoreIdentity
-from store_schemas.teacher_store import SCHEMA, check_teacher_name
+from store_schemas.teacher_store import SCHEMA, check_teacher_name, group_metadata
 
 MAX_TEACHERS = 64
 ENTRY_FIELDS = (

@@ -9,12 +9,16 @@ from functools import cached_property
 from typing import Any, Self
 
 from store_schemas.errors import SchemaError
-from store_schemas.identity import fingerprint
-from store_schemas.metadata import check_metadata, take_digest, take_int, take_object, take_size_hw
-from store_schemas.names import MAX_NAME_BYTES
-from store_schemas.optional_arrays import NONE, OptionalArrays
-from store_schemas.profiles import HeatmapProfile
-from store_schemas.skeleton import Skeleton
+from store_schemas.formats import NONE, HeatmapProfile, OptionalArrays
+from store_schemas.metadata import (
+    check_metadata,
+    fingerprint,
+    take_digest,
+    take_int,
+    take_object,
+    take_size_hw,
+)
+from store_schemas.people import MAX_NAME_BYTES, Skeleton
 from store_schemas.teacher_store import SCHEMA, StoreDimensions
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numcodecs import get_codec
 from numpy.typing import NDArray
 
+from store_schemas.formats import PROFILES, SHUFFLES, HeatmapProfile
 from store_schemas.heatmap_levels import DARK_RADIUS, levels_of_heat
-from store_schemas.profiles import PROFILES, SHUFFLES, HeatmapProfile
 
 Codec = Any  # numcodecs ships no types
 

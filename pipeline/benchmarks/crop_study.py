@@ -21,7 +21,7 @@ from pipeline.benchmarks.fidelity import (
 from pipeline.frames.stored_crops import decode_crop, encode_crop
 from pipeline.teachers.teacher import Teacher
 from store_schemas.choices import SUBSAMPLINGS
-from store_schemas.optional_arrays import CropFormat, crop_format
+from store_schemas.formats import CropFormat, crop_format
 
 QUALITIES = (75, 85, 90, 95)
 

@@ -15,8 +15,14 @@ from pipeline.coco.people import People
 from pipeline.errors import DistilError
 from pipeline.storage.files import make_folder
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import StoreLayout, layout_of, read_plan
-from pipeline.teacher_store.plan import people_identity, plan_arrays, views_identity
+from pipeline.teacher_store.plan import (
+    StoreLayout,
+    layout_of,
+    people_identity,
+    plan_arrays,
+    read_plan,
+    views_identity,
+)
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
 from pipeline.wording import counted
 from store_schemas.manifest import MANIFEST_ARRAYS, Manifest, read_manifest

@@ -20,7 +20,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from pipeline.teacher_store.reader import TeacherStore
-from store_schemas.blosc_chunks import decode_blosc
+from store_schemas.chunks import decode_blosc
 from store_schemas.heatmap_codec import decode_heatmaps
 
 RAW = "raw float16, preadv"

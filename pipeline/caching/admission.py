@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.storage.lease import read_holder
-from pipeline.teacher_store.opening import StoredPlan
+from pipeline.teacher_store.plan import StoredPlan
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "numpy": ("numpy",),

@@ -12,12 +12,16 @@ from pipeline.caching.trial import Trial, count_slots, largest_view_bytes
 from pipeline.coco.people import People
 from pipeline.frames.geometry import SizeHW
 from pipeline.teachers import Teacher
-from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
-from store_schemas.identity import canonical_json
-from store_schemas.names import pack_names
-from store_schemas.profiles import profile_named
-from store_schemas.teacher_store import StoreDimensions, array_specs, default_rows_per_shard
+from store_schemas.formats import profile_named
+from store_schemas.metadata import canonical_json
+from store_schemas.people import pack_names
+from store_schemas.teacher_store import (
+    ArraySpec,
+    StoreDimensions,
+    array_specs,
+    default_rows_per_shard,
+)
 
 TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
 """Bits on disk of a heatmap's cell by profile: measured on stores of real people, rounded up."""

@@ -14,14 +14,14 @@ from pipeline.coco.read_people import read_people
 from pipeline.frames.views import describe_missing_halves, draw_views
 from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import StoreFolder
-from pipeline.teacher_store.beginning import compare_views, read_shared_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import compare_views, read_shared_plan
 from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
-from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
+from store_schemas.formats import OptionalArrays, TokenFormat, crop_format
 from store_schemas.root_metadata import read_entries
 
 

@@ -28,7 +28,7 @@ from pipeline.frames.crop_stream import (
     stream_crops,
 )
 from pipeline.parallel import map_ahead
-from pipeline.teacher_store.opening import StoredPlan
+from pipeline.teacher_store.plan import StoredPlan
 from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors

@@ -19,7 +19,7 @@ from pipeline.caching.encoded_rows import BadImage, EncodedRows
 from pipeline.caching.prediction_stream import OnProgress, PredictionStream
 from pipeline.parallel import available_cores
 from pipeline.settings import TeacherSettings
-from pipeline.teacher_store.opening import StoredPlan, read_plan
+from pipeline.teacher_store.plan import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.teacher import Teacher
 from store_schemas.chunks import Run

@@ -20,12 +20,11 @@ from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_p
 from pipeline.coco.people import People, people_of_rows, spread_rows
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teacher_store.writer import NewTeacher, TeacherStoreWriter, begin_teacher
 from pipeline.teachers import Teacher
 from store_schemas.chunks import shard_index_bytes
-from store_schemas.profiles import profile_named
+from store_schemas.formats import profile_named
 from store_schemas.teacher_store import default_rows_per_shard
 
 _NAME = "trial"

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from store_schemas.skeleton import Skeleton as Skeleton
+from store_schemas.people import Skeleton as Skeleton
 
 
 @dataclass(frozen=True)

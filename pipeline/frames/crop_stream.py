@@ -22,7 +22,7 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW
 from pipeline.frames.stored_crops import jpeg_round_trip
 from pipeline.parallel import map_ahead
-from store_schemas.optional_arrays import CropFormat
+from store_schemas.formats import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]
 """Returns a context whose CPU time counts for the activity of that name."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store_schemas.errors import CorruptError, SchemaError
-from store_schemas.optional_arrays import CropFormat
+from store_schemas.formats import CropFormat
 
 _SUBSAMPLINGS = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.errors import ConfigError
 from pipeline.storage.lease import require_lease
-from pipeline.teacher_store.opening import StoreLayout, layout_of
+from pipeline.teacher_store.plan import StoreLayout, layout_of
 from pipeline.teacher_store.publishing import publish_array, publish_document
 from store_schemas.checking import document_faults
 from store_schemas.chunks import RESTORE
 from store_schemas.errors import CorruptError, StoreError
-from store_schemas.layout import IMAGE_SHA256
+from store_schemas.layout import IMAGE_SHA256, read_array, read_chunk
 from store_schemas.manifest import (
     Manifest,
     check_manifest,
@@ -30,8 +30,7 @@ from store_schemas.manifest import (
     read_manifest,
     shards_of_other_images,
 )
-from store_schemas.names import unpack_names
-from store_schemas.reading import read_array, read_chunk
+from store_schemas.people import unpack_names
 from store_schemas.root_metadata import TeacherEntry, read_entries
 from store_schemas.teacher_store import Status
 

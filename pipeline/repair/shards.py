@@ -12,12 +12,12 @@ from pipeline.coco.people import People
 from pipeline.errors import ConfigError, ImageError
 from pipeline.repair.metadata import read_shard_status
 from pipeline.storage.lease import require_lease
-from pipeline.teacher_store.opening import StoredPlan, StoreLayout
+from pipeline.teacher_store.plan import StoredPlan, StoreLayout
 from pipeline.teacher_store.publishing import publish_root
 from pipeline.teacher_store.recovery import require_same_images
 from pipeline.wording import counted
-from store_schemas.identity import canonical_json
 from store_schemas.manifest import Manifest
+from store_schemas.metadata import canonical_json
 from store_schemas.root_metadata import TeacherEntry, read_entries
 from store_schemas.teacher_store import Status
 

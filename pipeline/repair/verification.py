@@ -1,6 +1,6 @@
 """Compare every byte of a store with its metadata and digests, and collect all faults.
 
-``opening`` and ``reader`` stop at the first fault, as whoever needs the data must. Here nothing is
+``plan`` and ``reader`` stop at the first fault, as whoever needs the data must. Here nothing is
 needed: what cannot be read is named, and the rest is checked all the same.
 """
 
@@ -15,7 +15,7 @@ from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError
 from pipeline.storage.lease import LEASE_NAME
-from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
+from pipeline.teacher_store.plan import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.recovery import bad_shards
 from store_schemas.checking import array_faults, document_faults
 from store_schemas.errors import StoreError

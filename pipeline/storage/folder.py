@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 from pydantic import BeforeValidator
 
 from pipeline.storage import files
-from pipeline.storage.claims import Claim, LockedFile, RequireDead, claim_file
+from pipeline.storage.files import Claim, LockedFile, RequireDead, claim_file
 from pipeline.storage.object_client import is_object_location
 from pipeline.storage.object_folder import ObjectFolder
 from store_schemas.errors import CorruptError, StoreError

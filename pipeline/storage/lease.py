@@ -23,7 +23,7 @@ from typing import Self
 
 from pipeline.errors import ObjectStoreError
 from pipeline.storage import files
-from pipeline.storage.claims import Claim
+from pipeline.storage.files import Claim
 from pipeline.storage.folder import StoreFolder
 from store_schemas.errors import LeaseError, StoreError
 from store_schemas.metadata import parse_json

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ObjectStoreError
-from pipeline.storage.claims import RequireDead
+from pipeline.storage.files import RequireDead
 from pipeline.storage.object_client import check_location, first_line, open_client
 from store_schemas.errors import CorruptError, StoreError
 

@@ -17,10 +17,10 @@ from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from store_schemas.errors import SchemaError
+from store_schemas.formats import OptionalArrays
 from store_schemas.heatmap_codec import decode_heatmaps
 from store_schemas.heatmap_levels import LEVELS, levels_of_heat
-from store_schemas.identity import fingerprint
-from store_schemas.optional_arrays import OptionalArrays
+from store_schemas.metadata import fingerprint
 from store_schemas.teacher_store import Status
 
 _BLOCK = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
-from pipeline.teacher_store.opening import layout_of
+from pipeline.teacher_store.plan import layout_of
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 from store_schemas.manifest import read_manifest
 from store_schemas.root_metadata import read_entry

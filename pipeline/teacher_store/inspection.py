@@ -6,10 +6,10 @@ from typing import Any
 
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import LeaseHolder, read_lease
-from pipeline.teacher_store.opening import layout_of
+from pipeline.teacher_store.plan import layout_of
+from store_schemas.formats import OptionalArrays
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.manifest import read_manifest
-from store_schemas.optional_arrays import OptionalArrays
 from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry
 from store_schemas.teacher_store import SCHEMA, Status
 

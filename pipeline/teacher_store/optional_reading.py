@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.frames.stored_crops import decode_crop
-from pipeline.teacher_store.opening import StoreLayout
+from pipeline.teacher_store.plan import StoreLayout
 from pipeline.teacher_store.shard_files import ManifestFiles
 from pipeline.teacher_store.shards import NoRecords, Records, ShardedArray
 from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError, SchemaError
-from store_schemas.optional_arrays import CHECKSUMS
+from store_schemas.formats import CHECKSUMS
 
 MAX_DOWNLOADED = 32
 """Shards of each array that are kept when an open shard is in memory."""

@@ -10,7 +10,7 @@ from pipeline.coco.people import IgnoreRegions, People
 from pipeline.teacher_store.plan import people_identity
 from pipeline.wording import counted
 from store_schemas.errors import IdentityError
-from store_schemas.identity import compare_identity
+from store_schemas.metadata import compare_identity
 
 WAY_OUT = "give the annotations that the store was made from, or write to another path"
 

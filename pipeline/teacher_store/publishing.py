@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import LEASE_NAME
-from pipeline.teacher_store.opening import StoreLayout
-from store_schemas.array_spec import ArraySpec, check_array, group_metadata
+from pipeline.teacher_store.plan import StoreLayout
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
-from store_schemas.identity import canonical_json
+from store_schemas.formats import CHECKSUMS
 from store_schemas.manifest import Manifest
-from store_schemas.optional_arrays import CHECKSUMS
+from store_schemas.metadata import canonical_json
 from store_schemas.root_metadata import TeacherEntry, root_document
-from store_schemas.teacher_store import HEATMAP_FILL, Status
+from store_schemas.teacher_store import HEATMAP_FILL, ArraySpec, Status, check_array, group_metadata
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
 

@@ -16,8 +16,8 @@ from pipeline.coco.people import People
 from pipeline.frames.geometry import HEATMAP_FRAMES
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder, open_folder
-from pipeline.teacher_store.opening import StoreLayout, layout_of, read_people_of_plan
 from pipeline.teacher_store.optional_reading import OptionalReader
+from pipeline.teacher_store.plan import StoreLayout, layout_of, read_people_of_plan
 from pipeline.teacher_store.shard_files import ManifestFiles, read_status
 from pipeline.teacher_store.shards import ShardFiles
 from pipeline.teacher_store.stored_views import StoredViewPlan

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of
+from pipeline.teacher_store.plan import StoredPlan, StoreLayout, layout_of
 from pipeline.teacher_store.publishing import publish_array
 from store_schemas.checking import file_faults
 from store_schemas.errors import IdentityError, StoreError

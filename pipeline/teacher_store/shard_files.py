@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.storage.folder import StoreFolder
-from pipeline.teacher_store.opening import StoreLayout
+from pipeline.teacher_store.plan import StoreLayout
 from store_schemas.chunks import (
     ABSENT,
     BLOSC_OVERHEAD,

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.opening import StoreLayout
-from pipeline.teacher_store.plan import determinant_of
+from pipeline.teacher_store.plan import StoreLayout, determinant_of
 from pipeline.teacher_store.shard_files import (
     ManifestFiles,
     StoredFile,

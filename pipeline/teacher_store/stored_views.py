@@ -10,14 +10,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.opening import StoreLayout
-from pipeline.teacher_store.plan import check_mirrored
+from pipeline.teacher_store.plan import StoreLayout, check_mirrored
 from pipeline.teacher_store.shard_files import StoredFile
 from store_schemas.checking import check_digests
 from store_schemas.chunks import plain_chunk_bytes
 from store_schemas.errors import SchemaError
-from store_schemas.identity import begin_array_sha256
-from store_schemas.reading import read_array, read_chunks
+from store_schemas.layout import read_array, read_chunks
+from store_schemas.metadata import begin_array_sha256
 
 MAX_OPEN_CHUNKS = 64
 """Open files of 65,536 people each."""

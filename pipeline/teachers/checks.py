@@ -16,7 +16,7 @@ from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
 from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
-from store_schemas.profiles import HeatmapProfile
+from store_schemas.formats import HeatmapProfile
 
 LARGEST_GAP_ERROR = 0.3  # cells
 PEAK_RANGE = (0.3, 1.5)

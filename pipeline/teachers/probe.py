@@ -13,8 +13,8 @@ from pipeline.frames.crop_stream import requests_by_image, stream_crops
 from pipeline.settings import PROBE_PEOPLE
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
+from store_schemas.formats import HeatmapProfile
 from store_schemas.heatmap_codec import encode_heatmaps
-from store_schemas.profiles import HeatmapProfile
 
 
 @dataclass(frozen=True)

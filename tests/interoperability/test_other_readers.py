@@ -13,10 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.teacher_store.reader import TeacherStore
-from store_schemas.array_spec import ArraySpec
-from store_schemas.profiles import PROFILES
-from store_schemas.reading import read_array
-from store_schemas.teacher_store import Status
+from store_schemas.formats import PROFILES
+from store_schemas.layout import read_array
+from store_schemas.teacher_store import ArraySpec, Status
 from tests.support.generated_store import CROPS, ROWS_PER_SHARD, N, crops_and_tokens, write_store
 
 HERE = Path(__file__).parent

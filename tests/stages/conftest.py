@@ -22,8 +22,8 @@ from pipeline.frames.views import draw_views
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from pipeline.training.data import move_keypoints
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
@@ -250,7 +250,7 @@ def _make_inputs(
 
 def patch_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process write shards of two people, and the same provenance every time."""
-    rows = "pipeline.teacher_store.beginning.default_rows_per_shard"
+    rows = "pipeline.teacher_store.writer.default_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from stages.benchmark_codec import benchmark_codec
 from stages.commands.benchmark_tables import print_codec_study
 from stages.settings.benchmark import BenchmarkCodecConfig
-from store_schemas.profiles import PROFILES
+from store_schemas.formats import PROFILES
 from tests.support.recorded_progress import RecordedProgress
 
 

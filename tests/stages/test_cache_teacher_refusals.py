@@ -20,7 +20,7 @@ from stages.settings.evaluation import EvaluateStore
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError
-from store_schemas.identity import canonical_json, flatten
+from store_schemas.metadata import canonical_json, flatten
 from store_schemas.root_metadata import read_entry
 
 Change = Callable[[Any], None]
@@ -136,7 +136,7 @@ def begin_again(store: Path) -> None:
     """Make a complete store one whose shards were never written, but for the first."""
     from pipeline.repair.shards import reopen_store
     from pipeline.storage.lease import acquire_lease
-    from pipeline.teacher_store.opening import layout_of
+    from pipeline.teacher_store.plan import layout_of
     from store_schemas.manifest import read_manifest
 
     folder = LocalFolder(store)

@@ -35,10 +35,10 @@ INPUT_SIZE_HW = (64, 48)
 
 WRITER = """
 import sys
-import pipeline.teacher_store.beginning as beginning
+import pipeline.teacher_store.writer as writer
 from pipeline.config import parse_config
 from stages import cache_teacher as stage
-beginning.default_rows_per_shard = lambda *_: 2
+writer.default_rows_per_shard = lambda *_: 2
 stage.provenance = lambda **_: {}
 config = parse_config(stage.CacheTeacherConfig, sys.stdin.buffer.read(), "stdin")
 stage.cache_teacher(config, resume="--resume" in sys.argv)

@@ -27,9 +27,9 @@ from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, wr
 from pipeline.settings import PADDING, HeatmapFrame
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from stages.settings.evaluation import ShowConfig
 from stages.show import TILE_HEIGHT, person_tiles, show, spread_rows
 from store_schemas.errors import IncompleteError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from store_schemas.blosc_chunks import decode_blosc
+from store_schemas.chunks import decode_blosc
 
 BLOCK = 24
 """Where the stream of a chunk of one block begins."""

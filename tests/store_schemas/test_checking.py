@@ -9,8 +9,8 @@ import pytest
 
 from store_schemas.checking import check_store
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError, StoreError
-from store_schemas.identity import canonical_json
-from store_schemas.profiles import PROFILES
+from store_schemas.formats import PROFILES
+from store_schemas.metadata import canonical_json
 from tests.support.generated_store import N, write_store
 
 

@@ -12,11 +12,10 @@ from zarr.buffer import cpu
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import encode_chunk
-from store_schemas.identity import canonical_json
-from store_schemas.profiles import PROFILES
-from store_schemas.teacher_store import StoreDimensions, array_specs
+from store_schemas.formats import PROFILES
+from store_schemas.metadata import canonical_json
+from store_schemas.teacher_store import ArraySpec, StoreDimensions, array_specs
 
 
 def zarrs_own(spec: ArraySpec, chunk: int, values: NDArray[Any]) -> bytes:

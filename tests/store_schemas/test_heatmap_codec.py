@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from store_schemas.formats import PROFILES, HeatmapProfile
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
@@ -17,7 +18,6 @@ from store_schemas.heatmap_codec import (
     measure_codec_error,
     sum_codec_errors,
 )
-from store_schemas.profiles import PROFILES, HeatmapProfile
 
 Maps = NDArray[np.float32]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from store_schemas.errors import IdentityError
-from store_schemas.identity import array_sha256, canonical_json, compare_identity, fingerprint
+from store_schemas.metadata import array_sha256, canonical_json, compare_identity, fingerprint
 
 STORED = {"teacher": {"sha256": "aa", "frame": "msra"}, "codec": {"threshold": 0.01}}
 

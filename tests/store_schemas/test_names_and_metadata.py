@@ -15,7 +15,7 @@ from store_schemas.metadata import (
     take_int,
     take_size_hw,
 )
-from store_schemas.names import pack_names, unpack_names
+from store_schemas.people import pack_names, unpack_names
 
 NAME = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0\\/"), min_size=1, max_size=9

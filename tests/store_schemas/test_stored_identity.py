@@ -7,11 +7,10 @@ import pytest
 
 from pipeline.storage.folder import LocalFolder
 from store_schemas.errors import SchemaError
-from store_schemas.identity import as_json, fingerprint
+from store_schemas.formats import NONE, PROFILES, OptionalArrays, TokenFormat, crop_format
 from store_schemas.layout import TeacherLayout
-from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
-from store_schemas.profiles import PROFILES
-from store_schemas.skeleton import Skeleton
+from store_schemas.metadata import as_json, fingerprint
+from store_schemas.people import Skeleton
 from store_schemas.stored_identity import (
     CodecIdentity,
     PeopleIdentity,

@@ -10,16 +10,17 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
-from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.errors import SchemaError
-from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
-from store_schemas.profiles import PROFILES, HeatmapProfile
+from store_schemas.formats import PROFILES, HeatmapProfile, OptionalArrays, TokenFormat, crop_format
 from store_schemas.teacher_store import (
+    ArraySpec,
     Status,
     StoreDimensions,
     array_specs,
+    check_array,
     check_teacher_name,
     default_rows_per_shard,
+    group_metadata,
     teacher_attributes,
 )
 

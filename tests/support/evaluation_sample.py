@@ -18,8 +18,8 @@ from pipeline.runs.checkpoints import CheckpointInfo, save_weights
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from stages.settings.evaluation import EvaluateConfig, evaluation_of
 from store_schemas.manifest import digest_of_images
 

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.storage import claims, files
-
-MODULES = (claims, files)
-"""All that changes files of a store."""
+from pipeline.storage import files
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,7 @@ def watch(
     syncs: bool = True,
 ) -> None:
     """Let every operation on a store's files be seen; the store then waits for no disk if told."""
-    watched = WatchedOs(before, after, syncs=syncs)
-    for module in MODULES:
-        patch.setattr(module, "os", watched)
+    patch.setattr(files, "os", WatchedOs(before, after, syncs=syncs))
 
 
 @dataclass

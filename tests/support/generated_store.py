@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.writer import NewTeacher, begin_teacher
+from store_schemas.formats import NONE, PROFILES, OptionalArrays, TokenFormat, crop_format
 from store_schemas.manifest import digest_of_images
-from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
-from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import Status
 
 N, K, SIZE_HW, ROWS_PER_SHARD = 8, 3, (16, 12), 3

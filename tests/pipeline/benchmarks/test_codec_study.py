@@ -20,7 +20,7 @@ from pipeline.coco.people import people_of_rows, spread_rows
 from pipeline.frames.geometry import apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import decode_heatmaps, encode_keypoints
 from pipeline.settings import PADDING
-from store_schemas.profiles import PROFILES
+from store_schemas.formats import PROFILES
 from tests.pipeline.conftest import PeopleMaker
 
 INPUT_SIZE_HW, CELLS_HW = (128, 96), (32, 24)

@@ -17,9 +17,8 @@ from pipeline.frames.views import draw_views
 from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teacher_store.writer import NewTeacher, TeacherStoreWriter, begin_teacher
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
 

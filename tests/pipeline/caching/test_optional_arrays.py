@@ -17,8 +17,8 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
 from store_schemas.errors import SchemaError
+from store_schemas.formats import OptionalArrays, TokenFormat, crop_format
 from store_schemas.heatmap_codec import encode_heatmaps
-from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
 from tests.pipeline.caching.conftest import BATCH, NUM_KEYPOINTS, NUM_VIEWS, SIZE_HW, Means
 
 CROPS = crop_format(SIZE_HW, 40, "4:2:0")

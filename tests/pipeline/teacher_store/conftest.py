@@ -14,10 +14,9 @@ from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.storage.files import walk_files
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, WriterLease, acquire_lease
-from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teacher_store.writer import NewTeacher, TeacherStoreWriter, begin_teacher
 from store_schemas.manifest import ShardReceipt, digest_of_images
 from store_schemas.teacher_store import Status
 

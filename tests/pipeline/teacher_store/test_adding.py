@@ -16,8 +16,8 @@ from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.errors import CorruptError, IdentityError, SchemaError, StoreError
-from store_schemas.identity import canonical_json, fingerprint
 from store_schemas.manifest import read_manifest
+from store_schemas.metadata import canonical_json, fingerprint
 from store_schemas.root_metadata import read_entries
 
 pytestmark = pytest.mark.usefixtures("quick_disk")

@@ -11,8 +11,8 @@ import pytest
 from pipeline.teacher_store.averaging import AveragedTeachers, open_teachers
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import IncompleteError, SchemaError
+from store_schemas.formats import PROFILES
 from store_schemas.heatmap_codec import decode_heatmaps
-from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import Status
 
 pytestmark = pytest.mark.usefixtures("quick_disk")

@@ -29,7 +29,7 @@ from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import read_holder
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import StoreError
-from store_schemas.identity import canonical_json
+from store_schemas.metadata import canonical_json
 from store_schemas.teacher_store import Status
 
 SEED = 1_905

@@ -14,8 +14,8 @@ import zarr
 from pipeline.storage.folder import LocalFolder, open_folder
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, SchemaError, StoreError
-from store_schemas.identity import canonical_json, fingerprint
 from store_schemas.layout import TeacherLayout
+from store_schemas.metadata import canonical_json, fingerprint
 from store_schemas.stored_identity import StoreIdentity
 
 MOST_BYTES = 16 * 2**20

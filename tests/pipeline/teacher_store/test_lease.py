@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline.storage import claims, lease
+from pipeline.storage import files, lease
 from pipeline.storage.files import walk_files
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease, read_holder, require_lease
@@ -277,7 +277,7 @@ def test_without_locks_a_dead_process_or_an_old_heartbeat_frees_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As some cluster file systems are mounted."""
-    monkeypatch.setattr(claims, "_lock", lambda _: None)
+    monkeypatch.setattr(files, "_lock", lambda _: None)
     dead = FORK.Process(target=int)
     dead.start()
     dead.join()

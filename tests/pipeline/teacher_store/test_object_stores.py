@@ -14,7 +14,7 @@ from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME
 from pipeline.storage.object_folder import ObjectFolder
 from pipeline.teacher_store.cached_folder import CachedFolder, open_for_reading
-from pipeline.teacher_store.opening import layout_of
+from pipeline.teacher_store.plan import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
 from store_schemas.root_metadata import read_entry

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.chunks import encode_chunk
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, SchemaError
-from store_schemas.identity import canonical_json
+from store_schemas.metadata import canonical_json
 
 
 def rewrite(store: Path, path: str, change: Callable[[NDArray[Any]], None]) -> None:

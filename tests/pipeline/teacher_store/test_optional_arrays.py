@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pipeline.frames.stored_crops import decode_crop, encode_crop
 from pipeline.repair.verification import verify_store
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import layout_of
+from pipeline.teacher_store.plan import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.checking import check_store
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError
-from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
+from store_schemas.formats import NONE, OptionalArrays, TokenFormat, crop_format
 from store_schemas.root_metadata import read_entry
 
 SIZE_HW = (32, 24)

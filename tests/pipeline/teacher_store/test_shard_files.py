@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import layout_of
+from pipeline.teacher_store.plan import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.shard_files import StoredFile

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.teacher_store import shards, stored_views
 from pipeline.teacher_store.reader import TeacherStore
-from store_schemas.reading import read_array
+from store_schemas.layout import read_array
 from store_schemas.teacher_store import Status
 from tests.support.generated_store import write_store
 

@@ -17,7 +17,7 @@ from pipeline.teachers.checks import (
     measure_mirror_gap,
     measure_units,
 )
-from store_schemas.profiles import PROFILES
+from store_schemas.formats import PROFILES
 from tests.support.dotted_people import (
     NO_PAIRS,
     NUM_PEOPLE,

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import TeacherError
 from pipeline.teachers.probe import measure_bytes_per_view
-from store_schemas.profiles import PROFILES
+from store_schemas.formats import PROFILES
 from tests.support.dotted_people import (
     CELLS_HW,
     NUM_PEOPLE,

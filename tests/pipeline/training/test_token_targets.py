@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.token_encoder import TokenShape
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.sources import require_tokens
-from store_schemas.optional_arrays import OptionalArrays, TokenFormat
+from store_schemas.formats import OptionalArrays, TokenFormat
 
 SIXTEEN, SMALL = TokenShape(192, (16, 16)), TokenShape(192, (8, 6))
 NARROW = TokenShape(128, (16, 16))
