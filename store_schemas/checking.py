@@ -18,7 +18,7 @@ from store_schemas.chunks import ABSENT, decode_view, parse_shard_index, shard_i
 from store_schemas.errors import CorruptError, StoreError
 from store_schemas.formats import CHECKSUMS
 from store_schemas.layout import IMAGE_SHA256, TeacherLayout, check_document, read_array, read_chunk
-from store_schemas.manifest import Manifest, ShardReceipt, read_manifest, shards_of_other_images
+from store_schemas.manifest import ShardReceipt, read_manifest, shards_of_other_images
 from store_schemas.metadata import array_sha256, compare_identity
 from store_schemas.root_metadata import TeacherEntry, read_entries
 from store_schemas.teacher_store import ArraySpec, Status
@@ -123,7 +123,16 @@ def _check_teacher(layout: TeacherLayout, entry: TeacherEntry) -> CheckedTeacher
     counts = np.zeros(len(Status), np.int64)
     if entry.is_complete:
         manifest = read_manifest(layout, entry)
-        _check_shards(layout, manifest)
+        image_sha256, image_index = (
+            read_array(layout.folder, layout.specs[f"people/{name}"])
+            for name in (IMAGE_SHA256, "image_index")
+        )
+        for shard, _, _ in shards_of_other_images(manifest, image_sha256, image_index):
+            _require(False, shard, "images_sha256")
+        for receipt in manifest.receipts():
+            for fault in file_faults(layout, receipt):
+                raise fault
+            _decode_shard(layout, receipt)
         counts = manifest.status_counts.sum(axis=0)
     return CheckedTeacher(
         name=layout.teacher,
@@ -133,19 +142,6 @@ def _check_teacher(layout: TeacherLayout, entry: TeacherEntry) -> CheckedTeacher
         num_views=layout.dimensions.num_views,
         status_counts={status.words: int(counts[status]) for status in Status},
     )
-
-
-def _check_shards(layout: TeacherLayout, manifest: Manifest) -> None:
-    image_sha256, image_index = (
-        read_array(layout.folder, layout.specs[f"people/{name}"])
-        for name in (IMAGE_SHA256, "image_index")
-    )
-    for shard, _, _ in shards_of_other_images(manifest, image_sha256, image_index):
-        _require(False, shard, "images_sha256")
-    for receipt in manifest.receipts():
-        for error in file_faults(layout, receipt):
-            raise error
-        _decode_shard(layout, receipt)
 
 
 def _decode_shard(layout: TeacherLayout, receipt: ShardReceipt) -> None:

@@ -45,7 +45,15 @@ _ONE_STREAM_OF_ZSTD = 4 << 5 | 1 << 4
 """Flags: zstd, blocks not split; neither shuffled nor stored without compression."""
 _BLOCK_START = 20
 
-_own = threading.local()  # a context belongs to one thread
+
+class _Own(threading.local):
+    """A context belongs to one thread."""
+
+    def __init__(self) -> None:
+        self.context = zstandard.ZstdDecompressor()
+
+
+_own = _Own()
 
 
 def decode_blosc(data: bytes, out: NDArray[Any]) -> None:
@@ -66,20 +74,12 @@ def decode_blosc(data: bytes, out: NDArray[Any]) -> None:
             try:
                 # checked before memory of the frame's stated size is reserved
                 if content == out.nbytes == zstandard.frame_content_size(frame):
-                    values = _context().decompress(frame, allow_extra_data=False)
+                    values = _own.context.decompress(frame, allow_extra_data=False)
                     out.data.cast("B")[:] = values
                     return
             except zstandard.ZstdError as error:
                 raise ValueError(str(error)) from error
     blosc.decompress(data, out)
-
-
-def _context() -> zstandard.ZstdDecompressor:
-    try:
-        context: zstandard.ZstdDecompressor = _own.context
-    except AttributeError:
-        context = _own.context = zstandard.ZstdDecompressor()
-    return context
 
 
 Run = Callable[[Callable[[NDArray[Any]], bytes], Iterable[NDArray[Any]]], Iterable[bytes]]
@@ -181,8 +181,7 @@ def decode_plain_chunk(spec: ArraySpec, chunk: int, data: bytes) -> NDArray[Any]
     Raises:
         CorruptError: the length or the checksum is wrong.
     """
-    where = f"{spec.path}/{spec.chunk_key(chunk)}"
-    expected = plain_chunk_bytes(spec)
+    where, expected = spec.chunk_name(chunk), plain_chunk_bytes(spec)
     if len(data) != expected:
         raise CorruptError(f"{where} must have {expected} bytes, got {len(data)}{RESTORE}")
     check_crc32c(data, where)

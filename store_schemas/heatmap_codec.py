@@ -50,7 +50,10 @@ def encode_heatmaps(
     if not np.isfinite(heatmaps).all():
         raise ValueError("heatmaps must be finite; give such a view the status OUTPUT_NOT_FINITE")
     if profile.dtype == "float16":
-        return _encode_float16(heatmaps)
+        largest = np.abs(heatmaps).max(initial=0.0)
+        if largest > np.finfo(np.float16).max:
+            raise ValueError(f"heat must be at most 65504 to be stored as float16, got {largest}")
+        return heatmaps.astype(np.float16), np.ones(heatmaps.shape[:-2], np.float32)
     return levels_of_heat(heatmaps, threshold, profile.exact_radius)
 
 
@@ -127,12 +130,3 @@ def is_measured(row: int) -> bool:
     """Return whether the codec's error is measured over a person; depends on the row alone."""
     digest = hashlib.sha256(row.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "big") % MEASURED_ROWS == 0
-
-
-def _encode_float16(
-    heatmaps: NDArray[np.float32],
-) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    largest = np.abs(heatmaps).max(initial=0.0)
-    if largest > np.finfo(np.float16).max:
-        raise ValueError(f"heat must be at most 65504 to be stored as float16, got {largest}")
-    return heatmaps.astype(np.float16), np.ones(heatmaps.shape[:-2], np.float32)

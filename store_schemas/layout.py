@@ -30,7 +30,6 @@ class StoreFiles(Protocol):
 
     def __str__(self) -> str:
         """Return the location, for messages."""
-        ...
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return a file's bytes.
@@ -39,15 +38,12 @@ class StoreFiles(Protocol):
             FileNotFoundError: there is none.
             CorruptError: it is longer than ``max_bytes``, or no plain file.
         """
-        ...
 
     def size(self, name: str) -> int | None:
         """Return a file's length, None where there is none."""
-        ...
 
     def sha256(self, name: str) -> str:
         """Return a file's sha256 in hexadecimal, or raise FileNotFoundError."""
-        ...
 
 
 def check_document(files: StoreFiles, path: str, expected: dict[str, Any]) -> None:
@@ -77,7 +73,13 @@ def read_array(files: StoreFiles, spec: ArraySpec) -> NDArray[Any]:
     if spec.num_chunks == 1:
         whole = next(chunks).astype(np.dtype(spec.dtype), copy=False)
     else:
-        _require_sizes(files, spec)  # before memory for the declared shape is reserved
+        for name in map(spec.chunk_name, range(spec.num_chunks)):
+            # before memory for the declared shape is reserved
+            size, expected = files.size(name), plain_chunk_bytes(spec)
+            if size is None:
+                raise CorruptError(f"{name} is missing, or no regular file{RESTORE}")
+            if size != expected:
+                raise CorruptError(f"{name} must have {expected} bytes, got {size}{RESTORE}")
         whole = np.empty(spec.shape, np.dtype(spec.dtype))
         for chunk, rows in enumerate(chunks):
             start = spec.chunk_rows(chunk).start
@@ -109,15 +111,6 @@ def read_chunk(files: StoreFiles, spec: ArraySpec, chunk: int) -> NDArray[Any]:
     except FileNotFoundError:
         raise CorruptError(f"{name} is missing{RESTORE}") from None
     return decode_plain_chunk(spec, chunk, data)
-
-
-def _require_sizes(files: StoreFiles, spec: ArraySpec) -> None:
-    for name in map(spec.chunk_name, range(spec.num_chunks)):
-        size, expected = files.size(name), plain_chunk_bytes(spec)
-        if size is None:
-            raise CorruptError(f"{name} is missing, or no regular file{RESTORE}")
-        if size != expected:
-            raise CorruptError(f"{name} must have {expected} bytes, got {size}{RESTORE}")
 
 
 IMAGE_SHA256 = "image_sha256"

@@ -121,9 +121,7 @@ class Manifest:
             images_sha256=np.zeros((num_shards, 32), np.uint8),
             codec_error=np.zeros((num_shards, 3), np.float64),
         )
-        for receipt in found:
-            if receipt is None:
-                continue
+        for receipt in filter(None, found):
             shard, error = receipt.shard, receipt.codec_error
             manifest.rows[shard] = receipt.rows
             manifest.lengths[shard] = receipt.lengths
@@ -160,10 +158,7 @@ class Manifest:
 
     def receipts(self) -> Iterator[ShardReceipt]:
         """Yield the receipts of the shards that are present."""
-        for shard in range(len(self.is_present)):
-            receipt = self.receipt(shard)
-            if receipt is not None:
-                yield receipt
+        yield from filter(None, map(self.receipt, range(len(self.is_present))))
 
 
 def digest_bytes(digits: str) -> NDArray[np.uint8]:
@@ -247,10 +242,8 @@ def check_manifest(manifest: Manifest, layout: TeacherLayout) -> None:
                 f"{manifest.rows[shard].tolist()}"
             )
     for column, (name, spec) in enumerate(layout.shard_specs.items()):
-        if spec.is_sharded:
-            continue
         expected = plain_chunk_bytes(spec)
-        if (manifest.lengths[:, column] != expected).any():
+        if not spec.is_sharded and (manifest.lengths[:, column] != expected).any():
             raise CorruptError(f"manifest: every file of {name} must have {expected} bytes")
 
 

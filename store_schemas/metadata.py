@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from store_schemas.errors import IdentityError, SchemaError
 
-ABSENT = "<absent>"
+MAX_METADATA_BYTES = 1 << 20
+MAX_DEPTH = 24
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def canonical_json(value: object) -> bytes:
@@ -68,8 +70,7 @@ def begin_array_sha256(dtype: str, shape: tuple[int, ...]) -> "hashlib._Hash":
 
 def content_sha256(manifest: Mapping[str, NDArray[Any]]) -> str:
     """Return the sha256 of a manifest's arrays, by name, and so of every byte a teacher wrote."""
-    digests = {name: array_sha256(values) for name, values in manifest.items()}
-    return hashlib.sha256(canonical_json(digests)).hexdigest()
+    return fingerprint({name: array_sha256(values) for name, values in manifest.items()})
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -101,43 +102,24 @@ def compare_identity(
     Raises:
         IdentityError: names the field, both values and the way out.
     """
-    before, after = flatten(as_json(stored)), flatten(as_json(now))
+    before, after = (  # as JSON, because Python holds that 1 == 1.0 == True
+        {name: canonical_json(leaf).decode() for name, leaf in flatten(as_json(one)).items()}
+        for one in (stored, now)
+    )
     names = sorted(before.keys() | after.keys())
     if fields is not None:
-        wanted = tuple(fields)
-        names = [name for name in names if _is_under(name, wanted)]
-    different = [name for name in names if not _is_same(before, after, name)]
+        wanted = tuple(f"{field}." for field in fields)
+        names = [name for name in names if f"{name}.".startswith(wanted)]
+    different = [name for name in names if before.get(name) != after.get(name)]
     if not different:
         return
     name, more = different[0], len(different) - 1
+    was, now_is = (_cut(texts.get(name, "<absent>")) for texts in (before, after))
     others = f" (and {more} more: {', '.join(different[1:4])})" if more else ""
     raise IdentityError(
-        f"identity field '{name}' differs: the store has {_show(before, name)}, "
-        f"now it is {_show(after, name)}{others}; {way_out}"
+        f"identity field '{name}' differs: the store has {was}, now it is {now_is}{others}; "
+        f"{way_out}"
     )
-
-
-def _is_under(name: str, branches: tuple[str, ...]) -> bool:
-    return any(name == branch or name.startswith(f"{branch}.") for branch in branches)
-
-
-def _is_same(before: dict[str, Any], after: dict[str, Any], name: str) -> bool:
-    if (name in before) != (name in after):
-        return False
-    # through JSON, because Python holds that 1 == 1.0 == True
-    return canonical_json(before[name]) == canonical_json(after[name])
-
-
-def _show(leaves: dict[str, Any], name: str) -> str:
-    if name not in leaves:
-        return ABSENT
-    text = canonical_json(leaves[name]).decode()
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-MAX_METADATA_BYTES = 1 << 20
-MAX_DEPTH = 24
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
@@ -263,5 +245,8 @@ def _check_depth(value: dict[str, Any], name: str) -> None:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value)
+    return _cut(json.dumps(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -127,7 +127,14 @@ def read_entries(files: StoreFiles) -> dict[str, TeacherEntry]:
         )
         for name in teachers
     }
-    _require_shared(entries)
+    first, *others = entries.values()
+    for other in others:
+        compare_identity(
+            first.identity.shared_json(),
+            other.identity.shared_json(),
+            way_out=f"the teachers {first.teacher} and {other.teacher} of a store share it: "
+            "restore the root's zarr.json from a copy",
+        )
     return entries
 
 
@@ -145,15 +152,3 @@ def read_entry(files: StoreFiles, teacher: str | None) -> TeacherEntry:
             f"--teacher-name, got {teacher!r}"
         )
     return entries[name]
-
-
-def _require_shared(entries: dict[str, TeacherEntry]) -> None:
-    """Refuse teachers of one store with different people or views."""
-    first, *others = entries.values()
-    for other in others:
-        compare_identity(
-            first.identity.shared_json(),
-            other.identity.shared_json(),
-            way_out=f"the teachers {first.teacher} and {other.teacher} of a store share it: "
-            "restore the root's zarr.json from a copy",
-        )

@@ -99,10 +99,9 @@ class ArraySpec:
     def _codecs(self) -> list[dict[str, Any]]:
         little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
         checksum: dict[str, Any] = {"name": "crc32c"}
-        one_byte = self.numpy_dtype.itemsize == 1
+        to_bytes = {"name": "bytes"} if self.numpy_dtype.itemsize == 1 else little
         if not self.is_sharded:
-            return [{"name": "bytes"} if one_byte else little, checksum]
-        to_bytes = {"name": "bytes"} if one_byte else little
+            return [to_bytes, checksum]
         blosc = {"name": "blosc", "configuration": self.blosc}
         configuration = {
             "chunk_shape": [1, 1, *self.shape[2:]],
@@ -357,7 +356,6 @@ def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
         names = (*pair, name.removesuffix("_tokens").replace("visual", "patch"), "channel")
         shape = (n, v, *of_view)
         found[name] = ArraySpec(f"{below}/{name}", "float16", shape, rows, names, "NaN", blosc)
-    for name in CHECKSUMS.keys() & found.keys():
-        checksum = CHECKSUMS[name]
+    for checksum in (CHECKSUMS[name] for name in CHECKSUMS.keys() & found.keys()):
         found[checksum] = ArraySpec(f"{below}/{checksum}", "uint32", (n, v), rows, pair)
     return [found[name] for name in size.optional.names()]

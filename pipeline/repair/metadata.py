@@ -7,6 +7,7 @@ them. People, views and the codec's error cannot be computed from other bytes.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,12 @@ def repair_manifest(layout: StoreLayout, entry: TeacherEntry, run_id: str) -> li
     try:
         read_manifest(layout, entry)
     except StoreError:
-        found = _readable(layout)
+        found = {}
     else:
         return []
+    for name, spec in layout.manifest_specs.items():
+        with suppress(StoreError):
+            found[name] = read_array(layout.folder, spec)
     damaged = [name for name in layout.manifest_specs if name not in found]
     # First only the unreadable arrays; if that fails, one was altered together with its checksum.
     for rebuilt in (damaged, list(_derivations(layout))):
@@ -65,7 +69,7 @@ def repair_manifest(layout: StoreLayout, entry: TeacherEntry, run_id: str) -> li
             continue
         check_manifest(manifest, layout)
         arrays = manifest.arrays()
-        repaired = [name for name in rebuilt if not _is_same(found.get(name), arrays[name])]
+        repaired = [n for n in rebuilt if n not in found or not np.array_equal(found[n], arrays[n])]
         for name in repaired:
             require_lease(layout.folder, run_id)
             publish_array(layout.folder, layout.manifest_specs[name], arrays[name])
@@ -129,16 +133,6 @@ def repair_image_digests(
     return [spec.path]
 
 
-def _readable(layout: StoreLayout) -> dict[str, NDArray[Any]]:
-    found = {}
-    for name, spec in layout.manifest_specs.items():
-        try:
-            found[name] = read_array(layout.folder, spec)
-        except StoreError:
-            continue
-    return found
-
-
 def _rebuild(
     layout: StoreLayout, found: dict[str, NDArray[Any]], names: list[str]
 ) -> Manifest | None:
@@ -154,7 +148,7 @@ def _derivations(layout: StoreLayout) -> dict[str, Callable[[], NDArray[Any]]]:
     """Return functions that compute the arrays of a manifest from the files, by name."""
     shards = range(layout.dimensions.num_shards)
     files = [list(layout.shard_files(shard).values()) for shard in shards]
-    folder = layout.folder
+    folder, rows_of = layout.folder, list(map(layout.dimensions.shard_rows, shards))
 
     def digest(name: str) -> NDArray[np.uint8]:
         try:
@@ -165,7 +159,7 @@ def _derivations(layout: StoreLayout) -> dict[str, Callable[[], NDArray[Any]]]:
     def images() -> NDArray[np.uint8]:
         digests = read_array(folder, layout.specs[f"people/{IMAGE_SHA256}"])
         index = read_array(folder, layout.specs["people/image_index"])
-        found = (digest_of_images(digests, index[_rows(layout, shard)]) for shard in shards)
+        found = (digest_of_images(digests, index[r.start : r.stop]) for r in rows_of)
         return np.stack([digest_bytes(each) for each in found])
 
     def counts() -> NDArray[np.int64]:
@@ -173,9 +167,7 @@ def _derivations(layout: StoreLayout) -> dict[str, Callable[[], NDArray[Any]]]:
         return np.stack([np.bincount(each, minlength=len(Status)) for each in status])
 
     return {
-        "rows": lambda: np.array(
-            [(rows.start, rows.stop) for rows in map(layout.dimensions.shard_rows, shards)]
-        ),
+        "rows": lambda: np.array([(rows.start, rows.stop) for rows in rows_of]),
         "lengths": lambda: np.array([[folder.size(n) or 0 for n in names] for names in files]),
         "sha256": lambda: np.stack([np.stack([digest(n) for n in names]) for names in files]),
         "status_counts": counts,
@@ -193,12 +185,3 @@ def _other_manifests(layout: StoreLayout) -> Iterator[Manifest]:
 def read_shard_status(layout: StoreLayout, shard: int) -> NDArray[np.uint8]:
     """Return the status of a shard's views, (n, V) uint8, or raise CorruptError."""
     return read_chunk(layout.folder, layout.shard_specs["status"], shard)
-
-
-def _rows(layout: StoreLayout, shard: int) -> slice:
-    rows = layout.dimensions.shard_rows(shard)
-    return slice(rows.start, rows.stop)
-
-
-def _is_same(found: NDArray[Any] | None, values: NDArray[Any]) -> bool:
-    return found is not None and np.array_equal(found, values)

@@ -13,12 +13,12 @@ from pipeline.errors import ConfigError, ImageError
 from pipeline.repair.metadata import read_shard_status
 from pipeline.storage.lease import require_lease
 from pipeline.teacher_store.plan import StoredPlan, StoreLayout
-from pipeline.teacher_store.publishing import publish_root
+from pipeline.teacher_store.publishing import publish_entry
 from pipeline.teacher_store.recovery import require_same_images
 from pipeline.wording import counted
 from store_schemas.manifest import Manifest
 from store_schemas.metadata import canonical_json
-from store_schemas.root_metadata import TeacherEntry, read_entries
+from store_schemas.root_metadata import TeacherEntry
 from store_schemas.teacher_store import Status
 
 
@@ -126,7 +126,7 @@ def reopen_store(
             folder.publish(layout.receipt_name(receipt.shard), document)
     require_lease(folder, run_id)
     reopened = replace(entry, content_sha256=None)
-    publish_root(folder, {**read_entries(folder), entry.teacher: reopened})
+    publish_entry(folder, reopened)
     return reopened
 
 

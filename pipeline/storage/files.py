@@ -218,12 +218,16 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise CorruptError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Write all bytes to an open file, in as many calls as the system needs."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write_all(descriptor, memoryview(data))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -248,7 +252,6 @@ class Claim(Protocol):
             is_ours: Reads the object and returns whether this process wrote it; called where the
                 answer to an earlier write was lost.
         """
-        ...
 
     def close(self) -> None:
         """Unlock the object; it stays, but folders that were made for it are removed if empty."""

@@ -34,7 +34,6 @@ class StoreFolder(Protocol):
 
     def __str__(self) -> str:
         """Return the location, for messages."""
-        ...
 
     def publish(self, name: str, data: bytes) -> None:
         """Write an object whole and durably; replaces a former object.
@@ -50,27 +49,21 @@ class StoreFolder(Protocol):
             FileNotFoundError: there is no object.
             CorruptError: it is longer than ``max_bytes``, or not a regular file.
         """
-        ...
 
     def size(self, name: str) -> int | None:
         """Return the length of an object in bytes, None where there is none."""
-        ...
 
     def sha256(self, name: str) -> str:
         """Return the sha256 of an object in hexadecimal; errors as ``read``."""
-        ...
 
     def open_descriptor(self, name: str) -> int:
         """Open an object for ``pread``; the caller closes it; errors as ``read``."""
-        ...
 
     def names(self) -> list[str]:
         """Return the sorted names of all objects below the root but temporary ones."""
-        ...
 
     def num_bytes(self) -> int:
         """Return the length of all objects together, in bytes."""
-        ...
 
     def remove(self, *names: str) -> None:
         """Delete objects durably; missing ones are ignored."""
@@ -96,7 +89,6 @@ class StoreFolder(Protocol):
             StoreError: the object is not a regular file, or the folder cannot be written.
             OSError: the disk cannot write it.
         """
-        ...
 
 
 class LocalFolder:

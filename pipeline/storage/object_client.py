@@ -54,16 +54,6 @@ def check_location(location: str) -> str:
     return location.rstrip("/")
 
 
-def _require_own_runtime(location: str) -> None:
-    global _runtime_process
-    if _runtime_process not in (None, os.getpid()):
-        raise StoreError(
-            f"{location} cannot be read by a process that was forked after its parent had read an "
-            "object store; start processes by forkserver or spawn"
-        )
-    _runtime_process = os.getpid()
-
-
 def open_client(location: str) -> "ObjectStore":
     """Return a client of obstore for a location, with the settings in the environment.
 
@@ -71,7 +61,13 @@ def open_client(location: str) -> "ObjectStore":
         ObjectStoreError: obstore rejects these settings.
         StoreError: this process was forked after its parent had opened a client.
     """
-    _require_own_runtime(location)
+    global _runtime_process
+    if _runtime_process not in (None, os.getpid()):
+        raise StoreError(
+            f"{location} cannot be read by a process that was forked after its parent had read an "
+            "object store; start processes by forkserver or spawn"
+        )
+    _runtime_process = os.getpid()
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ObjectStoreError
-from pipeline.storage.files import RequireDead
+from pipeline.storage.files import RequireDead, write_all
 from pipeline.storage.object_client import check_location, first_line, open_client
 from store_schemas.errors import CorruptError, StoreError
 
@@ -122,11 +122,15 @@ class ObjectFolder:
         """Read an object into memory and return the descriptor of a file there."""
 
         def fetch(client: "ObjectStore") -> int:
-            descriptor = _open_memory()
+            if hasattr(os, "memfd_create"):
+                descriptor = os.memfd_create("shard", os.MFD_CLOEXEC)
+            else:  # a system without files in memory
+                with tempfile.TemporaryFile() as file:
+                    descriptor = os.dup(file.fileno())
             try:
                 with _answer(client, name, None) as pieces:
                     for piece in pieces:
-                        _write_all(descriptor, memoryview(piece))
+                        write_all(descriptor, memoryview(piece))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -275,15 +279,3 @@ def _answer(
         yield [memoryview(answer.bytes())]
     else:
         yield (memoryview(piece) for piece in answer.stream(min_chunk_size=_PIECE))
-
-
-def _open_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("shard", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:  # a system without files in memory
-        return os.dup(file.fileno())
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

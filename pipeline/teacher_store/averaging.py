@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
-from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.teacher_store.reader import Indices, StoredViews, TeacherStore
 from store_schemas.errors import SchemaError
 from store_schemas.formats import OptionalArrays
 from store_schemas.heatmap_codec import decode_heatmaps
@@ -66,7 +66,11 @@ class AveragedTeachers:
         self._with_crops = next((s for s in self._stores if s.optional.crops is not None), first)
         self.optional = OptionalArrays(crops=self._with_crops.optional.crops)
         """Format of the crops, of the first teacher with any; tokens cannot be averaged."""
-        self.status = _status_of(self._stores)
+        status = first.status.copy()
+        for store in self._stores[1:]:
+            status = np.where(status == Status.OK, store.status, status)
+        status.flags.writeable = False
+        self.status = status
         """(N, V) uint8, OK where every teacher's is, else the first other one; see ``Status``."""
 
     @property
@@ -84,10 +88,7 @@ class AveragedTeachers:
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-        out: NDArray[Any] | None = None,
+        self, instances: Indices, views: Indices, out: NDArray[Any] | None = None
     ) -> StoredViews:
         """Read B views of every teacher and average them; as ``TeacherStore.read``.
 
@@ -115,19 +116,11 @@ class AveragedTeachers:
             status=found[0].status,
         )
 
-    def read_crops(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> NDArray[np.uint8]:
+    def read_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         """Return the crops of B views as ``TeacherStore.read_crops`` does, of one teacher."""
         return self._with_crops.read_crops(instances, views)
 
-    def read_image_to_crop(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> NDArray[np.float64]:
+    def read_image_to_crop(self, instances: Indices, views: Indices) -> NDArray[np.float64]:
         """Return the affines of B views, whatever their status: (B, 2, 3)."""
         return self._stores[0].read_image_to_crop(instances, views)
 
@@ -215,14 +208,6 @@ def _fingerprint_of(stores: Sequence[TeacherStore]) -> str:
         "average_of": {store.teacher: store.fingerprint for store in stores},
     }
     return fingerprint({**first.identity.shared_json(), "codec": codec, "teacher": teacher})
-
-
-def _status_of(stores: Sequence[TeacherStore]) -> NDArray[np.uint8]:
-    status = stores[0].status.copy()
-    for store in stores[1:]:
-        status = np.where(status == Status.OK, store.status, status)
-    status.flags.writeable = False
-    return status
 
 
 def _weighted_keypoints(found: Sequence[StoredViews]) -> NDArray[np.float32]:

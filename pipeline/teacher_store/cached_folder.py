@@ -8,7 +8,7 @@ folder is named after fingerprint and ``content_sha256``: another store never fi
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
 from pipeline.teacher_store.plan import layout_of
@@ -105,20 +105,10 @@ class CachedFolder:
     def num_bytes(self) -> int:
         return self._origin.num_bytes()
 
-    def publish(self, name: str, data: bytes) -> None:
-        self._refuse()
-
-    def remove(self, *names: str) -> None:
-        self._refuse()
-
-    def sweep(self) -> None:
-        self._refuse()
-
-    def claim(self, *_: object, **__: object) -> None:
-        self._refuse()
-
-    def _refuse(self) -> None:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise StoreError(f"{self} is read through a cache and cannot be written")
+
+    publish = remove = sweep = claim = _refuse
 
     def _is_copied(self, name: str, length: int, digest: str) -> bool:
         """Copy a file unless a good copy exists; False: the origin is not as in the manifest."""

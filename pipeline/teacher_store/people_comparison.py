@@ -35,10 +35,28 @@ def compare_people(stored: People, now: People, way_out: str = WAY_OUT) -> None:
 def _differences(stored: People, now: People) -> Iterator[Difference]:
     """Yield the first difference of each kind, those that cause others first."""
     yield from _compare_names(stored.skeleton.keypoint_names, now.skeleton.keypoint_names)
-    yield from _compare_images(stored, now)
-    yield from _compare_ids("instance_id", "annotation", stored.instance_id, now.instance_id)
-    yield from _compare_people_values(stored, now)
-    yield from _compare_ignored(stored.ignored, now.ignored)
+    yield from _compare_ids("image_id", "image", stored.image_id, now.image_id)
+    for image, was, name in zip(
+        stored.image_id.tolist(), stored.image_name, now.image_name, strict=True
+    ):
+        if was != name:
+            yield "image_name", f"the store has {was!r} as image {image}, now it is {name!r}"
+    yield from _compare_rows("image_size_hw", "image", stored.image_id, stored, now)
+    ids = stored.instance_id
+    yield from _compare_ids("instance_id", "annotation", ids, now.instance_id)
+    yield from _compare_rows("image_index", "annotation", ids, stored, now)
+    yield from _compare_rows("bbox_xywh", "annotation", ids, stored, now)
+    for row in _differing(stored.keypoints, now.keypoints)[:1]:
+        keypoint = _differing(stored.keypoints[row], now.keypoints[row])[0]
+        where = f"keypoint {stored.skeleton.keypoint_names[keypoint]!r} of annotation {ids[row]}"
+        what = _both(where, stored.keypoints[row, keypoint], now.keypoints[row, keypoint])
+        yield "keypoints", what
+    yield from _compare_rows("area", "annotation", ids, stored, now)
+    ids, what = stored.ignored.annotation_id, "annotation that is no instance"
+    yield from _compare_ids("ignored_annotation_id", what, ids, now.ignored.annotation_id)
+    for name in IgnoreRegions.__dataclass_fields__:
+        for field, found in _compare_rows(name, what, ids, stored.ignored, now.ignored):
+            yield f"ignored_{field}", found
 
 
 def _compare_names(stored: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Difference]:
@@ -49,37 +67,6 @@ def _compare_names(stored: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Di
     if len(stored) != len(now):
         what = f"the store has {counted(len(stored), 'keypoint')}, now there are {len(now)}"
         yield "skeleton.keypoint_names", what
-
-
-def _compare_images(stored: People, now: People) -> Iterator[Difference]:
-    yield from _compare_ids("image_id", "image", stored.image_id, now.image_id)
-    for image, was, name in zip(
-        stored.image_id.tolist(), stored.image_name, now.image_name, strict=True
-    ):
-        if was != name:
-            yield "image_name", f"the store has {was!r} as image {image}, now it is {name!r}"
-    yield from _compare_rows("image_size_hw", "image", stored.image_id, stored, now)
-
-
-def _compare_people_values(stored: People, now: People) -> Iterator[Difference]:
-    ids = stored.instance_id
-    yield from _compare_rows("image_index", "annotation", ids, stored, now)
-    yield from _compare_rows("bbox_xywh", "annotation", ids, stored, now)
-    for row in _differing(stored.keypoints, now.keypoints)[:1]:
-        keypoint = _differing(stored.keypoints[row], now.keypoints[row])[0]
-        where = f"keypoint {stored.skeleton.keypoint_names[keypoint]!r} of annotation {ids[row]}"
-        what = _both(where, stored.keypoints[row, keypoint], now.keypoints[row, keypoint])
-        yield "keypoints", what
-    yield from _compare_rows("area", "annotation", ids, stored, now)
-
-
-def _compare_ignored(stored: IgnoreRegions, now: IgnoreRegions) -> Iterator[Difference]:
-    ids = stored.annotation_id
-    what = "annotation that is no instance"
-    yield from _compare_ids("ignored_annotation_id", what, ids, now.annotation_id)
-    for name in IgnoreRegions.__dataclass_fields__:
-        for field, found in _compare_rows(name, what, ids, stored, now):
-            yield f"ignored_{field}", found
 
 
 def _compare_ids(

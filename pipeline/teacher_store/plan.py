@@ -22,6 +22,12 @@ from store_schemas.people import pack_names, unpack_names
 from store_schemas.root_metadata import TeacherEntry
 from store_schemas.stored_identity import PeopleIdentity, ViewsIdentity
 
+_ARRAYS_OF_PEOPLE = (
+    *("image_id", "image_size_hw", "instance_id", "image_index"),
+    *("bbox_xywh", "area", "keypoints"),
+)
+_IGNORED = tuple(IgnoreRegions.__dataclass_fields__)
+
 
 @dataclass(frozen=True)
 class ViewPlan:
@@ -46,24 +52,12 @@ def people_arrays(people: People, image_sha256: NDArray[np.uint8]) -> dict[str, 
         SchemaError: an unlabelled keypoint has a position, or a labelled one has none.
     """
     check_keypoints(people)
-    ignored = people.ignored
     return {
-        "instance_id": people.instance_id,
-        "image_index": people.image_index,
-        "bbox_xywh": people.bbox_xywh,
-        "area": people.area,
-        "keypoints": people.keypoints,
+        **{name: getattr(people, name) for name in _ARRAYS_OF_PEOPLE},
         "is_labelled": people.is_labelled,
-        "image_id": people.image_id,
         "image_name": pack_names(people.image_name),
-        "image_size_hw": people.image_size_hw,
-        "image_sha256": image_sha256,
-        "ignored_annotation_id": ignored.annotation_id,
-        "ignored_image_index": ignored.image_index,
-        "ignored_bbox_xywh": ignored.bbox_xywh,
-        "ignored_area": ignored.area,
-        "ignored_is_crowd": ignored.is_crowd,
-        "ignored_num_keypoints": ignored.num_keypoints,
+        IMAGE_SHA256: image_sha256,
+        **{f"ignored_{name}": getattr(people.ignored, name) for name in _IGNORED},
     }
 
 
@@ -178,7 +172,7 @@ def people_of(section: PeopleIdentity, arrays: dict[str, NDArray[Any]]) -> Peopl
         index = arrays[name]
         if index.size and (index.min() < 0 or index.max() >= num_images):
             raise SchemaError(f"people/{name} must be in 0..{num_images - 1}")
-    ignored = {name: arrays[f"ignored_{name}"] for name in IgnoreRegions.__dataclass_fields__}
+    ignored = {name: arrays[f"ignored_{name}"] for name in _IGNORED}
     people = People(
         skeleton=section.skeleton,
         category_id=section.category_id,
@@ -190,17 +184,6 @@ def people_of(section: PeopleIdentity, arrays: dict[str, NDArray[Any]]) -> Peopl
     if (people.is_labelled != arrays["is_labelled"]).any():
         raise SchemaError("people/is_labelled must be true exactly where the visibility is not 0")
     return people
-
-
-_ARRAYS_OF_PEOPLE = (
-    "image_id",
-    "image_size_hw",
-    "instance_id",
-    "image_index",
-    "bbox_xywh",
-    "area",
-    "keypoints",
-)
 
 
 @dataclass(frozen=True)

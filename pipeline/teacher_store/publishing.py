@@ -15,7 +15,7 @@ from store_schemas.errors import SchemaError, StoreError
 from store_schemas.formats import CHECKSUMS
 from store_schemas.manifest import Manifest
 from store_schemas.metadata import canonical_json
-from store_schemas.root_metadata import TeacherEntry, root_document
+from store_schemas.root_metadata import TeacherEntry, read_entries, root_document
 from store_schemas.teacher_store import HEATMAP_FILL, ArraySpec, Status, check_array, group_metadata
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
@@ -80,6 +80,11 @@ def publish_root(folder: StoreFolder, entries: dict[str, TeacherEntry]) -> None:
     folder.publish("zarr.json", canonical_json(root_document(entries)))
 
 
+def publish_entry(folder: StoreFolder, entry: TeacherEntry) -> None:
+    """Write the root's ``zarr.json`` with another entry of one of its teachers."""
+    publish_root(folder, {**read_entries(folder), entry.teacher: entry})
+
+
 def publish_document(folder: StoreFolder, path: str, document: Mapping[str, Any]) -> None:
     """Write the ``zarr.json`` of the node at a path below the root."""
     folder.publish(f"{path}/zarr.json", canonical_json(document))
@@ -116,12 +121,23 @@ def encode_shard(
         name: check_array(replace(specs[name], shape=(len(rows), *specs[name].shape[1:])), array)
         for name, array in given.items()
     }
-    failed = _failed_views(values["status"])
+    if not np.isin(status, WRITTEN).all():
+        raise SchemaError(
+            f"status of a written view must be 1, 2 or 3, got {np.unique(status).tolist()}"
+        )
+    failed = np.asarray(values["status"] != Status.OK)
     values["heatmaps"] = _filled(
         values["heatmaps"], failed, float(HEATMAP_FILL[layout.dimensions.profile.dtype])
     )
     values["outputs"] = _filled(values["outputs"], failed, np.nan)
-    _check_outputs(values["outputs"], failed, rows)
+    wrong = ~(np.isfinite(values["outputs"]).all(axis=(-2, -1)) | failed)
+    wrong |= (values["outputs"][..., 0] < 0).any(axis=-1)
+    if wrong.any():
+        row, view = np.argwhere(wrong)[0].tolist()
+        raise SchemaError(
+            f"outputs with status OK must be finite, with scales of at least 0; row "
+            f"{rows.start + row}, view {view} is not: give it the status OUTPUT_NOT_FINITE"
+        )
     files = list(_encode_files(specs, shard, values, run))
     return files + list(_encode_optional(specs, shard, optional or {}, failed, run))
 
@@ -158,7 +174,11 @@ def _encode_optional(
             values = _check_crops(spec, optional[name], failed)
         else:
             values = _filled(check_array(spec, optional[name]), failed, np.nan)
-            _check_tokens(name, values, failed)
+            if not (np.isfinite(values).all(axis=(-2, -1)) | failed).all():
+                raise SchemaError(
+                    f"{name} of views with status OK must be finite in float16, whose largest "
+                    f"number is 65504; this teacher's are larger: write the store without them"
+                )
         data = encode_chunk(specs[name], shard, values, run)
         yield name, data
         if name == "crops":
@@ -208,39 +228,12 @@ def _is_file(crop: object, max_bytes: int) -> bool:
     )
 
 
-def _check_tokens(name: str, tokens: NDArray[Any], failed: NDArray[np.bool_]) -> None:
-    if not (np.isfinite(tokens).all(axis=(-2, -1)) | failed).all():
-        raise SchemaError(
-            f"{name} of views with status OK must be finite in float16, whose largest number is "
-            f"65504; this teacher's are larger: write the store without them"
-        )
-
-
-def _failed_views(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    if not np.isin(status, WRITTEN).all():
-        raise SchemaError(
-            f"status of a written view must be 1, 2 or 3, got {np.unique(status).tolist()}"
-        )
-    return np.asarray(status != Status.OK)
-
-
 def _filled(values: NDArray[Any], where: NDArray[np.bool_], fill: float) -> NDArray[Any]:
     if not where.any():
         return values
     filled = values.copy()
     filled[where] = fill
     return filled
-
-
-def _check_outputs(outputs: NDArray[np.float32], failed: NDArray[np.bool_], rows: range) -> None:
-    wrong = ~(np.isfinite(outputs).all(axis=(-2, -1)) | failed)
-    wrong |= (outputs[..., 0] < 0).any(axis=-1)
-    if wrong.any():
-        row, view = np.argwhere(wrong)[0].tolist()
-        raise SchemaError(
-            f"outputs with status OK must be finite, with scales of at least 0; row "
-            f"{rows.start + row}, view {view} is not: give it the status OUTPUT_NOT_FINITE"
-        )
 
 
 def publish_array(folder: StoreFolder, spec: ArraySpec, values: NDArray[Any]) -> None:

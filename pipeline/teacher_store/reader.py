@@ -27,6 +27,9 @@ from store_schemas.manifest import Manifest, check_images, read_manifest
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
+Indices = Sequence[int] | NDArray[np.int64]
+"""Indices of B rows or views, (B,) whole numbers."""
+
 
 @dataclass(frozen=True)
 class StoredViews:
@@ -147,10 +150,7 @@ class TeacherStore:
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-        out: NDArray[Any] | None = None,
+        self, instances: Indices, views: Indices, out: NDArray[Any] | None = None
     ) -> StoredViews:
         """Read B views, each compared with its checksums.
 
@@ -167,7 +167,11 @@ class TeacherStore:
         """
         indices = self._check_indices(instances, views)
         status = self._check_status(indices)
-        heatmaps = self._check_out(out, len(indices))
+        shape, dtype = (len(indices), *self._layout.dimensions.view_shape), self.heatmap_dtype
+        heatmaps = np.empty(shape, dtype) if out is None else out
+        if heatmaps.shape != shape or heatmaps.dtype != dtype or not heatmaps.flags.c_contiguous:
+            got = f"{heatmaps.dtype} {heatmaps.shape}"
+            raise ValueError(f"out must be {dtype} {shape} in C order, got {got}")
         records = self._files.read(indices, heatmaps)
         outputs = records["outputs"]
         return StoredViews(
@@ -180,11 +184,7 @@ class TeacherStore:
             status=status,
         )
 
-    def read_crops(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> NDArray[np.uint8]:
+    def read_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         """Return the crops of B views, as the teacher's input was: (B, H, W, 3) uint8, RGB.
 
         Raises:
@@ -194,11 +194,7 @@ class TeacherStore:
         self._check_status(indices)
         return self._more.read_crops(indices, self.input_size_hw)
 
-    def read_tokens(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> Mapping[str, NDArray[np.float16]]:
+    def read_tokens(self, instances: Indices, views: Indices) -> Mapping[str, NDArray[np.float16]]:
         """Return the tokens of B unflipped views: ``keypoint`` (B, K, D), ``visual`` (B, P, D).
 
         Raises:
@@ -208,11 +204,7 @@ class TeacherStore:
         self._check_status(indices)
         return self._more.read_tokens(indices)
 
-    def read_image_to_crop(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> NDArray[np.float64]:
+    def read_image_to_crop(self, instances: Indices, views: Indices) -> NDArray[np.float64]:
         """Return the affines of B views, whatever their status: (B, 2, 3), mirroring included.
 
         Raises:
@@ -235,11 +227,7 @@ class TeacherStore:
             self.content_sha256,
         )
 
-    def _check_indices(
-        self,
-        instances: Sequence[int] | NDArray[np.int64],
-        views: Sequence[int] | NDArray[np.int64],
-    ) -> NDArray[np.int64]:
+    def _check_indices(self, instances: Indices, views: Indices) -> NDArray[np.int64]:
         """Return row * V + view of each."""
         rows, columns = (np.asarray(i) if len(i) else np.zeros(0, int) for i in (instances, views))
         is_whole = rows.dtype.kind in "iu" and columns.dtype.kind in "iu"
@@ -276,15 +264,6 @@ class TeacherStore:
             f"view {view} must have status {int(Status.OK)} ({Status.OK.words}), got "
             f"{int(found)} ({found.words}); take rows of present_instances()"
         )
-
-    def _check_out(self, out: NDArray[Any] | None, count: int) -> NDArray[Any]:
-        shape = (count, *self._layout.dimensions.view_shape)
-        dtype = self.heatmap_dtype
-        if out is None:
-            return np.empty(shape, dtype)
-        if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-            raise ValueError(f"out must be {dtype} {shape} in C order, got {out.dtype} {out.shape}")
-        return out
 
 
 def _open_again(

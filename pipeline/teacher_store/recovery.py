@@ -45,15 +45,7 @@ def bad_shards(
 def replace_images(
     layout: StoreLayout, plan: StoredPlan, image_sha256: NDArray[np.uint8], shards: Iterable[int]
 ) -> None:
-    """Store the digests of images that can be read again, for shards not written from them.
-
-    Args:
-        image_sha256: (M, 32) uint8, the images' digests now.
-        shards: Shards whose images may have changed, if no other shard needs them as they were.
-
-    Raises:
-        IdentityError: another image has changed; names it.
-    """
+    """Store the digests of images that can be read again; arguments as ``require_same_images``."""
     require_same_images(layout, plan, image_sha256, shards)
     if (plan.image_sha256 != image_sha256).any():
         publish_array(layout.folder, layout.specs[f"people/{IMAGE_SHA256}"], image_sha256)
@@ -78,7 +70,15 @@ def require_same_images(
         rows = layout.dimensions.shard_rows(shard)
         images = people.image_index[rows.start : rows.stop]
         (may_change if shard in changing else is_needed)[images] = True
-    is_needed |= _is_needed_by_others(layout, plan)
+    for name, entry in read_entries(layout.folder).items():
+        if name == layout.teacher:
+            continue
+        other = layout_of(layout.folder, entry)
+        for shard in range(other.dimensions.num_shards):
+            # a receipt that cannot be read may be that of a good shard
+            if entry.is_complete or layout.folder.size(other.receipt_name(shard)):
+                rows = other.dimensions.shard_rows(shard)
+                is_needed[people.image_index[rows.start : rows.stop]] = True
     differs = (stored != image_sha256).any(axis=1)
     refused = np.flatnonzero(differs & (is_needed | ~may_change))
     if len(refused):
@@ -90,18 +90,3 @@ def require_same_images(
             f"was, write another store, or accept images that no shard was written from: with "
             f"--accept-mended-images, of a complete store by distil store repair"
         )
-
-
-def _is_needed_by_others(layout: StoreLayout, plan: StoredPlan) -> NDArray[np.bool_]:
-    """Return (M,), true for the images that a shard of another teacher was written from."""
-    is_needed = np.zeros(len(plan.people.image_id), np.bool_)
-    for name, entry in read_entries(layout.folder).items():
-        if name == layout.teacher:
-            continue
-        other = layout_of(layout.folder, entry)
-        for shard in range(other.dimensions.num_shards):
-            # a receipt that cannot be read may be that of a good shard
-            if entry.is_complete or layout.folder.size(other.receipt_name(shard)):
-                rows = other.dimensions.shard_rows(shard)
-                is_needed[plan.people.image_index[rows.start : rows.stop]] = True
-    return is_needed

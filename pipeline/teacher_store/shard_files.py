@@ -13,8 +13,6 @@ from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.plan import StoreLayout
 from store_schemas.chunks import (
     ABSENT,
-    BLOSC_OVERHEAD,
-    CHECKSUM_BYTES,
     INDEX_ENTRY_BYTES,
     RESTORE,
     decode_plain_chunk,
@@ -108,15 +106,6 @@ def read_shard_entry(
     if num_bytes < offset != _ABSENT:
         raise CorruptError(f"the index of {name} points outside the shard{RESTORE}")
     return offset, length
-
-
-def longest_chunk(chunk_bytes: int) -> int:
-    """Return the largest length of a compressed chunk in a shard.
-
-    Args:
-        chunk_bytes: Length of the chunk before compression.
-    """
-    return chunk_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
 
 
 def refused_entry(name: str, offset: int, length: int, longest: int) -> CorruptError:

@@ -19,13 +19,12 @@ from pipeline.teacher_store.plan import StoreLayout, determinant_of
 from pipeline.teacher_store.shard_files import (
     ManifestFiles,
     StoredFile,
-    longest_chunk,
     read_shard_entry,
     read_shard_index,
     refused_entry,
 )
 from pipeline.teacher_store.stored_views import StoredViewPlan
-from store_schemas.chunks import CHECKSUM_BYTES, decode_view
+from store_schemas.chunks import BLOSC_OVERHEAD, CHECKSUM_BYTES, decode_view
 from store_schemas.errors import CorruptError
 
 KEPT_BYTES = 37 << 20
@@ -47,11 +46,9 @@ class Records(Protocol):
 
     def of_shard(self, shard: int) -> NDArray[np.uint8]:
         """Return the compared records of a shard: (views, num_bytes) uint8, or (1, 0)."""
-        ...
 
     def of_view(self, shard: int, place: int) -> bytes:
         """Return the record of one view of a shard that was compared before."""
-        ...
 
 
 class NoRecords:
@@ -142,7 +139,7 @@ class ShardedArray:
         self._files = files
         self._array = array
         self._checksums = checksums
-        self._longest = longest_chunk(chunk_bytes)
+        self._longest = chunk_bytes + BLOSC_OVERHEAD + CHECKSUM_BYTES
         self._records = records
         self._max_kept = max(1, max_kept)
         self._state = _ProcessState()

@@ -106,16 +106,12 @@ class StoredViewPlan:
             self.close()  # the parent's, which this process inherited as copies
             self._process = os.getpid()
         if chunk not in self._files:
-            self._open(chunk)
+            name, num_bytes = self._affines.chunk_name(chunk), plain_chunk_bytes(self._affines)
+            file = StoredFile.open(self._folder, name, num_bytes)
+            if len(self._files) >= MAX_OPEN_CHUNKS:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[chunk] = file
         return self._files[chunk].read(count * AFFINE_BYTES, place * AFFINE_BYTES)
-
-    def _open(self, chunk: int) -> None:
-        file = StoredFile.open(
-            self._folder, self._affines.chunk_name(chunk), plain_chunk_bytes(self._affines)
-        )
-        if len(self._files) >= MAX_OPEN_CHUNKS:
-            self._files.pop(next(iter(self._files))).close()
-        self._files[chunk] = file
 
     def _check(self, layout: StoreLayout) -> None:
         specs = (self._affines, self._mirrored)
@@ -130,9 +126,8 @@ class StoredViewPlan:
             except SchemaError as error:
                 contradiction = contradiction or error
         found = {s.path: d.hexdigest() for s, d in zip(specs, digests, strict=True)}
-        check_digests(
-            layout, found
-        )  # first: an altered array is the cause, a contradiction follows
+        # first: an altered array is the cause, a contradiction follows
+        check_digests(layout, found)
         if contradiction is not None:
             raise contradiction
 

@@ -36,9 +36,9 @@ from pipeline.teacher_store.plan import (
 )
 from pipeline.teacher_store.publishing import (
     encode_shard,
+    publish_entry,
     publish_manifest,
     publish_plan,
-    publish_root,
 )
 from pipeline.teacher_store.recovery import bad_shards, replace_images, require_same_images
 from pipeline.wording import counted
@@ -150,7 +150,7 @@ class TeacherStoreWriter:
         """Return the shards without a receipt, as the disk has them now."""
         if self.is_complete:
             return []
-        return [shard for shard in range(self.num_shards) if self._receipt(shard) is None]
+        return [s for s in range(self.num_shards) if read_receipt(self.layout, s) is None]
 
     def write_shard(
         self,
@@ -219,24 +219,18 @@ class TeacherStoreWriter:
             require_lease(self.layout.folder, self.run_id)
             self.layout.folder.sweep()
             publish_manifest(self.layout, manifest)
-            self._publish_entry(replace(self.entry, content_sha256=manifest.content_sha256))
+            entry = replace(self.entry, content_sha256=manifest.content_sha256)
+            publish_entry(self.layout.folder, entry)
+            self.entry = entry
         self._remove_receipts()
         assert self.entry.content_sha256 is not None
         return self.entry.content_sha256
-
-    def _publish_entry(self, entry: TeacherEntry) -> None:
-        folder = self.layout.folder
-        publish_root(folder, {**read_entries(folder), entry.teacher: entry})
-        self.entry = entry
-
-    def _receipt(self, shard: int) -> ShardReceipt | None:
-        return read_receipt(self.layout, shard)
 
     def _remove_receipts(self) -> None:
         self.layout.folder.remove(*map(self.layout.receipt_name, range(self.num_shards)))
 
     def _whole_manifest(self) -> Manifest:
-        receipts = [self._receipt(shard) for shard in range(self.num_shards)]
+        receipts = [read_receipt(self.layout, shard) for shard in range(self.num_shards)]
         missing = [
             shard
             for shard, receipt in enumerate(receipts)
