@@ -148,7 +148,6 @@ class CropFormat:
     """Bytes of one view in the array, zeros included."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as an identity keeps them."""
         return {"quality": self.quality, "subsampling": self.subsampling, "length": self.length}
 
     @classmethod
@@ -181,7 +180,6 @@ class TokenFormat:
     """Grid of the patches that the visual tokens stand for, row by row."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as an identity keeps them."""
         return {"kinds": list(self.kinds), "dim": self.dim, "grid": list(self.grid_hw)}
 
     @classmethod

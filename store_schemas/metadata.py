@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,10 +169,8 @@ def check_metadata(found: dict[str, Any], expected: dict[str, Any], name: str) -
 def take_int(mapping: dict[str, Any], field: str, name: str) -> int:
     """Return a whole number in [0, 2^40] of a parsed object, or raise SchemaError."""
     value = mapping.get(field)
-    if type(value) is not int or not 0 <= value <= 1 << 40:
-        raise SchemaError(
-            f"{name}: '{field}' must be a whole number of at most 2^40, got {_short(value)}"
-        )
+    if not _is_whole(value):
+        raise _refused(name, field, "a whole number of at most 2^40", value)
     return value
 
 
@@ -182,9 +180,9 @@ def take_size_hw(mapping: dict[str, Any], field: str, name: str) -> tuple[int, i
     if (
         not isinstance(value, list)
         or len(value) != 2
-        or not all(type(side) is int and 1 <= side <= 1 << 16 for side in value)
+        or not all(_is_whole(side) and 1 <= side <= 1 << 16 for side in value)
     ):
-        raise SchemaError(f"{name}: '{field}' must be [height, width], got {_short(value)}")
+        raise _refused(name, field, "[height, width]", value)
     return value[0], value[1]
 
 
@@ -192,18 +190,14 @@ def take_object(mapping: dict[str, Any], field: str, name: str) -> dict[str, Any
     """Return an object inside a parsed object, or raise SchemaError."""
     value = mapping.get(field)
     if not isinstance(value, dict):
-        raise SchemaError(f"{name}: '{field}' must be an object, got {_short(value)}")
+        raise _refused(name, field, "an object", value)
     return value
 
 
 def take_ints(mapping: dict[str, Any], field: str, count: int, name: str) -> tuple[int, ...]:
     """Return so many whole numbers in [0, 2^40] of a parsed object, or raise SchemaError."""
     values = mapping.get(field)
-    if (
-        not isinstance(values, list)
-        or len(values) != count
-        or not all(type(value) is int and 0 <= value <= 1 << 40 for value in values)
-    ):
+    if not isinstance(values, list) or len(values) != count or not all(map(_is_whole, values)):
         raise SchemaError(f"{name}: '{field}' must be {count} whole numbers, got {values!r}")
     return tuple(values)
 
@@ -212,8 +206,16 @@ def take_digest(mapping: dict[str, Any], field: str, name: str) -> str:
     """Return a sha256 in hexadecimal of a parsed object, or raise SchemaError."""
     value = mapping.get(field)
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise SchemaError(f"{name}: '{field}' must be a sha256 digest, got {_short(value)}")
+        raise _refused(name, field, "a sha256 digest", value)
     return value
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= 1 << 40
+
+
+def _refused(name: str, field: str, what: str, value: object) -> SchemaError:
+    return SchemaError(f"{name}: '{field}' must be {what}, got {_short(value)}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,6 @@ class Skeleton:
         return len(self.keypoint_names)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the skeleton as an identity keeps it."""
         return {
             "keypoint_names": list(self.keypoint_names),
             "edges": [[int(a), int(b)] for a, b in self.edges],

@@ -37,7 +37,6 @@ class PeopleIdentity:
     """``array_sha256`` of each array of the group ``people``, ``image_sha256`` excluded."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the section as an identity keeps it."""
         return {**vars(self), "skeleton": self.skeleton.to_json()}
 
     @classmethod
@@ -73,7 +72,6 @@ class ViewsIdentity:
     """``array_sha256`` of each array of the group ``views``."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the section as an identity keeps it."""
         return {**vars(self), "input_size_hw": list(self.input_size_hw)}
 
     @classmethod
@@ -102,7 +100,6 @@ class CodecIdentity:
     rows_per_shard: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the section as an identity keeps it."""
         return {
             **self.profile.to_json(),
             "heatmap_size_hw": list(self.heatmap_size_hw),

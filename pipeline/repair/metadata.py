@@ -6,7 +6,7 @@ the one that the root's ``content`` was taken of, and digests only if every shar
 them. People, views and the codec's error cannot be computed from other bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,13 @@ def repair_image_digests(
     digests = np.zeros(spec.shape, np.uint8)
     for image in np.unique(image_index).tolist():
         digests[image] = digest_bytes(sha256_file(resolve_image(image_folder, names[image])))
+    manifests = [manifest]
+    for name, entry in read_entries(layout.folder).items():
+        if name != layout.teacher:  # without its bad receipts
+            manifests.append(read_manifest(layout_of(layout.folder, entry), entry, {}))
     wrong = [
         shard
-        for known in (manifest, *_other_manifests(layout))
+        for known in manifests
         for shard, _, _ in shards_of_other_images(known, digests, image_index)
     ]
     if wrong or not (accept or manifest.is_present.all()):
@@ -173,13 +177,6 @@ def _derivations(layout: StoreLayout) -> dict[str, Callable[[], NDArray[Any]]]:
         "status_counts": counts,
         "images_sha256": images,
     }
-
-
-def _other_manifests(layout: StoreLayout) -> Iterator[Manifest]:
-    """Yield the manifest of each other teacher of the store, without its bad receipts."""
-    for name, entry in read_entries(layout.folder).items():
-        if name != layout.teacher:
-            yield read_manifest(layout_of(layout.folder, entry), entry, bad_receipts={})
 
 
 def read_shard_status(layout: StoreLayout, shard: int) -> NDArray[np.uint8]:

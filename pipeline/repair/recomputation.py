@@ -40,35 +40,25 @@ ARITHMETIC_TOLERANCE = 1e-3
 WAY_OUT = "give the teacher that the store was made with, or write another store"
 
 
-def stored_settings(
-    identity: StoreIdentity, execution_recipe: Mapping[str, Any]
-) -> TeacherSettings:
-    """Return the settings of a store's teacher.
-
-    Raises:
-        IdentityError: a setting is missing or invalid.
-    """
-    known = {**execution_recipe, **identity.teacher}
-    try:
-        return TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
-    except (KeyError, ValueError) as error:
-        fault = " ".join(str(error).split())
-        raise IdentityError(
-            f"identity.teacher must hold every setting of a teacher, but does not: {fault}; use "
-            "the program that wrote the store"
-        ) from error
-
-
 def open_stored_teacher(
     path: Path, identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> Teacher:
     """Open a teacher under a store's settings, and refuse another one.
 
     Raises:
-        IdentityError: it is not the store's teacher; names the first field that differs.
+        IdentityError: it is not the store's teacher, and names the first field that differs; or a
+            setting of the store's teacher is missing or invalid.
         TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
     """
-    settings = stored_settings(identity, execution_recipe)
+    known = {**execution_recipe, **identity.teacher}
+    try:
+        settings = TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
+    except (KeyError, ValueError) as error:
+        fault = " ".join(str(error).split())
+        raise IdentityError(
+            f"identity.teacher must hold every setting of a teacher, but does not: {fault}; use "
+            "the program that wrote the store"
+        ) from error
     try:
         teacher = open_teacher(path, settings)
     except TeacherError as error:

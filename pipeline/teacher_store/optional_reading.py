@@ -46,9 +46,16 @@ class OptionalReader:
     def __init__(self, layout: StoreLayout, files: ManifestFiles) -> None:
         self._layout = layout
         self._optional = layout.dimensions.optional
-        self._arrays = {
-            name: _sharded(layout, files, name) for name in CHECKSUMS if name in layout.shard_specs
-        }
+        folder = layout.folder
+        max_kept = folder.max_open_files if folder.has_files else MAX_DOWNLOADED
+        self._arrays: dict[str, ShardedArray] = {}
+        for name in (name for name in CHECKSUMS if name in layout.shard_specs):
+            spec = layout.shard_specs[name]
+            chunk_bytes = math.prod(spec.shape[2:]) * spec.numpy_dtype.itemsize
+            records: Records = CropLengths(files) if name == "crops" else NoRecords()
+            self._arrays[name] = ShardedArray(
+                layout, files, name, CHECKSUMS[name], chunk_bytes, records, max_kept
+            )
 
     def read_crops(self, views: NDArray[np.int64], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
         """Return B crops: (B, H, W, 3) uint8, RGB.
@@ -115,11 +122,3 @@ def _decode(stored: ShardedArray, view: int, out: NDArray[Any]) -> bytes:
     data, crc32c, record = stored.read(view)
     decode_view(data, crc32c, out)
     return record
-
-
-def _sharded(layout: StoreLayout, files: ManifestFiles, name: str) -> ShardedArray:
-    spec, folder = layout.shard_specs[name], layout.folder
-    chunk_bytes = math.prod(spec.shape[2:]) * spec.numpy_dtype.itemsize
-    records: Records = CropLengths(files) if name == "crops" else NoRecords()
-    max_kept = folder.max_open_files if folder.has_files else MAX_DOWNLOADED
-    return ShardedArray(layout, files, name, CHECKSUMS[name], chunk_bytes, records, max_kept)

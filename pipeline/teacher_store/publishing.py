@@ -16,7 +16,14 @@ from store_schemas.formats import CHECKSUMS
 from store_schemas.manifest import Manifest
 from store_schemas.metadata import canonical_json
 from store_schemas.root_metadata import TeacherEntry, read_entries, root_document
-from store_schemas.teacher_store import HEATMAP_FILL, ArraySpec, Status, check_array, group_metadata
+from store_schemas.teacher_store import (
+    HEATMAP_FILL,
+    SHARD_ARRAYS,
+    ArraySpec,
+    Status,
+    check_array,
+    group_metadata,
+)
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
 
@@ -99,7 +106,7 @@ def encode_shard(
     run: Run = map,
     optional: Mapping[str, NDArray[Any]] | None = None,
 ) -> list[tuple[str, bytes]]:
-    """Return name and file of each of the teacher's arrays, in the order of ``TEACHER_ARRAYS``.
+    """Return name and file of each of the teacher's arrays, in the order of publishing.
 
     Args:
         heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances.
@@ -138,20 +145,11 @@ def encode_shard(
             f"outputs with status OK must be finite, with scales of at least 0; row "
             f"{rows.start + row}, view {view} is not: give it the status OUTPUT_NOT_FINITE"
         )
-    files = list(_encode_files(specs, shard, values, run))
+    data = encode_chunk(specs["heatmaps"], shard, values["heatmaps"], run)
+    values["heatmap_crc32c"] = _checksums(specs["heatmaps"], shard, data, *failed.shape)
+    files = [("heatmaps", data)]
+    files += [(name, encode_chunk(specs[name], shard, values[name])) for name in SHARD_ARRAYS[1:]]
     return files + list(_encode_optional(specs, shard, optional or {}, failed, run))
-
-
-def _encode_files(
-    specs: Mapping[str, ArraySpec], shard: int, values: Mapping[str, NDArray[Any]], run: Run
-) -> Iterator[tuple[str, bytes]]:
-    num_rows, num_views = values["status"].shape
-    heatmaps = encode_chunk(specs["heatmaps"], shard, values["heatmaps"], run)
-    checksums = _checksums(specs["heatmaps"], shard, heatmaps, num_rows, num_views)
-    yield "heatmaps", heatmaps
-    yield "outputs", encode_chunk(specs["outputs"], shard, values["outputs"])
-    yield "heatmap_crc32c", encode_chunk(specs["heatmap_crc32c"], shard, checksums)
-    yield "status", encode_chunk(specs["status"], shard, values["status"])
 
 
 def _encode_optional(
@@ -209,7 +207,11 @@ def _check_crops(spec: ArraySpec, crops: NDArray[Any], failed: NDArray[np.bool_]
             checked[place] = np.zeros(0, np.uint8)
             continue
         crop: object = crops[place]
-        if not _is_file(crop, spec.shape[2]):
+        if not (
+            isinstance(crop, np.ndarray)
+            and (crop.ndim, crop.dtype) == (1, np.uint8)
+            and 0 < len(crop) <= spec.shape[2]
+        ):
             got = f"{crop.dtype} {crop.shape}" if isinstance(crop, np.ndarray) else repr(crop)
             raise SchemaError(
                 f"{spec.path} must have uint8 (1 to {spec.shape[2]},) of every view with status "
@@ -217,15 +219,6 @@ def _check_crops(spec: ArraySpec, crops: NDArray[Any], failed: NDArray[np.bool_]
             )
         checked[place] = crop
     return checked
-
-
-def _is_file(crop: object, max_bytes: int) -> bool:
-    return (
-        isinstance(crop, np.ndarray)
-        and crop.ndim == 1
-        and crop.dtype == np.uint8
-        and 0 < len(crop) <= max_bytes
-    )
 
 
 def _filled(values: NDArray[Any], where: NDArray[np.bool_], fill: float) -> NDArray[Any]:
