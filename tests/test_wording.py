@@ -24,12 +24,8 @@ REWRITTEN_NOW: tuple[str, ...] = (
     "ARCHITECTURE.md",
     "README.md",
     "cli.py",
-    "pipeline/caching",
     "pipeline/repair",
-    "pipeline/runs",
     "pipeline/teacher_store",
-    "pipeline/teachers",
-    "pipeline/training",
     "stages",
     "store_schemas",
 )
