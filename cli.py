@@ -1,4 +1,4 @@
-"""`distil`: what it offers, in the order of the work.
+"""`distil`: its commands, in the order of the work.
 
 The commands stand in `stages/commands/`: each parses a command line, builds one configuration,
 calls one stage and prints its result. Exit codes: 0 done, 1 failed, 2 usage.
@@ -6,19 +6,13 @@ calls one stage and prints its result. Exit codes: 0 done, 1 failed, 2 usage.
 
 import click
 
-from stages.commands.benchmark import benchmark
-from stages.commands.caching import cache_teacher_command
-from stages.commands.drawing import demo_command, draw_people_command
-from stages.commands.evaluation import compare_command, evaluate_command, show_command
-from stages.commands.options import CommandMap
-from stages.commands.store import store
-from stages.commands.training import train_student_command, train_teacher_command
+from stages.commands.command_map import LazyCommandMap
 
 HELP = """Train small, fast pose networks from a heatmap teacher that runs only once.
 
 \b
   photographs + COCO keypoints + heatmap teacher
-          |  cache-teacher    the teacher looks at every person, once
+          |  cache-teacher    the teacher predicts every person, once
           v
     teacher store             the teacher is not needed any more
           |  train-student    as often as you like, anywhere
@@ -30,10 +24,54 @@ HELP = """Train small, fast pose networks from a heatmap teacher that runs only 
 
 No data at hand? `distil demo` draws its own people and does all of this in minutes.
 """
+COMMANDS = {
+    "cache-teacher": (
+        "stages.commands.caching:cache_teacher_command",
+        "COCO keypoints, images, teacher -> teacher store",
+    ),
+    "train-student": (
+        "stages.commands.training:train_student_command",
+        "teacher store, images -> run folder with a student",
+    ),
+    "evaluate": (
+        "stages.commands.evaluation:evaluate_command",
+        "student, teacher, store or results -> AP, evaluation.json",
+    ),
+    "compare": (
+        "stages.commands.evaluation:compare_command",
+        "runs of students -> one table, paired differences",
+    ),
+    "show": (
+        "stages.commands.evaluation:show_command",
+        "teacher store -> a picture of what it holds",
+    ),
+    "store": (
+        "stages.commands.store:store",
+        "teacher store -> contents, verification, repair",
+    ),
+    "train-teacher": (
+        "stages.commands.training:train_teacher_command",
+        "COCO keypoints, images -> run folder with a teacher",
+    ),
+    "draw-people": (
+        "stages.commands.drawing:draw_people_command",
+        "a seed -> drawn people: images, COCO keypoints",
+    ),
+    "benchmark": (
+        "stages.commands.benchmark:benchmark",
+        "people, teacher or store -> figures of this machine",
+    ),
+    "demo": (
+        "stages.commands.drawing:demo_command",
+        "nothing -> all of it on drawn people, in minutes",
+    ),
+}
+"""Name -> (place, short help), so that `distil --help` imports no command."""
 
 
 @click.group(
-    cls=CommandMap,
+    cls=LazyCommandMap,
+    listed=COMMANDS,
     help=HELP,
     subcommand_metavar="COMMAND ...",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,18 +79,6 @@ No data at hand? `distil demo` draws its own people and does all of this in minu
 @click.version_option(package_name="distil-pose", message="distil %(version)s")
 def main() -> None:
     pass
-
-
-main.add_command(cache_teacher_command)
-main.add_command(train_student_command)
-main.add_command(evaluate_command)
-main.add_command(compare_command)
-main.add_command(show_command)
-main.add_command(store)
-main.add_command(train_teacher_command)
-main.add_command(draw_people_command)
-main.add_command(benchmark)
-main.add_command(demo_command)
 
 
 if __name__ == "__main__":

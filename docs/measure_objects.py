@@ -38,9 +38,8 @@ def read_all(location: StoreFolder, *, in_blocks: bool) -> str:
     """Read every augmented view of every person once, and return a line of speeds."""
     store = TeacherStore.open(location)
     rows, num_views = store.present_instances(), store.num_views - 1
-    rows_per_shard = store.identity["codec"]["rows_per_shard"]
     order = (
-        BlockOrder(rows, rows_per_shard, num_views, BATCH_SIZE, 0)
+        BlockOrder(rows, store.rows_per_shard, num_views, BATCH_SIZE, 0)
         if in_blocks
         else ViewOrder(rows, store.people.instance_id[rows], num_views, BATCH_SIZE, 0)
     )

@@ -1,14 +1,15 @@
 """Configuration: one frozen pydantic model per stage, TOML in, JSON out.
 
 A setting comes from, later over earlier: the defaults of the model, a shipped preset, ``--config``
-(a TOML file), ``--set a.b=c``, and the few options of the command line. The configuration of a
-component stands beside the component.
+(a TOML file), ``--set a.b=c``, and the few options of the command line. A model describes each of
+its settings in the docstring below the field; the option of the setting shows it as its help.
 """
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -16,10 +17,28 @@ from pydantic.fields import FieldInfo
 from pipeline.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class PathRole:
+    """What the path of a setting names."""
+
+    kind: Literal["file", "folder", "path", "store"]
+    is_input: bool = True
+    """Whether it must exist before the stage begins."""
+
+
+InputFile = Annotated[Path, PathRole("file")]
+InputFolder = Annotated[Path, PathRole("folder")]
+InputPath = Annotated[Path, PathRole("path")]
+OutputFile = Annotated[Path, PathRole("file", is_input=False)]
+OutputFolder = Annotated[Path, PathRole("folder", is_input=False)]
+
+
 class ComponentConfig(BaseModel):
     """Settings of one part of a stage: frozen, and an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class StageConfig(ComponentConfig):
@@ -44,13 +63,27 @@ def load_config(
     overrides: Sequence[str] = (),
     fields: Mapping[str, object] | None = None,
 ) -> StageT:
-    """Build the configuration of a stage from all its sources.
+    """Build the configuration of a stage from all its sources, see ``merge_settings``.
+
+    Raises:
+        ConfigError: a source cannot be read, a name is unknown, or a value is out of range.
+    """
+    return validate_config(stage, merge_settings(preset, config_file, overrides, fields or {}))
+
+
+def merge_settings(
+    preset: Path | None,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    fields: Mapping[str, object],
+) -> dict[str, object]:
+    """Return the nested settings of all sources.
 
     overrides: ``a.b=c``, where c is a TOML value or else a bare string.
     fields: dotted name -> value of explicit options; None means not given.
 
     Raises:
-        ConfigError: a source cannot be read, a name is unknown, or a value is out of range.
+        ConfigError: a source cannot be read, or a value is set as a group.
     """
     settings: dict[str, object] = {}
     for path in (preset, config_file):
@@ -59,10 +92,10 @@ def load_config(
     for override in overrides:
         name, value = _parse_override(override)
         _assign(settings, name, value)
-    for name, value in (fields or {}).items():
+    for name, value in fields.items():
         if value is not None:
             _assign(settings, name, value)
-    return validate_config(stage, settings)
+    return settings
 
 
 def validate_config(stage: type[StageT], settings: Mapping[str, object]) -> StageT:

@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config import ComponentConfig
+from pipeline.config import ComponentConfig, PathRole
+from pipeline.storage.folder import StoreLocation
 
 HeatmapFrame = Literal["msra", "half-pixel", "udp"]
 ChannelOrder = Literal["rgb", "bgr"]
 Decoding = Literal["dark", "quarter", "argmax"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+InputStore = Annotated[StoreLocation, PathRole("store")]
 
 PADDING = 1.25
 """Factor by which a person's box is enlarged before it is cropped, as in every top-down method."""
@@ -96,7 +99,7 @@ class TeacherSettings(ComponentConfig):
     """Number of cells by which the heatmaps of the mirrored crop are shifted to the right, once
     they are mirrored back; by default 1 for msra and 0 for the other frames."""
     decoding: Decoding = "dark"
-    """Method that finds a keypoint in a heatmap to a fraction of a cell."""
+    """Method that finds a keypoint in its heatmap."""
     batch_size: int = Field(32, ge=1)
     """Number of crops in one forward pass; the last batch is padded, so every pass has the same
     arithmetic."""

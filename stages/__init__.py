@@ -1,15 +1,17 @@
 """The programs: each stage is one function, readable top to bottom; they meet only on disk.
 
 cache_teacher.py, train_student.py, evaluate.py   the way from a teacher to a measured student
-train_teacher.py, show.py, demo.py                a teacher of one's own; pictures; all of it
+plan_cache.py                                     an estimate of what the first of them costs
+train_teacher.py                                  a teacher of one's own
 compare.py                                        students side by side
-store_info.py, store_verify.py, store_repair.py, store_export.py   what is done with a store
-plan_cache.py                                     what the first of them would cost
-benchmark_*.py                                    figures of one's own machine
-presets/                                          shipped settings; a teacher's end in -teacher
+show.py, demo.py                                  pictures of a store; everything on drawn people
+store_info.py, store_verify.py, store_repair.py, store_export.py   programs for one store
+benchmark_cache.py, benchmark_codec.py, benchmark_crops.py, benchmark_store.py   figures of one's
+                                                  own machine
 
+settings/                                         the settings of the stages
+presets/                                          shipped settings; a teacher's end in -teacher
 commands/                                         the command line that calls them, as cli.py
-terminal.py, the tables, demo_picture.py          what is shown
 """
 
 from pathlib import Path

@@ -50,14 +50,14 @@ def benchmark_cache(
             name,
             config,
             people,
-            asked,
+            timed,
             probe,
             threshold,
             num_people,
             scratch=config.scratch,
             on_progress=add,
         )
-        for name, asked in (
+        for name, timed in (
             ("null", null_teacher(teacher, probe)),
             ("given", teacher),
         )

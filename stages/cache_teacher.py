@@ -30,9 +30,8 @@ from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.adding import add_teacher, compare_views
-from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher, compare_views
+from pipeline.teacher_store.opening import layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
@@ -43,6 +42,7 @@ from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.profiles import profile_named
+from store_schemas.root_metadata import read_entries, read_entry
 from store_schemas.teacher_store import Status
 
 
@@ -78,6 +78,7 @@ def cache_teacher(
 
     take_over: replace another run that seems to be writing this store.
     engine_choice: engine that writes the shards; every engine writes the same bytes.
+    progress: counts views; its figures are views/s and the MB of written shards.
 
     Afterwards ``config.store`` is a complete store; after an error, ``resume`` completes it, and
     keeps the shards that are written.
@@ -198,15 +199,9 @@ def _begin_teacher(
     units = check_teacher(
         teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )
-    write_plan = add_teacher if is_store else TeacherStoreWriter.create
-    return write_plan(
-        folder,
-        run_id,
-        people,
-        digests,
-        views,
-        config.teacher_name,
-        identity={"teacher": teacher.identity()},
+    new = NewTeacher(
+        name=config.teacher_name,
+        identity=teacher.identity(),
         recipe=teacher.execution_recipe(),
         provenance=provenance(
             annotations=str(config.annotations.absolute()),
@@ -219,6 +214,7 @@ def _begin_teacher(
         profile=profile,
         optional=optional_arrays(config, teacher),
     )
+    return begin_teacher(folder, run_id, people, digests, views, new)
 
 
 def _resume_store(
@@ -235,20 +231,18 @@ def _resume_store(
     holds for the profile, whose definition may have changed since.
     """
     name = config.teacher_name
-    stored = read_entry(folder, name).identity
-    compare_people(read_plan(layout_of(folder, name, stored), stored).people, people)
+    entry = read_entry(folder, name)
+    stored = entry.identity
+    compare_people(read_plan(layout_of(folder, entry)).people, people)
     given = {"codec": {"profile": config.profile}, **optional_arrays(config, teacher).to_json()}
     fields = ("codec.profile", "crops", "tokens")  # first, as other differences follow from them
-    compare_identity(stored, given, fields, "resume with it, or write to another path")
+    compare_identity(stored.to_json(), given, fields, "resume with it, or write to another path")
     views = view_identity(config, teacher)
-    compare_views(stored["views"], {"num_views": views["num_views"]})
+    compare_views(stored.views, {"num_views": views["num_views"]})
     return TeacherStoreWriter.resume(
         folder,
         run_id,
-        identity={
-            "teacher": teacher.identity(),
-            "views": {**stored["views"], **views},
-        },
+        identity={"teacher": teacher.identity(), "views": views},
         image_sha256=digests,
         accept_mended_images=config.accept_mended_images,
         recipe=teacher.execution_recipe(),

@@ -22,12 +22,12 @@ from stages.settings.evaluation import CompareConfig
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found."""
+    """Figures of a comparison."""
 
     arms: list[Arm]
     """Mean pose, teacher, then the students in the order given."""
     differences: list[ArmDifference]
-    """Of mean OKS: the first student arm minus each of the others."""
+    """Differences of mean OKS: the first student arm minus each of the others."""
     num_people: int
 
 

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pipeline.drawn.people import write_drawn_people
 from pipeline.errors import DistilError
 from pipeline.evaluation.comparison import MEAN_POSE
+from pipeline.pictures.predictions import draw_people
 from pipeline.runs.run_folder import RunFolder
-from stages.demo_picture import draw_people
 
 TEACHER = Path(__file__).parent / "demo_teacher.safetensors"
 """A tokenpose-xs trained on other drawn people by `make demo-teacher`."""
@@ -36,7 +36,7 @@ PROVES_NOTHING = (
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much is drawn and trained."""
+    """Numbers of images, views and epochs, and the seeds of the trainings."""
 
     num_train_images: int
     num_val_images: int
@@ -54,7 +54,7 @@ class DemoError(DistilError):
 
 
 def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
-    """Run everything on drawn people and leave data, store, runs, table and picture in a folder.
+    """Run everything on drawn people and write data, store, runs, table and picture to a folder.
 
     Returns whether the plain students learned enough for the comparison to mean anything.
 
@@ -71,7 +71,7 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
     # The same seed draws other people at other indices.
     val = _draw(output / "val", size.num_val_images, drawn_by, size.num_train_images, console)
 
-    console.rule("2  the teacher looks at every person once")
+    console.rule("2  the teacher predicts every person once")
     store = output / "teacher.zarr"
     _run(
         console,
@@ -120,7 +120,7 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
 
 
 def _proves_something(table: Path) -> bool:
-    """Tell whether every plain student found people at all: twice the mean pose's OKS."""
+    """Return whether every plain student reached twice the mean OKS of the mean pose."""
     arms = json.loads(table.read_text())["arms"]
     oks = {
         name: [arm["mean_oks"] for arm in arms if arm["name"] == name]
@@ -147,7 +147,7 @@ def _training_command(
 
 
 def _run(console: Console, *arguments: object) -> None:
-    """Run one command of distil, showing it and what it says."""
+    """Print one command of distil and run it; its output appears below."""
     words = [str(argument) for argument in arguments]
     console.print(f"$ distil {' '.join(words)}", style="bold", highlight=False, soft_wrap=True)
     _require_success(words, subprocess.run(_python(words), check=False).returncode, "above")
@@ -188,7 +188,7 @@ def _start(run: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _latest_epoch(run: Path) -> tuple[int, str]:
-    """Read from a run's metrics how many epochs are done and what the loss was."""
+    """Read the number of finished epochs and the latest loss from a run's metrics."""
     folder = RunFolder(run)
     epochs = [line for line in folder.read_metrics() if line["event"] == "epoch"]
     if not epochs:
@@ -213,7 +213,7 @@ def _require_success(words: Sequence[str], code: int, where: str) -> None:
 
 
 def _require_own_folder(output: Path) -> None:
-    """Refuse a folder with anything in it: the demo would mix with what lies there."""
+    """Refuse a folder that is not empty: its files would mix with those of the demo."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DemoError(f"{output} is not empty; delete it, or choose another --output")
     output.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Student, teacher, stored outputs or results -> COCO AP / AR, mean OKS, evaluation.json."""
+"""Student, teacher, teacher store or results -> COCO AP / AR, mean OKS, evaluation.json."""
 
 import json
 from dataclasses import dataclass
@@ -29,22 +29,31 @@ from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers.opening import require_same_names
 from pipeline.wording import counted
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import (
+    EvaluateConfig,
+    EvaluatePredictions,
+    EvaluateRun,
+    EvaluateStore,
+    EvaluateTeacher,
+    EvaluateWeights,
+)
+
+NetworkConfig = EvaluateRun | EvaluateWeights | EvaluateTeacher
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What an evaluation found, and what it left on disk."""
+    """Figures of an evaluation, and the files that it wrote."""
 
     report: EvaluationReport
     notes: tuple[str, ...]
-    """What the reader of the figures must know, a sentence each."""
+    """Facts that a reader of the figures must know, a sentence each."""
     written: tuple[Path, ...]
     min_ap: float | None
 
     @property
     def gate_failed(self) -> str | None:
-        """Say why ``min_ap`` was not reached; None if it was, or if there is none."""
+        """The reason why ``min_ap`` was not reached; None if it was, or if there is none."""
         found = self.report.row.own_score.AP
         if self.min_ap is None or (found is not None and found >= self.min_ap):
             return None
@@ -64,22 +73,23 @@ class _Scored:
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> EvaluateResult:
-    """Measure poses against the truth, and write evaluation.json and results.json if asked.
+    """Measure poses against the truth, and write evaluation.json and results.json where configured.
 
     progress: counts poses.
 
     Raises:
         DistilError: an input is at fault; nothing is written.
-        StoreError: so is the store.
+        StoreError: the store is at fault; nothing is written.
     """
     evaluation_file, results_file = _targets(config)
 
-    if config.predictions is not None:
-        scored = _given_poses(config, config.predictions)
-    elif config.store is not None:
-        scored = _stored_poses(config, config.store, progress)
-    else:
-        scored = _estimated_poses(config, progress)
+    match config:
+        case EvaluatePredictions():
+            scored = _given_poses(config)
+        case EvaluateStore():
+            scored = _stored_poses(config, progress)
+        case _:
+            scored = _predicted_poses(config, progress)
 
     people = scored.people
     truth = {} if config.annotations is None else {"annotations": str(config.annotations)}
@@ -100,21 +110,21 @@ def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> Evalua
     return EvaluateResult(report, scored.notes, tuple(written), config.min_ap)
 
 
-def _given_poses(config: EvaluateConfig, path: Path) -> _Scored:
-    """Take another tool's results as they are: no score is changed, no pose dropped."""
-    people = _annotated_people(config)
-    facts = {"source": "predictions", "predictions": str(path)}
-    return _Scored(people, read_results(path, people), None, facts)
+def _given_poses(config: EvaluatePredictions) -> _Scored:
+    """Read another tool's results as they are: no score is changed, no pose dropped."""
+    people = read_people(config.annotations, None, config.people)
+    facts = {"source": "predictions", "predictions": str(config.predictions)}
+    return _Scored(people, read_results(config.predictions, people), None, facts)
 
 
-def _stored_poses(config: EvaluateConfig, path: str, progress: Progress) -> _Scored:
+def _stored_poses(config: EvaluateStore, progress: Progress) -> _Scored:
     name = config.teacher_name
-    store = TeacherStore.open(open_for_reading(path, config.store_cache, name), name)
+    store = TeacherStore.open(open_for_reading(config.store, config.store_cache, name), name)
     people = store.people
     notes = [note for note in [describe_missing(store)] if note]
     if config.annotations is not None:
-        people = _annotated_people(config)
-        require_same_names(path, store.people.skeleton.keypoint_names, people)
+        people = read_people(config.annotations, None, config.people)
+        require_same_names(config.store, store.people.skeleton.keypoint_names, people)
         require_stored_people(store, people, str(config.annotations))
         if others := people.num_instances - store.people.num_instances:
             notes.append(f"not in the store, and so missed: {counted(others, 'annotated person')}")
@@ -127,9 +137,8 @@ def _stored_poses(config: EvaluateConfig, path: str, progress: Progress) -> _Sco
     return _Scored(people, results, rule, store_facts(store), tuple(notes))
 
 
-def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
-    assert config.images is not None
-    people = _annotated_people(config)
+def _predicted_poses(config: NetworkConfig, progress: Progress) -> _Scored:
+    people = read_people(config.annotations, config.images, config.people)
     network = _open_network(config, people)
     require_same_names(str(network.path), network.skeleton.keypoint_names, people)
     people = with_sigmas(people, people.skeleton.sigmas or network.skeleton.sigmas)
@@ -153,20 +162,13 @@ def _estimated_poses(config: EvaluateConfig, progress: Progress) -> _Scored:
     return _Scored(people, results, network.rule, facts, notes)
 
 
-def _annotated_people(config: EvaluateConfig) -> People:
-    assert config.annotations is not None
-    return read_people(config.annotations, config.images, config.people)
-
-
-def _open_network(config: EvaluateConfig, people: People) -> OpenedNetwork:
-    if config.teacher is not None:
+def _open_network(config: NetworkConfig, people: People) -> OpenedNetwork:
+    if isinstance(config, EvaluateTeacher):
         settings = config.teacher_settings.model_copy(update={"flip_test": config.flip_test})
         threshold = config.keypoint_threshold
         return open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=threshold)
-    weights = best_weights(config.run_folder) if config.run_folder else config.weights
-    assert weights is not None
     return open_student(
-        weights,
+        config.weights if isinstance(config, EvaluateWeights) else best_weights(config.run_folder),
         flip_test=config.flip_test,
         threshold=config.keypoint_threshold,
         device=config.device,
@@ -176,9 +178,11 @@ def _open_network(config: EvaluateConfig, people: People) -> OpenedNetwork:
 def _targets(config: EvaluateConfig) -> tuple[Path | None, Path | None]:
     """Return where evaluation.json and results.json go; None: nowhere."""
     if config.output is None:
-        return (RunFolder(config.run_folder).evaluation if config.run_folder else None), None
+        run_folder = config.run_folder if isinstance(config, EvaluateRun) else None
+        return (None if run_folder is None else RunFolder(run_folder).evaluation), None
     if config.output.exists() and not config.output.is_dir():
         raise ConfigError(f"output {config.output} is a file; expected a folder; choose another")
     # Another tool's results are on disk already, perhaps under this very name.
-    results = None if config.predictions is not None else config.output / "results.json"
+    is_given = isinstance(config, EvaluatePredictions)
+    results = None if is_given else config.output / "results.json"
     return config.output / "evaluation.json", results

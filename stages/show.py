@@ -1,4 +1,4 @@
-"""Teacher store -> contact sheet: people, what the teacher said of them, and the truth."""
+"""Teacher store -> contact sheet: people, the teacher's predictions of them, and the truth."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from store_schemas.heatmap_codec import decode_heatmaps
 
 TILE_HEIGHT = 320
 MIN_CONFIDENCE = 0.2
-"""The teacher's keypoints below it are not drawn; the same as when a pose is scored."""
+"""Keypoints of the teacher below it are not drawn, as they do not count in a pose's score."""
 LEGEND = (
     ("the person's left", LEFT_COLOUR),
     ("right", RIGHT_COLOUR),
@@ -54,7 +54,7 @@ def show(config: ShowConfig) -> Path:
     if not len(rows):
         raise IncompleteError(
             f"{store.path} must hold a person whose views are all there, but holds none of its "
-            f"{people.num_instances}; mend their images and write the store again"
+            f"{people.num_instances}; repair their images and write the store again"
         )
     num_shown = min(config.num_views, store.num_views - 1)
     tiles, captions = [], []
@@ -113,7 +113,7 @@ def person_tiles(
     height, width = store.input_size_hw
     tile_size_hw = (TILE_HEIGHT, round(TILE_HEIGHT * width / height))
     crop_to_tile = resize_affine(store.input_size_hw, tile_size_hw)
-    frame = store.identity["teacher"]["heatmap_frame"]
+    frame = store.heatmap_frame
     tile_to_heatmap = compose(
         crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
     )

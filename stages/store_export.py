@@ -15,12 +15,12 @@ from stages.settings.store import StoreExportConfig
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left."""
+    """Summary of an export."""
 
     output: Path
     num_poses: int
     missing: str | None
-    """How many people have no pose, and why; None if all have one."""
+    """Number of people without a pose, and the reason; None if all have one."""
 
 
 def store_export(config: StoreExportConfig, progress: Progress = NO_PROGRESS) -> ExportResult:

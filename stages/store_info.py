@@ -1,4 +1,4 @@
-"""Teacher store -> what it says of itself, without a look at any view."""
+"""Teacher store -> a description from its metadata; no view is read."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from store_schemas.optional_arrays import OptionalArrays
 
 
 def store_info(config: StoreInfoConfig) -> StoreSummary:
-    """Return what a store says of itself, complete or not.
+    """Return a summary of a store, complete or not.
 
     Raises:
         StoreError: there is no store, or its metadata are damaged.
@@ -20,7 +20,7 @@ def store_info(config: StoreInfoConfig) -> StoreSummary:
 
 
 def info_as_json(summary: StoreSummary) -> str:
-    """Return a summary as indented JSON; what follows from other fields is given too."""
+    """Return a summary as indented JSON, with the figures that follow from other fields."""
     document = asdict(summary) | {"bytes_per_view": summary.bytes_per_view}
     for facts, teacher in zip(document["teachers"], summary.teachers, strict=True):
         facts["is_complete"] = teacher.is_complete
@@ -29,7 +29,7 @@ def info_as_json(summary: StoreSummary) -> str:
 
 
 def info_as_lines(summary: StoreSummary) -> list[str]:
-    """Return a summary in lines of a name and what is to be said of it."""
+    """Return a summary in lines of a name and its value."""
     size = f"{summary.num_bytes / 1e6:.1f} MB"
     if summary.bytes_per_view is not None:
         size += f", {summary.bytes_per_view:.0f} bytes a view, all files counted"
@@ -103,7 +103,7 @@ def _tokens_in_words(optional: OptionalArrays) -> str:
 
 
 def _bytes_by_array(found: TeacherSummary) -> str:
-    """Say what a written view takes in every array; the checksums' and status' few in one."""
+    """Return the bytes of a written view in every array; checksums and status count as one."""
     if not found.num_written:
         return "none yet"
     main = ("heatmaps", "outputs", "crops", "keypoint_tokens", "visual_tokens")

@@ -1,8 +1,8 @@
-"""Teacher store, teacher, images -> the same store, its damaged shards done again.
+"""Teacher store, teacher, images -> the same store, its damaged shards repaired.
 
-What follows from other bytes is mended first. Then a complete store is reopened without its damaged
-shards, and from there on this is what ``cache-teacher --resume`` does: a kill anywhere leaves a
-store that either of them finishes.
+Metadata that follow from other bytes are repaired first. Then a complete store is reopened without
+its damaged shards, and the teacher predicts them as under ``cache-teacher --resume``: after a kill
+either command finishes the store.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,24 +15,24 @@ from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_p
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
-from pipeline.repair.mending import mend_documents, mend_image_digests, mend_manifest, reopen_store
-from pipeline.repair.redo import Redo, plan_redo
+from pipeline.repair.metadata import repair_documents, repair_image_digests, repair_manifest
+from pipeline.repair.shards import ShardRepair, plan_shard_repair, reopen_store
 from pipeline.repair.sources import open_stored_teacher, source_path
-from pipeline.repair.verification import bad_shards, read_known_shards
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.opening import StoredPlan, read_entry, read_plan
+from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
 from stages.settings.store import StoreRepairConfig
+from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
+from store_schemas.manifest import Manifest, read_manifest
+from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
 Say = Callable[[str], None]
@@ -40,16 +40,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What a repair did."""
+    """Result of a repair."""
 
     store: str
-    mended: tuple[str, ...]
-    """Groups and arrays that were written anew, by path."""
-    redone: tuple[int, ...]
-    """Shards that the teacher did again."""
-    content: str
+    repaired_parts: tuple[str, ...]
+    """Paths of the groups and arrays that were written again."""
+    repaired_shards: tuple[int, ...]
+    """Shards that the teacher predicted again."""
+    content_sha256: str
     missing_people: tuple[int, ...]
-    """Instance ids of people that are left out."""
+    """Instance ids of people without outputs."""
 
 
 def store_repair(
@@ -59,13 +59,13 @@ def store_repair(
     progress: Progress = NO_PROGRESS,
     say: Say = lambda _: None,
 ) -> RepairResult:
-    """Redo exactly what is damaged or missing of a store, and finish it.
+    """Repair exactly the damaged or missing parts of a store, and finish it.
 
     take_over: replace another run that seems to be writing this store.
 
     Raises:
-        StoreError: there is no store; what is damaged follows from nothing; or teacher, people or
-            images are not those of the store.
+        StoreError: there is no store; a damaged part cannot be computed from others; or teacher,
+            people or images are not those of the store.
         ConfigError: teacher or images are needed, and are not where they were.
         ImageError: an image that is needed cannot be read.
     """
@@ -74,47 +74,51 @@ def store_repair(
     with acquire_lease(folder, take_over=take_over) as lease:
         folder.sweep()
         entry = read_entry(folder, config.teacher_name)
-        layout = layout_of(folder, entry.teacher, entry.identity)
-        mended = mend_documents(layout, entry, lease.run_id)
-        if entry.content is not None:
-            mended += mend_manifest(layout, entry, lease.run_id)
+        layout = layout_of(folder, entry)
+        repaired = repair_documents(layout, entry, lease.run_id)
+        if entry.is_complete:
+            repaired += repair_manifest(layout, entry, lease.run_id)
         images = source_path(entry.provenance, "images", config.images)
-        manifest, faults = read_known_shards(layout, entry)
+        bad_receipts: dict[int, StoreError] = {}
+        manifest = read_manifest(layout, entry, bad_receipts)
         accept = config.accept_mended_images
-        mended += mend_image_digests(layout, manifest, images, lease.run_id, accept=accept)
-        plan = read_plan(layout, entry.identity)
+        repaired += repair_image_digests(layout, manifest, images, lease.run_id, accept=accept)
+        plan = read_plan(layout)
         if config.annotations is not None:
             _compare_annotations(config.annotations, plan, entry)
-        for name in mended:
-            say(f"mended: {name}")
+        for name in repaired:
+            say(f"repaired: {name}")
 
+        faults = {shard: [str(error)] for shard, error in bad_receipts.items()}
         faults |= bad_shards(layout, manifest, plan)
-        redo = plan_redo(layout, manifest, plan, faults, images, accept_mended_images=accept)
-        for note in redo.notes:
+        todo = plan_shard_repair(
+            layout, manifest, plan, faults, images, accept_mended_images=accept
+        )
+        for note in todo.notes:
             say(note)
-        for shard, reason in redo.reasons.items():
-            say(f"redoing shard {shard}: {reason}")
-        if redo.reasons:
+        for shard, reason in todo.reasons.items():
+            say(f"repairing shard {shard}: {reason}")
+        if todo.reasons:
             path = source_path(entry.provenance, "teacher", config.teacher)
             if path is None or images is None:
                 raise ConfigError(
-                    f"{folder}: {counted(len(redo.reasons), 'shard')} must be done again, but the "
-                    "teacher is not where it was; name it with --teacher"
+                    f"{folder}: {counted(len(todo.reasons), 'shard')} must be written again, but "
+                    "the teacher is not where it was; name it with --teacher"
                 )
             teacher = open_stored_teacher(path, entry.identity, entry.execution_recipe)
-            writer = _reopen(config, layout, entry, manifest, redo, teacher, lease.run_id)
+            writer = _reopen(config, layout, entry, manifest, todo, teacher, lease.run_id)
             task = ShardTask(writer, path, teacher.settings, images, False)
-            _write_shards(task, teacher, redo, progress)
+            _write_shards(task, teacher, todo, progress)
         else:
             writer = TeacherStoreWriter(layout, entry, lease.run_id)
-        content = writer.finish()
+        content_sha256 = writer.finish()
     store = TeacherStore.open(folder, entry.teacher)
     is_missing = (store.status == Status.IMAGE_UNREADABLE).any(axis=1)
     return RepairResult(
         str(folder),
-        tuple(mended),
-        tuple(redo.reasons),
-        content,
+        tuple(repaired),
+        tuple(todo.reasons),
+        content_sha256,
         tuple(store.people.instance_id[is_missing].tolist()),
     )
 
@@ -129,11 +133,11 @@ def _reopen(
     layout: StoreLayout,
     entry: TeacherEntry,
     manifest: Manifest,
-    redo: Redo,
+    todo: ShardRepair,
     teacher: Teacher,
     run_id: str,
 ) -> TeacherStoreWriter:
-    """Return a writer whose pending shards are those to be redone."""
+    """Return a writer whose pending shards are those to be repaired."""
     recipe = teacher.execution_recipe()
     stored: Mapping[str, Any] = {"execution_recipe": entry.execution_recipe}
     compare_identity(
@@ -141,21 +145,21 @@ def _reopen(
         {"execution_recipe": recipe},
         way_out="repair on a machine of the store's kind, or write another store",
     )
-    if entry.content is not None:
-        reopen_store(layout, entry, manifest, set(redo.reasons), run_id)
+    if entry.is_complete:
+        reopen_store(layout, entry, manifest, set(todo.reasons), run_id)
     return TeacherStoreWriter.resume(
         layout.folder,
         run_id,
         identity={"teacher": teacher.identity()},
         recipe=recipe,
-        image_sha256=redo.image_sha256,
+        image_sha256=todo.image_sha256,
         accept_mended_images=config.accept_mended_images,
         teacher_name=entry.teacher,
     )
 
 
-def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo, progress: Progress) -> None:
-    """Do the pending shards; people are left out of those alone that lacked some before."""
+def _write_shards(task: ShardTask, teacher: Teacher, todo: ShardRepair, progress: Progress) -> None:
+    """Write the pending shards; people may be left out only where some were before."""
     pending = task.writer.pending_shards()
     plan = read_writers_plan(task.writer)
     held_back: list[BadImage] = []
@@ -164,7 +168,7 @@ def _write_shards(task: ShardTask, teacher: Teacher, redo: Redo, progress: Progr
     counters = ShardProgress(progress, num_pending)
     for skip_bad in (False, True):
         worker = ShardWorker(replace(task, skip_bad=skip_bad), teacher, plan)
-        shards = [shard for shard in pending if (shard in redo.lenient) is skip_bad]
+        shards = [shard for shard in pending if (shard in todo.lenient) is skip_bad]
         for outcome in worker.write_shards(shards, counters.add_views):
             if outcome.receipt is None:
                 held_back += outcome.bad_images

@@ -1,4 +1,4 @@
-"""Teacher store -> whether its bytes, images and people are as they were, and teacher agrees."""
+"""Teacher store -> whether its bytes, images and people are unchanged, and its teacher agrees."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,45 +20,44 @@ from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.repair.verification import VerifiedStore, bad_images, used_images, verify_store
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import StoreLayout, layout_of
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
 from stages.settings.store import StoreVerifyConfig
 from store_schemas.errors import StoreError
+from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
 
 @dataclass
 class VerifyResult:
-    """What a verification found."""
+    """Result of a verification."""
 
     store: str
     problems: dict[str, list[str]] = field(default_factory=dict)
-    """All that is wrong, a line each, by what it is wrong with."""
+    """All faults, a line each, by kind."""
     checked: list[str] = field(default_factory=list)
-    """What was looked at, in words."""
+    """What was checked, in words."""
     unchecked: list[str] = field(default_factory=list)
     """What was not, and why."""
     disagreement: Disagreement | None = None
-    """None: the teacher was not asked."""
+    """None: the teacher did not run."""
 
     @property
     def failed(self) -> str | None:
-        """Say on one line what is wrong; None if nothing is."""
+        """All kinds of faults on one line; None if there are none."""
         counts = [f"{len(lines)} of {kind}" for kind, lines in self.problems.items() if lines]
         if not counts:
             return None
         return (
-            f"{self.store} must be as it was written, but has faults: {', '.join(counts)}; redo "
-            f"what can be redone with distil store repair"
+            f"{self.store} must be as it was written, but has faults: {', '.join(counts)}; "
+            f"repair what can be repaired with distil store repair"
         )
 
 
 def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) -> VerifyResult:
-    """Compare a store with what its metadata promise and with what it was made from.
+    """Compare a store with its metadata and digests, and with what it was made from.
 
     progress: counts shards, images and views.
 
@@ -69,7 +68,7 @@ def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) ->
     """
     folder = open_folder(config.store)
     entry = read_entry(folder, config.teacher_name)
-    layout = layout_of(folder, entry.teacher, entry.identity)
+    layout = layout_of(folder, entry)
     images = source_path(entry.provenance, "images", config.images)
     annotations = source_path(entry.provenance, "annotations", config.annotations)
     path = None if config.digests_only else source_path(entry.provenance, "teacher", config.teacher)
@@ -87,22 +86,22 @@ def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) ->
     _verify_people(result, found, annotations, entry)
     if teacher is None:
         why = "--digests-only" if config.digests_only else "name it with --teacher"
-        result.unchecked.append(f"what the teacher says: it was not asked ({why})")
+        result.unchecked.append(f"the teacher's predictions: it did not run ({why})")
     else:
         store = _open_for_teacher(result, found, layout, images)
         if store is not None and images is not None:
-            # what is damaged is named already: the teacher is asked about the rest
+            # damaged views are reported already: the teacher predicts others
             status = _trusted_status(store, found.faults.shards, wrong_images)
             rows, views = spread_views(status, config.sample, config.seed)
             seen = recompute_views(store, teacher, images, rows, views, add)
             result.disagreement = seen
-            result.problems["views shown to the teacher again"] = seen.failures
-            result.checked.append(f"{counted(seen.num_views, 'view')} shown to the teacher again")
+            result.problems["views predicted again"] = seen.failures
+            result.checked.append(f"{counted(seen.num_views, 'view')} predicted again")
     return result
 
 
 def disagreement_as_lines(found: Disagreement) -> list[str]:
-    """Return how far teacher and store are apart, with the bound, in lines."""
+    """Return the differences of teacher and store, with the bound, in lines."""
     if not found.num_views:
         return []
     return [
@@ -118,7 +117,7 @@ def disagreement_as_lines(found: Disagreement) -> list[str]:
 
 
 def _report_files(result: VerifyResult, found: VerifiedStore, entry: TeacherEntry) -> None:
-    """Put what is wrong with a store's own files into the result."""
+    """Put the faults of a store's own files into the result."""
     faults = found.faults
     result.problems["metadata"] = faults.metadata
     result.problems["shards"] = faults.shard_lines()
@@ -128,19 +127,19 @@ def _report_files(result: VerifyResult, found: VerifiedStore, entry: TeacherEntr
     else:
         present = found.manifest.is_present
         result.checked.append(f"metadata and {present.sum()} of {counted(len(present), 'shard')}")
-        if entry.content is None:
+        if not entry.is_complete:
             missing = counted(int((~present).sum()), "shard")
             result.unchecked.append(f"{missing} not written yet")
     if faults.foreign:
         names = ", ".join(faults.foreign[:3])
         files = counted(len(faults.foreign), "file")
-        result.unchecked.append(f"{files} that no store has, such as {names}")
+        result.unchecked.append(f"{files} that belong to no store, such as {names}")
 
 
 def _verify_images(
     result: VerifyResult, found: VerifiedStore, images: Path | None, add: Callable[[int], None]
 ) -> list[int]:
-    """Digest the images that people stand in; return those that are not as they were."""
+    """Digest the images that people stand in; return those that have changed."""
     if images is None:
         result.unchecked.append("images: they are not where they were; name them with --images")
         return []
@@ -157,7 +156,7 @@ def _verify_images(
 def _verify_people(
     result: VerifyResult, found: VerifiedStore, annotations: Path | None, entry: TeacherEntry
 ) -> None:
-    """Read the annotations again, as they were read then, and compare the people."""
+    """Read the annotations again under the recorded settings, and compare the people."""
     if annotations is None:
         result.unchecked.append("annotations: they are not where they were; use --annotations")
         return
@@ -177,21 +176,21 @@ def _open_for_teacher(
 ) -> TeacherStore | None:
     """Open a store to compare its views; None, with the reason, where that cannot be."""
     if found.plan is None or found.manifest is None or images is None:
-        result.unchecked.append("what the teacher says: people, manifest or images are missing")
+        result.unchecked.append("the teacher's predictions: people, manifest or images are missing")
         return None
     try:
         return TeacherStore.open(layout.folder, layout.teacher, require_complete=False)
     except StoreError as error:
-        result.unchecked.append(f"what the teacher says: {error}")
+        result.unchecked.append(f"the teacher's predictions: {error}")
         return None
 
 
 def _trusted_status(
     store: TeacherStore, bad_shards: Iterable[int], bad_images: list[int]
 ) -> NDArray[np.uint8]:
-    """Return (N, V) uint8: the views' status, those of damaged shards and images not written."""
+    """Return the views' status, (N, V) uint8; NOT_WRITTEN for damaged shards and images."""
     status = store.status.copy()
-    rows = np.arange(len(status)) // store.identity["codec"]["rows_per_shard"]
+    rows = np.arange(len(status)) // store.rows_per_shard
     is_bad = np.isin(rows, list(bad_shards)) | np.isin(store.people.image_index, bad_images)
     status[is_bad] = Status.NOT_WRITTEN
     return status

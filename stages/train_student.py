@@ -34,16 +34,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainStudentResult:
-    """What a training leaves."""
+    """Summary of a training."""
 
     best_weights: Path
     last_weights: Path
     epochs: int
     steps: int
     best_ap: float | None
-    """On the validation people; None without them."""
+    """AP of the best weights on the validation people; None without them."""
     corrupt_views: str | None = None
-    """What was replaced because the store is corrupt; None: nothing."""
+    """Summary of the views that were replaced because the store is corrupt; None if none were."""
 
 
 def train_student(
@@ -89,7 +89,7 @@ def train_student(
         seed=config.seed,
         score_rule="learned" if loss.confidence > 0 else "one",
         store_fingerprint=views.provenance.fingerprint,
-        store_content=views.provenance.content,
+        store_content=views.provenance.content_sha256,
     )
     if goes_on:
         _refuse_another_store(read_info(folder.last_weights), info, folder)

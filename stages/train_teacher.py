@@ -27,7 +27,7 @@ from stages.settings.training import TrainTeacherConfig
 
 @dataclass(frozen=True)
 class TrainTeacherResult:
-    """What a training leaves."""
+    """Summary of a training."""
 
     weights: Path
     epochs: int

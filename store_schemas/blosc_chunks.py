@@ -1,8 +1,8 @@
-"""Decode Blosc chunks into place: what is one block of zstd with a context that is kept.
+"""Decode Blosc chunks into place; a chunk that is one block of zstd with a context that is kept.
 
-Blosc has libzstd make a context for every call, and libzstd then asks the processor what it can do
-(``cpuid``). A virtual machine's hypervisor answers that, which takes a third of the time of
-decoding 5 KB. All else is left to numcodecs.
+Blosc lets libzstd make a context for every call, and libzstd then executes ``cpuid``. In a virtual
+machine the hypervisor intercepts it, which takes a third of the time of decoding 5 KB. All other
+chunks are decoded by numcodecs.
 
 The bytes are those of Blosc 1 (https://github.com/Blosc/c-blosc, README_CHUNK_FORMAT.rst): versions
 of format and compressor, flags, size of a value; then little-endian uint32 the bytes of the
@@ -18,24 +18,24 @@ import zstandard
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-blosc.use_threads = False  # one thread per reading process: they are many
+blosc.use_threads = False  # there are many reading processes, each with one thread
 
 _HEADER = struct.Struct("<BxBxIIIII")
-"""Format, flags, content, block and chunk; then of one block its start and its stream's length."""
+"""Format, flags; bytes of content, block and chunk; start and stream length of the one block."""
 _FORMAT = 2
 _ONE_STREAM_OF_ZSTD = 4 << 5 | 1 << 4
-"""Flags: the compressor, and that a block is not split; neither shuffled nor stored as it is."""
+"""Flags: zstd, blocks not split; neither shuffled nor stored without compression."""
 _BLOCK_START = 20
 
-_own = threading.local()  # a context is of one thread
+_own = threading.local()  # a context belongs to one thread
 
 
 def decode_blosc(data: bytes, out: NDArray[Any]) -> None:
     """Decode a chunk.
 
     Args:
-        data: The chunk; what follows its end, as its header says it, is ignored.
-        out: Of the content's size, C order.
+        data: The chunk; bytes after the end that its header states are ignored.
+        out: Array of the content's size, C order.
 
     Raises:
         ValueError or RuntimeError: it cannot be decoded; ``out`` may be half written.
@@ -46,7 +46,7 @@ def decode_blosc(data: bytes, out: NDArray[Any]) -> None:
         if version == _FORMAT and flags == _ONE_STREAM_OF_ZSTD and is_one_block:
             frame = memoryview(data)[_HEADER.size : end]
             try:
-                # asked before anything as large as the frame says is made
+                # checked before memory of the frame's stated size is reserved
                 if content == out.nbytes == zstandard.frame_content_size(frame):
                     values = _context().decompress(frame, allow_extra_data=False)
                     out.data.cast("B")[:] = values

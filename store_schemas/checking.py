@@ -1,13 +1,12 @@
-"""Open a store and look at every byte of it, with this package alone.
+"""Check every byte of a store with this package alone: for a recipient without the pipeline.
 
-For whoever receives a store and has no pipeline: metadata against schema and identity, arrays
-against their digests, every chunk decoded. What a program that *uses* a store needs stays in
-``pipeline/teacher_store``: typed people and views, random access, object stores, incomplete stores,
-the list of all that is wrong, repair. Here the first fault ends the check, and a shard is read
-whole. The parts are the ones that the pipeline reads with: specs, chunks, identity.
+Metadata are compared with schema and identity, arrays with their digests, and every chunk is
+decoded. One generator of faults for each part of a store: ``check_store`` raises the first fault,
+``pipeline/repair/verification.py`` collects them all.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,43 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from store_schemas.array_spec import ArraySpec, group_metadata
-from store_schemas.chunks import (
-    ABSENT,
-    decode_plain_chunk,
-    decode_view,
-    parse_shard_index,
-    plain_chunk_bytes,
-    shard_index_bytes,
-)
-from store_schemas.errors import CorruptError, IdentityError, IncompleteError, SchemaError
-from store_schemas.identity import array_sha256, compare_identity, content_sha256, fingerprint
-from store_schemas.metadata import MAX_METADATA_BYTES, check_metadata, parse_json, take_object
+from store_schemas.array_spec import ArraySpec
+from store_schemas.chunks import ABSENT, decode_view, parse_shard_index, shard_index_bytes
+from store_schemas.errors import CorruptError, StoreError
+from store_schemas.identity import array_sha256, compare_identity
+from store_schemas.layout import IMAGE_SHA256, TeacherLayout
+from store_schemas.manifest import Manifest, ShardReceipt, read_manifest, shards_of_other_images
 from store_schemas.optional_arrays import CHECKSUMS
-from store_schemas.stored_identity import dimensions_of, group_documents
-from store_schemas.teacher_store import (
-    ENTRY_FIELDS,
-    SCHEMA,
-    SHARED_SECTIONS,
-    Status,
-    StoreDimensions,
-    array_specs,
-    check_teacher_name,
-)
+from store_schemas.reading import check_document, read_array, read_chunk
+from store_schemas.root_metadata import TeacherEntry, read_entries
+from store_schemas.teacher_store import Status
 
-_IMAGE_SHA256 = "people/image_sha256"
+ALTERED = "the array was altered after the store was written: restore it from a copy"
 _CHECKSUMS = {"heatmaps": "heatmap_crc32c", **CHECKSUMS}
-_ALTERED = "the array was altered after the store was written: restore it from a copy"
 
 
 @dataclass(frozen=True)
 class CheckedTeacher:
-    """What was found of one teacher of a store."""
+    """Result of checking one teacher of a store."""
 
     name: str
     fingerprint: str
-    content: str | None
-    """sha256 of the manifest; None: incomplete, and its shards were not looked at."""
+    content_sha256: str | None
+    """sha256 of the manifest; None: incomplete, and its shards were not checked."""
     num_people: int
     num_views: int
     """V, view 0 included."""
@@ -60,7 +45,7 @@ class CheckedTeacher:
 
 
 def check_store(path: Path | str) -> tuple[CheckedTeacher, ...]:
-    """Compare every file of a store of this machine with what it promises; decode every chunk.
+    """Compare every file of a local store with metadata and digests, and decode every chunk.
 
     Raises:
         IncompleteError: there is no store.
@@ -68,147 +53,124 @@ def check_store(path: Path | str) -> tuple[CheckedTeacher, ...]:
         IdentityError: an array of people or views was altered.
         CorruptError: bytes are missing, torn or altered; names the file.
     """
-    root = Path(path)
-    try:
-        document = _read_json(root, "zarr.json")
-    except CorruptError:
-        raise IncompleteError(f"{root} must hold a teacher store, but has no zarr.json") from None
-    attributes = take_object(document, "attributes", "zarr.json")
-    if attributes.get("schema") != SCHEMA:
-        raise SchemaError(f"{root} must have schema {SCHEMA!r}, got {attributes.get('schema')!r}")
-    check_metadata(document, group_metadata(attributes), "zarr.json")
-    teachers = take_object(attributes, "teachers", "zarr.json")
-    first: dict[str, Any] = {}
-    found = []
-    for name in teachers:
-        entry = take_object(teachers, check_teacher_name(name), "zarr.json: teachers")
-        identity = _identity_of(name, entry)
-        first = first or identity
-        ours, theirs = ({s: each.get(s) for s in SHARED_SECTIONS} for each in (first, identity))
-        compare_identity(ours, theirs, way_out=f"the teachers of {root} must share it")
-        found.append(_TeacherCheck(root, name, entry, identity).run())
-    return tuple(found)
+    folder = _LocalFiles(Path(path))
+    return tuple(
+        _check_teacher(TeacherLayout(folder, name, entry.identity), entry)
+        for name, entry in read_entries(folder).items()
+    )
 
 
-def _identity_of(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    where = f"zarr.json: teachers.{name}"
-    if set(entry) != set(ENTRY_FIELDS):
-        raise SchemaError(f"{where} must have {', '.join(ENTRY_FIELDS)}, got {sorted(entry)}")
-    if entry["complete"] is not (entry["content"] is not None):
-        raise SchemaError(f"{where}: 'complete' must be true exactly with a content")
-    identity = take_object(entry, "identity", where)
-    if fingerprint(identity) != entry["fingerprint"]:
-        raise IdentityError(f"{where}: the identity was altered after its fingerprint")
-    return identity
+def document_faults(layout: TeacherLayout, entry: TeacherEntry) -> Iterator[tuple[str, StoreError]]:
+    """Yield every ``zarr.json`` below the root that is not the expected one: path and error."""
+    for path, document in layout.documents(is_complete=entry.is_complete).items():
+        try:
+            check_document(layout.folder, path, document)
+        except StoreError as error:
+            yield path, error
 
 
-class _TeacherCheck:
-    """One teacher of a store, and the people and views that it shares."""
-
-    def __init__(
-        self, root: Path, name: str, entry: dict[str, Any], identity: dict[str, Any]
-    ) -> None:
-        self._root, self._name, self._entry, self._identity = root, name, entry, identity
-        self._dimensions: StoreDimensions = dimensions_of(identity)
-        below = f"teachers/{name}/"
-        specs = array_specs(self._dimensions, name).values()
-        self._plan = [spec for spec in specs if not spec.path.startswith("teachers/")]
-        own = {s.path.removeprefix(below): s for s in specs if s.path.startswith(below)}
-        self._shards = {n: s for n, s in own.items() if "/" not in n}
-        self._manifest = {n.removeprefix("manifest/"): s for n, s in own.items() if "/" in n}
-
-    def run(self) -> CheckedTeacher:
-        documents = group_documents(self._identity, self._name)
-        specs = [*self._plan, *self._shards.values()]
-        if self._entry["complete"]:
-            documents[f"teachers/{self._name}/manifest"] = group_metadata()
-            specs += self._manifest.values()
-        documents |= {spec.path: spec.metadata() for spec in specs}
-        for path, document in documents.items():
-            name = f"{path}/zarr.json"
-            check_metadata(_read_json(self._root, name), document, name)
-        plan = {spec.path: self._read_array(spec) for spec in self._plan}
-        self._check_plan(plan)
-        counts = np.zeros(len(Status), np.int64)
-        if self._entry["complete"]:
-            counts = self._check_shards(plan)
-        return CheckedTeacher(
-            name=self._name,
-            fingerprint=self._entry["fingerprint"],
-            content=self._entry["content"],
-            num_people=self._dimensions.num_instances,
-            num_views=self._dimensions.num_views,
-            status_counts={status.words: int(counts[status]) for status in Status},
-        )
-
-    def _check_plan(self, arrays: dict[str, NDArray[Any]]) -> None:
-        for section in ("people", "views"):
-            digests = {
-                path.removeprefix(f"{section}/"): array_sha256(values)
-                for path, values in arrays.items()
-                if path.startswith(f"{section}/") and path != _IMAGE_SHA256
-            }
-            stored = {section: {"arrays": self._identity[section].get("arrays")}}
-            compare_identity(stored, {section: {"arrays": digests}}, way_out=_ALTERED)
-
-    def _check_shards(self, plan: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
-        """Return how many views have each status."""
-        manifest = {name: self._read_array(spec) for name, spec in self._manifest.items()}
-        content = content_sha256(manifest)
-        if content != self._entry["content"]:
-            raise CorruptError(
-                f"{self._root}: content of {self._name} must be {self._entry['content']}, the "
-                f"manifest's sha256 is {content}"
-            )
-        for shard in range(self._dimensions.num_shards):
-            rows = self._dimensions.shard_rows(shard)
-            said = {name: values[shard] for name, values in manifest.items()}
-            _require(said["rows"].tolist() == [rows.start, rows.stop], shard, "rows")
-            images = plan[_IMAGE_SHA256][plan["people/image_index"][rows.start : rows.stop]]
-            digest = hashlib.sha256(images.tobytes()).digest()
-            _require(digest == said["images_sha256"].tobytes(), shard, "images_sha256")
-            status = self._check_shard(shard, said["lengths"], said["sha256"])
-            counts = np.bincount(status.ravel(), minlength=len(Status)).tolist()
-            _require(counts == said["status_counts"].tolist(), shard, "status_counts")
-        return np.asarray(manifest["status_counts"].sum(axis=0))
-
-    def _check_shard(
-        self, shard: int, lengths: NDArray[Any], sha256: NDArray[Any]
-    ) -> NDArray[np.uint8]:
-        """Compare and decode a shard's files; return (n, V) uint8, its views' status."""
-        files = {}
-        for (name, spec), length, digest in zip(
-            self._shards.items(), lengths.tolist(), sha256, strict=True
-        ):
-            where = spec.chunk_name(shard)
-            files[name] = _read_bytes(self._root, where, length, exactly=True)
-            if hashlib.sha256(files[name]).digest() != digest.tobytes():
-                raise CorruptError(f"{where} must have the sha256 of the manifest")
-        plain = {
-            name: decode_plain_chunk(spec, shard, files[name])
-            for name, spec in self._shards.items()
-            if not spec.is_sharded
-        }
-        is_ok = plain["status"] == Status.OK
-        outputs = plain["outputs"]
-        _require(bool(np.isfinite(outputs[is_ok]).all()), shard, "status: outputs are not finite")
-        _require(bool(np.isnan(outputs[~is_ok]).all()), shard, "status: a failed view has outputs")
-        for name, spec in self._shards.items():
-            if spec.is_sharded:
-                _decode_shard(spec, shard, files[name], plain[_CHECKSUMS[name]])
-        return np.asarray(plain["status"])
-
-    def _read_array(self, spec: ArraySpec) -> NDArray[Any]:
-        chunks = []
-        for chunk in range(spec.num_chunks):
-            name, length = spec.chunk_name(chunk), plain_chunk_bytes(spec)
-            data = _read_bytes(self._root, name, length, exactly=True)
-            chunks.append(decode_plain_chunk(spec, chunk, data))
-        return np.concatenate(chunks) if chunks else np.zeros(spec.shape, spec.dtype)
+def array_faults(layout: TeacherLayout, entry: TeacherEntry) -> Iterator[tuple[str, StoreError]]:
+    """Yield every damaged array of people, views and manifest: path and error."""
+    manifest = layout.manifest_specs.values() if entry.is_complete else ()
+    for spec in (*layout.plan_specs(), *manifest):
+        try:
+            check_digests(layout, {spec.path: array_sha256(read_array(layout.folder, spec))})
+        except StoreError as error:
+            yield spec.path, error
 
 
-def _decode_shard(spec: ArraySpec, shard: int, data: bytes, checksums: NDArray[Any]) -> None:
-    """Decode every view of a shard, each compared with its row's crc32c (n, V)."""
+def check_digests(layout: TeacherLayout, digests: dict[str, str]) -> None:
+    """Compare the sha256 of arrays, by path, with those that the identity has.
+
+    Raises:
+        IdentityError: an array was altered; names the field.
+    """
+    known = {
+        f"{name}/{array}": digest
+        for name, section in (("people", layout.identity.people), ("views", layout.identity.views))
+        for array, digest in section.arrays.items()
+    }
+    stored, now = (
+        {path.replace("/", ".arrays."): found[path] for path in digests.keys() & known.keys()}
+        for found in (known, digests)
+    )
+    compare_identity(stored, now, way_out=ALTERED)
+
+
+def file_faults(
+    layout: TeacherLayout, receipt: ShardReceipt, *, read: bool = True
+) -> Iterator[CorruptError]:
+    """Yield what is wrong with a shard's files: their lengths, and with ``read`` their sha256."""
+    files = layout.shard_files(receipt.shard).values()
+    for name, length, digest in zip(files, receipt.lengths, receipt.sha256, strict=True):
+        size = layout.folder.size(name)
+        if size is None:
+            yield CorruptError(f"{name} is missing")
+        elif size != length:
+            yield CorruptError(f"{name} must have {length} bytes, got {size}")
+        elif read:
+            try:
+                got = layout.folder.sha256(name)
+            except CorruptError as error:  # the disk cannot read it
+                yield error
+                continue
+            if got != digest:
+                yield CorruptError(f"{name} must have sha256 {digest[:12]}, got {got[:12]}")
+
+
+def _check_teacher(layout: TeacherLayout, entry: TeacherEntry) -> CheckedTeacher:
+    for faults in (document_faults(layout, entry), array_faults(layout, entry)):
+        for _, error in faults:
+            raise error
+    counts = np.zeros(len(Status), np.int64)
+    if entry.is_complete:
+        manifest = read_manifest(layout, entry)
+        _check_shards(layout, manifest)
+        counts = manifest.status_counts.sum(axis=0)
+    return CheckedTeacher(
+        name=layout.teacher,
+        fingerprint=entry.fingerprint,
+        content_sha256=entry.content_sha256,
+        num_people=layout.dimensions.num_instances,
+        num_views=layout.dimensions.num_views,
+        status_counts={status.words: int(counts[status]) for status in Status},
+    )
+
+
+def _check_shards(layout: TeacherLayout, manifest: Manifest) -> None:
+    image_sha256, image_index = (
+        read_array(layout.folder, layout.specs[f"people/{name}"])
+        for name in (IMAGE_SHA256, "image_index")
+    )
+    for shard, _, _ in shards_of_other_images(manifest, image_sha256, image_index):
+        _require(False, shard, "images_sha256")
+    for receipt in manifest.receipts():
+        for error in file_faults(layout, receipt):
+            raise error
+        _decode_shard(layout, receipt)
+
+
+def _decode_shard(layout: TeacherLayout, receipt: ShardReceipt) -> None:
+    """Decode every view of a shard, and compare what its arrays imply of each other."""
+    shard, specs = receipt.shard, layout.shard_specs
+    plain = {
+        name: read_chunk(layout.folder, spec, shard)
+        for name, spec in specs.items()
+        if not spec.is_sharded
+    }
+    is_ok, outputs = plain["status"] == Status.OK, plain["outputs"]
+    counts = np.bincount(plain["status"].ravel(), minlength=len(Status))
+    _require(counts.tolist() == list(receipt.status_counts), shard, "status_counts")
+    _require(bool(np.isfinite(outputs[is_ok]).all()), shard, "status: outputs are not finite")
+    _require(bool(np.isnan(outputs[~is_ok]).all()), shard, "status: a failed view has outputs")
+    for (name, spec), length in zip(specs.items(), receipt.lengths, strict=True):
+        if spec.is_sharded:
+            data = layout.folder.read(spec.chunk_name(shard), length)
+            _decode_views(spec, shard, data, plain[_CHECKSUMS[name]])
+
+
+def _decode_views(spec: ArraySpec, shard: int, data: bytes, checksums: NDArray[Any]) -> None:
+    """Decode every view of a shard's file, each compared with its row's crc32c (n, V)."""
     num_rows, num_views = checksums.shape
     where = spec.chunk_name(shard)
     length = shard_index_bytes(spec.rows_per_chunk * num_views)
@@ -230,18 +192,27 @@ def _require(is_so: bool, shard: int, what: str) -> None:
         raise CorruptError(f"shard {shard} contradicts the manifest or itself in {what}")
 
 
-def _read_json(root: Path, name: str) -> dict[str, Any]:
-    return parse_json(_read_bytes(root, name, MAX_METADATA_BYTES), name)
+@dataclass(frozen=True)
+class _LocalFiles:
+    """The files of a store on this machine; ``StoreFiles``."""
 
+    root: Path
 
-def _read_bytes(root: Path, name: str, length: int, *, exactly: bool = False) -> bytes:
-    """Return a file of at most, or exactly, so many bytes; its size is asked for first."""
-    path = root / name
-    if not path.is_file():
-        raise CorruptError(f"{name} is missing, or no file")
-    size = path.stat().st_size
-    if size > length or (exactly and size != length):
-        raise CorruptError(
-            f"{name} must have {'' if exactly else 'at most '}{length} bytes: {size}"
-        )
-    return path.read_bytes()
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(name)
+        if size > max_bytes:
+            raise CorruptError(f"{name} must have at most {max_bytes} bytes: {size}")
+        return (self.root / name).read_bytes()
+
+    def size(self, name: str) -> int | None:
+        path = self.root / name
+        return path.stat().st_size if path.is_file() else None
+
+    def sha256(self, name: str) -> str:
+        with (self.root / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

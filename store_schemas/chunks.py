@@ -1,4 +1,4 @@
-"""Chunks as bytes: plain ones encoded by zarr in memory, shards here, byte for byte as zarr does.
+"""Chunks as bytes: plain ones encoded by zarr in memory, shards here, byte for byte as by zarr.
 
 zarr encodes the views of a shard one after another; here the caller may do it in threads. The shard
 index follows its published layout (codec ``sharding_indexed``, version 1.0): at the
@@ -28,18 +28,18 @@ from store_schemas.identity import canonical_json
 from store_schemas.profiles import SHUFFLES
 
 Run = Callable[[Callable[[NDArray[Any]], bytes], Iterable[NDArray[Any]]], Iterable[bytes]]
-"""Calls a function on each item and returns what came of them in order, as ``map`` does."""
+"""Calls a function on each item and returns the results in order, as ``map`` does."""
 
 CHECKSUM_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 BLOSC_OVERHEAD = 16
-"""Bytes by which Blosc may exceed what it could not compress."""
+"""Bytes that Blosc adds to data that it could not compress."""
 ABSENT = np.uint64(2**64 - 1)
 _CHECKSUM = struct.Struct("<I")
 _BLOSC_SIZES = struct.Struct("<4xI4xI")
-"""Of Blosc's header: bytes of what it holds, and its own."""
+"""Fields of Blosc's header: bytes of the content, and of the chunk."""
 _CRC32C_OF_CHECKED = 0x48674BC7
-"""The crc32c of any bytes that are followed by theirs: checked so, nothing has to be copied."""
+"""The crc32c of any bytes followed by their own crc32c: checking so copies nothing."""
 RESTORE = "; run distil store repair, restore the file from a copy, or write the store again"
 
 
@@ -195,7 +195,7 @@ def decode_view(data: bytes, crc32c: int, out: NDArray[Any]) -> None:
 
     Args:
         data: The chunk, checksum included.
-        crc32c: What ``heatmap_crc32c`` says of this row and view: a whole chunk of another row
+        crc32c: Checksum of this row and view in ``heatmap_crc32c``: a whole chunk of another row
             has a valid checksum of its own.
         out: (K, Hh, Wh) uint8 or float16, contiguous.
 
@@ -214,10 +214,10 @@ def decode_view(data: bytes, crc32c: int, out: NDArray[Any]) -> None:
     header = _BLOSC_SIZES.unpack_from(data) if length >= BLOSC_OVERHEAD else (0, 0)
     if header != (out.nbytes, length):
         raise CorruptError(
-            f"the chunk must hold {out.nbytes} bytes in {length}, its Blosc header says "
+            f"the chunk must hold {out.nbytes} bytes in {length}, its Blosc header has "
             f"{header[0]} in {header[1]}{RESTORE}"
         )
     try:
-        decode_blosc(data, out)  # which ends where the header says, before the checksum
+        decode_blosc(data, out)  # ends before the checksum, where the header states
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"the chunk cannot be decoded: {error}{RESTORE}") from error

@@ -8,7 +8,7 @@ StoreError             also raised itself: a store cannot be written at this pla
 ├── StorageError       the disk does not take what is written: full, read-only, gone
 └── CorruptError       bytes are missing, torn or altered; names the shard and the row
 
-A message says what was wrong, what was expected, what was found and what to do, on one line.
+A message states on one line what was wrong, expected and found, and what to do.
 """
 
 
@@ -25,7 +25,7 @@ class IdentityError(StoreError, ValueError):
 
 
 class IncompleteError(StoreError):
-    """A shard or a view was not written yet, or its teacher gave nothing to write."""
+    """A shard or a view was not written yet, or its teacher had no output for it."""
 
 
 class LeaseError(StoreError):

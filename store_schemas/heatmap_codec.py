@@ -70,7 +70,7 @@ def decode_heatmaps(stored: NDArray[Any], scale: NDArray[np.float32]) -> NDArray
 def error_bound(
     stored: NDArray[Any], scale: NDArray[np.float32], threshold: float
 ) -> NDArray[np.float32]:
-    """Return how far stored heat may lie from the given one, (..., K, 1, 1) or per value.
+    """Return the largest allowed difference of stored from given heat, (..., K, 1, 1) or per value.
 
     Args:
         stored: (..., K, Hh, Wh) uint8 or float16.
@@ -86,7 +86,7 @@ def error_bound(
 
 @dataclass(frozen=True)
 class CodecError:
-    """How far stored heat lies from the teacher's, negative heat of ``uint8`` counting as 0."""
+    """Difference of stored heat from the teacher's, negative heat of ``uint8`` counting as 0."""
 
     largest: float = 0.0
     sum_of_squares: float = 0.0
@@ -104,7 +104,7 @@ NOT_MEASURED = CodecError()
 def measure_codec_error(
     heatmaps: NDArray[np.float32], stored: NDArray[Any], scale: NDArray[np.float32]
 ) -> CodecError:
-    """Compare heatmaps (..., K, Hh, Wh) with what is stored of them."""
+    """Compare heatmaps (..., K, Hh, Wh) with their stored form."""
     given = heatmaps if stored.dtype == np.float16 else np.maximum(heatmaps, np.float32(0))
     difference = (decode_heatmaps(stored, scale) - given).astype(np.float64)
     largest = float(np.abs(difference).max(initial=0.0))
@@ -112,7 +112,7 @@ def measure_codec_error(
 
 
 def sum_codec_errors(errors: Iterable[CodecError]) -> CodecError:
-    """Return the error over everything that was measured, added up in the order given."""
+    """Return the error over all measured values, added up in the given order."""
     total = NOT_MEASURED
     for error in errors:
         total = CodecError(
@@ -124,7 +124,7 @@ def sum_codec_errors(errors: Iterable[CodecError]) -> CodecError:
 
 
 def is_measured(row: int) -> bool:
-    """Say whether the codec's error is measured over a person: a function of the row alone."""
+    """Return whether the codec's error is measured over a person; depends on the row alone."""
     digest = hashlib.sha256(row.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "big") % MEASURED_ROWS == 0
 

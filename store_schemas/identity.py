@@ -1,4 +1,4 @@
-"""What a store was made from: canonical JSON, fingerprint, and the comparison field by field."""
+"""Canonical JSON, fingerprints and digests, and the comparison of identities field by field."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ ABSENT = "<absent>"
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the one JSON text of a value: keys sorted, no spaces, ASCII, no NaN.
+    """Return the canonical JSON text of a value: keys sorted, no spaces, ASCII, no NaN.
 
     Raises:
         TypeError: a key is no string, or a value has no JSON form.
@@ -26,13 +26,13 @@ def canonical_json(value: object) -> bytes:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping as it will be read back: tuples as lists, plain types only."""
+    """Return a mapping as JSON will return it: tuples as lists, plain types only."""
     result: dict[str, Any] = json.loads(canonical_json(dict(value)))
     return result
 
 
 def _check_keys(value: object) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"keys of a JSON object must be strings, got {key!r}")
@@ -88,10 +88,10 @@ def compare_identity(
     """Refuse the first field, in alphabetic order, in which two identities differ.
 
     Args:
-        stored: What the store says.
-        now: What is asked for now.
+        stored: The store's identity, or a part of it.
+        now: The identity that is expected now.
         fields: Dotted names to compare, whole branches included; None compares everything.
-        way_out: What the reader of the message can do.
+        way_out: Instruction that ends the message.
 
     Raises:
         IdentityError: names the field, both values and the way out.

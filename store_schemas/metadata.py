@@ -1,7 +1,8 @@
-"""Metadata of a store that nobody vouches for: parsed in bounds, compared with what is implied."""
+"""Untrusted metadata of a store: parsed in bounds, and compared with what the schema implies."""
 
 import json
 import math
+import re
 from typing import Any
 
 from store_schemas.errors import SchemaError
@@ -9,6 +10,7 @@ from store_schemas.identity import canonical_json, flatten
 
 MAX_METADATA_BYTES = 1 << 20
 MAX_DEPTH = 24
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def parse_json(data: bytes, name: str) -> dict[str, Any]:
@@ -82,6 +84,26 @@ def take_object(mapping: dict[str, Any], field: str, name: str) -> dict[str, Any
     value = mapping.get(field)
     if not isinstance(value, dict):
         raise SchemaError(f"{name}: '{field}' must be an object, got {_short(value)}")
+    return value
+
+
+def take_ints(mapping: dict[str, Any], field: str, count: int, name: str) -> tuple[int, ...]:
+    """Return so many whole numbers in [0, 2^40] of a parsed object, or raise SchemaError."""
+    values = mapping.get(field)
+    if (
+        not isinstance(values, list)
+        or len(values) != count
+        or not all(type(value) is int and 0 <= value <= 1 << 40 for value in values)
+    ):
+        raise SchemaError(f"{name}: '{field}' must be {count} whole numbers, got {values!r}")
+    return tuple(values)
+
+
+def take_digest(mapping: dict[str, Any], field: str, name: str) -> str:
+    """Return a sha256 in hexadecimal of a parsed object, or raise SchemaError."""
+    value = mapping.get(field)
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise SchemaError(f"{name}: '{field}' must be a sha256 digest, got {_short(value)}")
     return value
 
 

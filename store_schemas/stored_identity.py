@@ -1,77 +1,196 @@
-"""What an identity implies: every size of a store, and the metadata of its groups.
+"""Identity of a teacher's part of a store, as records: teacher, people, views, codec, options.
 
-Whoever reads a store without the pipeline starts here, as the pipeline itself does.
+The JSON of an identity is parsed once, when the store is opened: every value in bounds, and no
+field that these records do not hold. All sizes of a store follow from it.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
-from store_schemas.array_spec import group_metadata
 from store_schemas.errors import SchemaError
-from store_schemas.metadata import take_int, take_object, take_size_hw
+from store_schemas.identity import fingerprint
+from store_schemas.metadata import check_metadata, take_digest, take_int, take_object, take_size_hw
 from store_schemas.names import MAX_NAME_BYTES
-from store_schemas.optional_arrays import optional_of
-from store_schemas.profiles import profile_of
-from store_schemas.teacher_store import SCHEMA, StoreDimensions, teacher_attributes
+from store_schemas.optional_arrays import NONE, OptionalArrays
+from store_schemas.profiles import HeatmapProfile
+from store_schemas.skeleton import Skeleton
+from store_schemas.teacher_store import SCHEMA, StoreDimensions
 
-MAX_KEYPOINTS = 1024
 
+@dataclass(frozen=True)
+class PeopleIdentity:
+    """Section ``people``: sizes, skeleton, and the sha256 of every array."""
 
-def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
-    """Return the sizes that an identity implies, checked and bounded.
+    num_instances: int
+    num_images: int
+    num_ignored: int
+    name_length: int
+    """Bytes of the longest image name."""
+    category_id: int
+    skeleton: Skeleton
+    arrays: dict[str, str]
+    """``array_sha256`` of each array of the group ``people``, ``image_sha256`` excluded."""
 
-    Raises:
-        SchemaError: the schema is not this program's, or a size is missing or out of bounds.
-    """
-    schema = identity.get("schema")
-    if schema != SCHEMA:
-        raise SchemaError(
-            f"the store must have schema {SCHEMA!r}, got {schema!r}; read it with the version of "
-            f"distil that wrote it, or write it again"
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as an identity keeps it."""
+        return {**vars(self), "skeleton": self.skeleton.to_json()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Parse the section, or raise SchemaError."""
+        where = "identity.people"
+        section = cls(
+            num_instances=take_int(found, "num_instances", where),
+            num_images=take_int(found, "num_images", where),
+            num_ignored=take_int(found, "num_ignored", where),
+            name_length=take_int(found, "name_length", where),
+            category_id=take_int(found, "category_id", where),
+            skeleton=Skeleton.from_json(take_object(found, "skeleton", where)),
+            arrays=_digests(found, where),
         )
-    people = take_object(identity, "people", "identity")
-    views = take_object(identity, "views", "identity")
-    codec = take_object(identity, "codec", "identity")
-    dimensions = StoreDimensions(
-        num_instances=take_int(people, "num_instances", "identity.people"),
-        num_images=take_int(people, "num_images", "identity.people"),
-        num_ignored=take_int(people, "num_ignored", "identity.people"),
-        name_length=take_int(people, "name_length", "identity.people"),
-        num_views=take_int(views, "num_views", "identity.views"),
-        num_keypoints=len(_keypoint_names(people)),
-        heatmap_size_hw=take_size_hw(codec, "heatmap_size_hw", "identity.codec"),
-        rows_per_shard=take_int(codec, "rows_per_shard", "identity.codec"),
-        profile=profile_of(codec),
-        optional=optional_of(identity),
-    )
-    take_size_hw(views, "input_size_hw", "identity.views")
-    if type(views.get("seed")) is not int:
-        raise SchemaError(f"identity.views: 'seed' must be whole, got {views.get('seed')!r}")
-    if dimensions.name_length > MAX_NAME_BYTES:
-        raise SchemaError(f"identity.people: 'name_length' must be at most {MAX_NAME_BYTES}")
-    if type(codec.get("threshold")) not in (int, float) or not codec["threshold"] >= 0:
-        raise SchemaError("identity.codec: 'threshold' must be a number of at least 0")
-    return dimensions
+        if section.name_length > MAX_NAME_BYTES:
+            raise SchemaError(f"{where}: 'name_length' must be at most {MAX_NAME_BYTES}")
+        return section
 
 
-def group_documents(identity: dict[str, Any], teacher: str) -> dict[str, dict[str, Any]]:
-    """Return the ``zarr.json`` of every group but the root and the manifest, by path."""
-    people, views = identity["people"], identity["views"]
-    people_attributes = {field: people.get(field) for field in ("skeleton", "category_id")}
-    views_attributes = {field: views.get(field) for field in ("recipe", "seed", "input_size_hw")}
-    return {
-        "people": group_metadata(people_attributes),
-        "views": group_metadata(views_attributes),
-        "teachers": group_metadata(),
-        f"teachers/{teacher}": group_metadata(teacher_attributes()),
-    }
+@dataclass(frozen=True)
+class ViewsIdentity:
+    """Section ``views``: how the views were drawn, and the sha256 of every array."""
+
+    num_views: int
+    """V, view 0 included."""
+    input_size_hw: tuple[int, int]
+    """Size of the crop that the affines lead to."""
+    seed: int
+    recipe: dict[str, Any]
+    """Settings under which the views were drawn."""
+    arrays: dict[str, str]
+    """``array_sha256`` of each array of the group ``views``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as an identity keeps it."""
+        return {**vars(self), "input_size_hw": list(self.input_size_hw)}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Parse the section, or raise SchemaError."""
+        where, seed = "identity.views", found.get("seed")
+        if type(seed) is not int:
+            raise SchemaError(f"{where}: 'seed' must be whole, got {seed!r}")
+        return cls(
+            num_views=take_int(found, "num_views", where),
+            input_size_hw=take_size_hw(found, "input_size_hw", where),
+            seed=seed,
+            recipe=take_object(found, "recipe", where),
+            arrays=_digests(found, where),
+        )
 
 
-def _keypoint_names(people: dict[str, Any]) -> list[str]:
-    names = take_object(people, "skeleton", "identity.people").get("keypoint_names")
-    if (
-        not isinstance(names, list)
-        or not 0 < len(names) <= MAX_KEYPOINTS
-        or not all(isinstance(name, str) for name in names)
-    ):
-        raise SchemaError(f"skeleton: 'keypoint_names' must be 1 to {MAX_KEYPOINTS} names")
-    return list(names)
+@dataclass(frozen=True)
+class CodecIdentity:
+    """Section ``codec``: how heatmaps are stored."""
+
+    profile: HeatmapProfile
+    heatmap_size_hw: tuple[int, int]
+    threshold: float
+    """Largest error of heat far from a map's peak."""
+    rows_per_shard: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as an identity keeps it."""
+        return {
+            **self.profile.to_json(),
+            "heatmap_size_hw": list(self.heatmap_size_hw),
+            "threshold": self.threshold,
+            "rows_per_shard": self.rows_per_shard,
+        }
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Parse the section, or raise SchemaError."""
+        where, threshold = "identity.codec", found.get("threshold")
+        if type(threshold) is not float or not threshold >= 0:
+            raise SchemaError(f"{where}: 'threshold' must be a number of at least 0")
+        return cls(
+            profile=HeatmapProfile.from_json(found),
+            heatmap_size_hw=take_size_hw(found, "heatmap_size_hw", where),
+            threshold=threshold,
+            rows_per_shard=take_int(found, "rows_per_shard", where),
+        )
+
+
+@dataclass(frozen=True)
+class StoreIdentity:
+    """Everything that the bytes of a teacher's part of a store were made from."""
+
+    teacher: dict[str, Any]
+    """Weights and settings of the teacher, JSON."""
+    people: PeopleIdentity
+    views: ViewsIdentity
+    codec: CodecIdentity
+    optional: OptionalArrays = NONE
+
+    @cached_property
+    def dimensions(self) -> StoreDimensions:
+        """Every size that the shapes of the store follow from."""
+        return StoreDimensions(
+            num_instances=self.people.num_instances,
+            num_images=self.people.num_images,
+            num_ignored=self.people.num_ignored,
+            name_length=self.people.name_length,
+            num_views=self.views.num_views,
+            num_keypoints=self.people.skeleton.num_keypoints,
+            heatmap_size_hw=self.codec.heatmap_size_hw,
+            rows_per_shard=self.codec.rows_per_shard,
+            profile=self.codec.profile,
+            optional=self.optional,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the identity's canonical JSON, in hexadecimal."""
+        return fingerprint(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the identity as the root's metadata keep it."""
+        return {
+            **self.shared_json(),
+            "teacher": self.teacher,
+            "codec": self.codec.to_json(),
+            **self.optional.to_json(),
+        }
+
+    def shared_json(self) -> dict[str, Any]:
+        """Return the sections that all teachers of a store share."""
+        return {"schema": SCHEMA, "people": self.people.to_json(), "views": self.views.to_json()}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Parse an identity, each value in bounds, and check its sizes.
+
+        Raises:
+            SchemaError: the schema is not this program's, or a field is missing, unknown or out of
+                bounds.
+        """
+        if found.get("schema") != SCHEMA:
+            raise SchemaError(
+                f"the store must have schema {SCHEMA!r}, got {found.get('schema')!r}; read it with "
+                f"the version of distil that wrote it, or write it again"
+            )
+        views = ViewsIdentity.from_json(take_object(found, "views", "identity"))
+        identity = cls(
+            teacher=take_object(found, "teacher", "identity"),
+            people=PeopleIdentity.from_json(take_object(found, "people", "identity")),
+            views=views,
+            codec=CodecIdentity.from_json(take_object(found, "codec", "identity")),
+            optional=OptionalArrays.from_json(found, views.input_size_hw),
+        )
+        check_metadata(found, identity.to_json(), "identity")
+        _ = identity.dimensions  # raises if the sizes contradict each other
+        return identity
+
+
+def _digests(found: dict[str, Any], where: str) -> dict[str, str]:
+    digests = take_object(found, "arrays", where)
+    return {name: take_digest(digests, name, f"{where}.arrays") for name in digests}

@@ -25,32 +25,20 @@ ROWS_PER_CHUNK = 65_536
 VIEWS_PER_SHARD = 1024
 BYTES_PER_SHARD = 64 * 2**20
 MAX_CHUNK_BYTES = 2**30
-"""Of an array that is not sharded; read whole, so that nobody is made to reserve more."""
+"""Largest chunk of an array that is not sharded: it is read whole, so memory is bounded."""
 HEATMAP_FILL: dict[str, int | str] = {"uint8": 255, "float16": "NaN"}
-"""By data type. A filled map has no valid scale, so a hole never looks like a map without heat."""
+"""Fill value by data type. A filled map has no valid scale, so a hole is never taken for a map
+without heat."""
 
 OUTPUT_COLUMNS = ("scale", "confidence", "x", "y")
 SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
 """Arrays of every teacher, one file per shard each, in the order of publishing and listing."""
-
 CODEC_ERROR_COLUMNS = ("largest", "sum_of_squares", "num_values")
-"""Heat that storing changed, over every sixteenth person, see ``heatmap_codec.CodecError``."""
-
-ENTRY_FIELDS = (
-    "identity",
-    "fingerprint",
-    "execution_recipe",
-    "provenance",
-    "complete",
-    "content",
-)
-"""What the root's attributes say of each teacher."""
-SHARED_SECTIONS = ("schema", "people", "views")
-"""Of the identities of all teachers of a store."""
+"""Codec error of a shard, over every sixteenth person, see ``heatmap_codec.CodecError``."""
 
 
 class Status(IntEnum):
-    """What became of one view."""
+    """Status of one view."""
 
     NOT_WRITTEN = 0
     OK = 1
@@ -78,7 +66,7 @@ class StoreDimensions:
     rows_per_shard: int
     profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE]
     optional: OptionalArrays = NONE
-    """What the teacher keeps beside its heatmaps."""
+    """Formats of the crops and tokens that the teacher has."""
 
     def __post_init__(self) -> None:
         at_least_one = {
@@ -138,7 +126,7 @@ def default_rows_per_shard(num_views: int, view_bytes: int) -> int:
 
 
 def teacher_attributes() -> dict[str, Any]:
-    """Return what a reader without this program needs to know about a teacher's arrays."""
+    """Return the names of columns and codes, for readers without this program."""
     return {
         "outputs": list(OUTPUT_COLUMNS),
         "status": {str(status.value): status.words for status in Status},
@@ -160,7 +148,7 @@ def array_specs(dimensions: StoreDimensions, teacher: str) -> dict[str, ArraySpe
     """Return every array of a store by its path, the manifest's included.
 
     Raises:
-        SchemaError: chunks would be larger than anyone would read.
+        SchemaError: a chunk would be larger than ``MAX_CHUNK_BYTES``.
     """
     specs = [*_people(dimensions), *_views(dimensions), *_teacher(dimensions, teacher)]
     for spec in specs:
@@ -242,7 +230,7 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
 
 
 def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
-    """Return the arrays that a teacher keeps beside its heatmaps, in their order."""
+    """Return the arrays of crops and tokens, in the order of publishing."""
     n, v, rows = size.num_instances, size.num_views, size.rows_per_shard
     pair = ("instance", "view")
     found: dict[str, ArraySpec] = {}

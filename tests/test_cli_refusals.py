@@ -34,6 +34,7 @@ def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Resu
         raise error
 
     monkeypatch.setattr("stages.show.show", show)
+    monkeypatch.setattr("stages.commands.options.require_inputs", lambda _: None)
     return distil("show", "teacher.zarr", "--output", "people.png")
 
 
@@ -91,9 +92,9 @@ def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     def read(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.config.load_config", read)
+    monkeypatch.setattr("stages.commands.options.load_config", read)
     result = distil("train-student", "--store", "s", "--run-folder", "r")
-    assert refusal(result).endswith("stopped; go on with the same command and --resume\n")
+    assert refusal(result).endswith("stopped; continue with the same command and --resume\n")
 
 
 FIRST_MISTAKES: list[tuple[str, str]] = [
@@ -105,6 +106,8 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
     ("evaluate --store s", "s must hold a teacher store"),
     ("compare --annotations a --images .", "the setting arms is required"),
+    ("compare --annotations no.json --images . --arm a=no-run",
+     "no.json: cannot be read: No such file or directory; no-run: cannot be read"),
     ("store info s", "s must hold a teacher store"),
     ("store verify s", "s must hold a teacher store"),
     ("store repair s", "s must hold a teacher store"),
@@ -116,7 +119,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
      "unknown setting data.from_crops (data of annotations); known here: "),
     ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
-     "crop_quality and crop_subsampling are of crops"),
+     "crop_quality and crop_subsampling must be left out unless crops are stored"),
     ("benchmark cache", "the setting annotations is required"),
     ("show s --output people.png", "s must hold a teacher store"),
     ("show s --output people.jpg", "must be a file name that ends in .png"),

@@ -23,10 +23,11 @@ BANNED = {
 REWRITTEN_NOW: tuple[str, ...] = (
     "ARCHITECTURE.md",
     "README.md",
-    "cli.py",
     "pipeline/repair",
     "pipeline/teacher_store",
-    "stages",
+    "stages/commands/store.py",
+    "stages/store_repair.py",
+    "stages/store_verify.py",
     "store_schemas",
 )
 """ALLOWANCE, to be emptied: rooms whose words are being rewritten are not checked yet."""

@@ -7,7 +7,6 @@ disk space of the real one. Only whole shards are repeated.
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +15,12 @@ from pipeline.coco.people import People
 from pipeline.errors import DistilError
 from pipeline.storage.files import make_folder
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.entries import TeacherEntry, new_entry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import MANIFEST_ARRAYS, Manifest
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entry, read_plan
-from pipeline.teacher_store.plan import (
-    ViewPlan,
-    people_arrays,
-    people_identity,
-    views_arrays,
-    views_identity,
-)
+from pipeline.teacher_store.opening import StoreLayout, layout_of, read_plan
+from pipeline.teacher_store.plan import people_identity, plan_arrays, views_identity
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
 from pipeline.wording import counted
+from store_schemas.manifest import MANIFEST_ARRAYS, Manifest, read_manifest
+from store_schemas.root_metadata import read_entry
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:
@@ -41,8 +32,8 @@ def multiply_store(source: Path, target: Path, num_views: int) -> None:
     """
     folder = LocalFolder(source)
     entry = read_entry(folder, None)
-    layout = layout_of(folder, entry.teacher, entry.identity)
-    plan, manifest = read_plan(layout, entry.identity), read_manifest(layout, entry)
+    layout = layout_of(folder, entry)
+    plan, manifest = read_plan(layout), read_manifest(layout, entry)
     size = layout.dimensions
     num_whole = size.num_instances // size.rows_per_shard
     if not num_whole:
@@ -59,20 +50,19 @@ def multiply_store(source: Path, target: Path, num_views: int) -> None:
         image_to_crop=plan.views.image_to_crop[rows],
         is_mirrored=plan.views.is_mirrored[rows],
     )
-    copied = _entry(entry, people, views)
-    repeated = layout_of(LocalFolder(target), entry.teacher, copied.identity)
-    arrays: dict[str, NDArray[Any]] = {
-        f"people/{name}": a for name, a in people_arrays(people, plan.image_sha256).items()
-    }
-    arrays |= {f"views/{name}": a for name, a in views_arrays(views).items()}
-    publish_plan(repeated, copied, arrays)
+    identity = replace(entry.identity, people=people_identity(people), views=views_identity(views))
+    copied = replace(entry, identity=identity, content_sha256=None)
+    repeated = layout_of(LocalFolder(target), copied)
+    publish_plan(repeated, copied, {}, plan_arrays(people, plan.image_sha256, views))
     _link_shards(layout, repeated, source, target, shards.tolist())
     columns = {name: getattr(manifest, name)[shards] for name in MANIFEST_ARRAYS}
     starts = np.arange(num_shards) * size.rows_per_shard
     columns["rows"] = np.stack([starts, starts + size.rows_per_shard], axis=1)
     whole = Manifest(np.ones(num_shards, np.bool_), **columns)
     publish_manifest(repeated, whole)
-    publish_root(repeated.folder, {entry.teacher: replace(copied, content=whole.content)})
+    publish_root(
+        repeated.folder, {entry.teacher: replace(copied, content_sha256=whole.content_sha256)}
+    )
 
 
 def _people_of_rows(people: People, rows: NDArray[np.int64]) -> People:
@@ -84,15 +74,6 @@ def _people_of_rows(people: People, rows: NDArray[np.int64]) -> People:
         area=people.area[rows],
         keypoints=people.keypoints[rows],
     )
-
-
-def _entry(entry: TeacherEntry, people: People, views: ViewPlan) -> TeacherEntry:
-    identity = {
-        **entry.identity,
-        "people": people_identity(people),
-        "views": views_identity(views),
-    }
-    return new_entry(entry.teacher, identity, entry.execution_recipe, entry.provenance)
 
 
 def _link_shards(

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.blosc_chunks import decode_blosc
 from store_schemas.heatmap_codec import decode_heatmaps
-from store_schemas.profiles import SHUFFLES
 
 RAW = "raw float16, preadv"
 OURS = "distil"
@@ -256,9 +255,7 @@ def _batch(store: TeacherStore, drawn: DrawnViews) -> Any:
 
 
 def _blosc(store: TeacherStore) -> blosc.Blosc:
-    settings = store.identity["codec"]["blosc"]
-    shuffle = SHUFFLES.index(settings["shuffle"])
-    return blosc.Blosc(settings["cname"], settings["clevel"], shuffle, settings["blocksize"])
+    return blosc.Blosc(**store.profile.blosc_of_numcodecs())
 
 
 def _group(store: TeacherStore) -> Path:
@@ -266,6 +263,5 @@ def _group(store: TeacherStore) -> Path:
 
 
 def _shard_files(store: TeacherStore, drawn: DrawnViews) -> list[Path]:
-    rows_per_shard = int(store.identity["codec"]["rows_per_shard"])
-    shards = {view // drawn.num_views // rows_per_shard for view in drawn.distinct()}
+    shards = {view // drawn.num_views // store.rows_per_shard for view in drawn.distinct()}
     return [file for shard in sorted(shards) for file in _group(store).glob(f"*/c.{shard}.*")]

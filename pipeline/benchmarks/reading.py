@@ -54,7 +54,7 @@ def measure_reading(plan: ReadingPlan) -> ReadingFigures:
     seconds = _warm(readers, plan)
     cells = int(np.prod(store.heatmap_size_hw)) * store.people.skeleton.num_keypoints
     figures = ReadingFigures(
-        profile=str(store.identity["codec"]["profile"]),
+        profile=store.profile.name,
         store_views=int(store.status.size),
         bytes_per_view=_bytes_below(plan.store) / store.status.size,
         raw_bytes_per_view=2 * cells,

@@ -14,19 +14,15 @@ from pipeline.coco.read_people import read_people
 from pipeline.frames.views import describe_missing_halves, draw_views
 from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import StoreFolder
-from pipeline.teacher_store.adding import compare_views, read_shared_plan
-from pipeline.teacher_store.opening import read_entries
+from pipeline.teacher_store.beginning import compare_views, read_shared_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
-from store_schemas.optional_arrays import (
-    OptionalArrays,
-    TokenFormat,
-    crop_format,
-)
+from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
+from store_schemas.root_metadata import read_entries
 
 
 def open_inputs(
@@ -127,7 +123,7 @@ def stored_view_plan(
     """
     shared, plan = read_shared_plan(folder)
     compare_people(plan.people, people)
-    compare_views(shared["views"], view_identity(config, teacher))
+    compare_views(shared.views, view_identity(config, teacher))
     log(f"{folder} has the teachers {', '.join(read_entries(folder))}; {config.teacher_name} joins")
     return plan.views
 

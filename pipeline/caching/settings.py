@@ -1,11 +1,10 @@
 """Settings of stage one, its plan and its benchmark: people, images, a teacher and a store."""
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import StageConfig
+from pipeline.config import InputFile, InputFolder, InputPath, StageConfig
 from pipeline.settings import PROBE_PEOPLE, PeopleSettings, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import StoreLocation
 from store_schemas.choices import DEFAULT_TEACHER_NAME, MAX_QUALITY, TEACHER_NAME
@@ -14,24 +13,29 @@ ProfileName = Literal["default", "small", "fast", "lossless-float16"]
 
 
 class TeacherInputs(StageConfig):
-    """People, a teacher, and the views in which it sees them."""
+    """People, a teacher, and the views that it predicts."""
 
-    annotations: Path
-    images: Path
-    teacher: Path
+    annotations: InputFile
+    """COCO keypoint JSON of the people."""
+    images: InputFolder
+    """Folder of the images; file names in the annotations are relative to it."""
+    teacher: InputPath
+    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
     profile: ProfileName = "default"
-    """How heatmaps are stored."""
+    """Format of the stored heatmaps."""
     crops: bool = False
-    """Keep the crops too, as JPEG; the teacher then looks at what is left of them."""
+    """Store the crops too, as JPEG, so that a student needs no images; the teacher then predicts
+    on the decoded JPEG."""
     crop_quality: int = Field(90, ge=1, le=MAX_QUALITY)
-    """Of JPEG."""
+    """Quality of the stored JPEG crops, 1 to 95."""
     crop_subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
-    """Of their colour."""
+    """Chroma subsampling of the stored JPEG crops."""
     tokens: Literal["keypoint", "visual", "both"] | None = None
-    """Which tokens to keep, of a teacher that was trained here."""
+    """Kind of tokens to store too, for a teacher of train-teacher."""
     views: int = Field(8, ge=0)
-    """Augmented views of every person, beside the evaluation crop."""
+    """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
+    """Seed of the random views."""
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
     people: PeopleSettings = PeopleSettings()
@@ -39,13 +43,13 @@ class TeacherInputs(StageConfig):
     @model_validator(mode="after")
     def _check_crops(self) -> Self:
         fields = type(self).model_fields
-        asked = [
+        given = [
             f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
         ]
-        if asked and not self.crops:
+        if given and not self.crops:
             raise ValueError(
-                "crop_quality and crop_subsampling are of crops, which are not kept; add crops, or "
-                "leave them out"
+                "crop_quality and crop_subsampling must be left out unless crops are stored; "
+                "add crops, or leave them out"
             )
         return self
 
@@ -54,19 +58,23 @@ class CacheSettings(TeacherInputs):
     """All that a plan of a store depends on."""
 
     store: StoreLocation
-    """Where it lies: the path of a folder, or a URL."""
+    """Teacher store to write: a folder such as teacher.zarr, or a URL such as
+    s3://bucket/teacher.zarr."""
     teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
-    """Of the teacher's group in the store, which may hold several."""
+    """Name of the teacher in the store; a new name adds a teacher to a store of the same people."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
+    """Number of people that the teacher is tried on first; --plan tries it only if this is
+    given."""
     accept_weak_teacher: bool = False
+    """Continue although the teacher misses the annotated keypoints."""
 
 
 class CacheTeacherConfig(CacheSettings):
     """All that decides what stage one writes."""
 
     skip_bad: bool = False
-    """Finish without the people of unreadable images, and list them."""
+    """Leave out people whose image cannot be decoded, and list them."""
     accept_mended_images: bool = False
-    """On resuming, take images that changed, as long as no shard was written of them."""
+    """With --resume: accept images that have changed, as long as no shard was written from them."""
     grace_seconds: float = Field(20.0, ge=0)
-    """On SIGTERM or Ctrl-C the running shard is finished if that takes no longer."""
+    """Time in seconds that the running shard may take to finish after SIGTERM or Ctrl-C."""

@@ -19,11 +19,11 @@ from pipeline.caching.encoded_rows import BadImage, EncodedRows
 from pipeline.caching.prediction_stream import OnProgress, PredictionStream
 from pipeline.parallel import available_cores
 from pipeline.settings import TeacherSettings
-from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.teacher import Teacher
 from store_schemas.chunks import Run
+from store_schemas.manifest import ShardReceipt, digest_of_images
 
 
 @dataclass(frozen=True)
@@ -175,4 +175,4 @@ class ShardWorker:
 
 def read_writers_plan(writer: TeacherStoreWriter) -> StoredPlan:
     """Return the people and views of the writer's store, read again."""
-    return read_plan(writer.layout, writer.entry.identity)
+    return read_plan(writer.layout)

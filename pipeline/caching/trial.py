@@ -20,6 +20,7 @@ from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_p
 from pipeline.coco.people import People, people_of_rows, spread_rows
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
@@ -150,14 +151,9 @@ def _create(
     threshold: float,
     rows_per_shard: int | None,
 ) -> TeacherStoreWriter:
-    return TeacherStoreWriter.create(
-        folder,
-        run_id,
-        people,
-        digests,
-        views,
-        _NAME,
-        identity={"teacher": teacher.identity()},
+    new = NewTeacher(
+        name=_NAME,
+        identity=teacher.identity(),
         recipe=teacher.execution_recipe(),
         provenance={},
         heatmap_size_hw=teacher.heatmap_size_hw,
@@ -166,3 +162,4 @@ def _create(
         rows_per_shard=rows_per_shard,
         optional=optional_arrays(config, teacher),
     )
+    return begin_teacher(folder, run_id, people, digests, views, new)

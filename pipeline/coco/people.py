@@ -12,25 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Skeleton:
-    """The K keypoints of a category; indices count from 0."""
-
-    keypoint_names: tuple[str, ...]
-    edges: tuple[tuple[int, int], ...]
-    """Pairs of keypoints that a picture joins by a line."""
-    flip_indices: tuple[int, ...]
-    """Keypoint k of a mirrored person is keypoint ``flip_indices[k]`` of the person."""
-    sigmas: tuple[float, ...]
-    """OKS fall-off per keypoint, as in pycocotools ``Params.kpt_oks_sigmas``; empty: unknown."""
-    upper_body: tuple[int, ...] = ()
-    """Keypoints that a half-body view may keep; both halves empty: no half-body views."""
-    lower_body: tuple[int, ...] = ()
-
-    @property
-    def num_keypoints(self) -> int:
-        return len(self.keypoint_names)
+from store_schemas.skeleton import Skeleton as Skeleton
 
 
 @dataclass(frozen=True)

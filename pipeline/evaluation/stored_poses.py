@@ -71,9 +71,8 @@ def store_facts(store: TeacherStore) -> Facts:
         "source": "teacher store",
         "store": str(store.path),
         "store_fingerprint": store.fingerprint,
-        "store_content": store.content,
-        **teacher_facts(
-            {**store.identity.get("teacher", {}), "input_size_hw": store.input_size_hw}
-        ),
+        "store_content": store.content_sha256,
+        **teacher_facts(store.identity.teacher),
+        "input_size": f"{store.input_size_hw[0]}x{store.input_size_hw[1]}",
         "padding": store.views.recipe.get("padding"),
     }

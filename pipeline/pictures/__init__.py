@@ -2,4 +2,5 @@
 
 contact_sheet.py  a grid of pictures with titles, captions and a legend
 poses.py          poses, rings and heat drawn on a crop
+predictions.py    a sheet of what several networks predict of the same people
 """

@@ -1,8 +1,8 @@
-"""Whether a teacher store still is what was written, and how it becomes so again.
+"""Verify a teacher store against what was written, and repair it.
 
-verification.py   every byte compared with what the metadata promise
-recomputation.py  what the teacher gives for stored views now, compared with what is stored
-mending.py        what follows from other bytes of a store, written again
+verification.py   every byte compared with metadata and digests, images with the store's digests
+recomputation.py  the teacher's predictions for stored views, computed again and compared
+metadata.py       repair of metadata, manifest and image digests from other bytes of the store
 sources.py        the teacher and the paths that a store was written from, found again
-redo.py           which shards are to be written again, and from which images
+shards.py         which shards are to be written again, and from which images
 """

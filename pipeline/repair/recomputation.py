@@ -1,7 +1,7 @@
-"""Show the teacher some views again, and compare what it says with what a store holds of them.
+"""Let the teacher predict some views again, and compare its outputs with the stored ones.
 
-The disagreement has two parts. The codec's: |dec(enc(live)) - live|, at most ``error_bound``. And
-that of the arithmetic: |stored - dec(enc(live))|, 0 on the machine and libraries that wrote the
+The difference has two parts. The codec's: |dec(enc(live)) - live|, at most ``error_bound``. And
+the arithmetic's: |stored - dec(enc(live))|, 0 on the machine and libraries that wrote the
 store. One level of the codec may flip for the smallest difference of arithmetic, so the limit is
 put on the sum of both: |stored - live| <= ``error_bound`` + ``ARITHMETIC_TOLERANCE``.
 """
@@ -35,7 +35,7 @@ ARITHMETIC_TOLERANCE = 1e-3
 
 @dataclass
 class Disagreement:
-    """How far a teacher and a store are apart, over the views that were shown again."""
+    """Differences of a teacher's outputs from a store, over the views predicted again."""
 
     num_views: int = 0
     codec: float = 0.0
@@ -45,7 +45,7 @@ class Disagreement:
     total: float = 0.0
     """Largest |stored - live| of a heat."""
     excess: float = -np.inf
-    """Largest |stored - live| over its bound, tolerance included; above 0: too far apart."""
+    """Largest |stored - live| minus its bound, tolerance included; above 0: too large."""
     bound: float = 0.0
     """Bound, tolerance included, of the heat that is nearest to it or furthest beyond."""
     confidence: float = 0.0
@@ -53,13 +53,13 @@ class Disagreement:
     keypoint: float = 0.0
     """Largest distance of a keypoint, crop pixels; a flat map's peak may lie anywhere."""
     failures: list[str] = field(default_factory=list)
-    """Views that are too far apart or could not be shown, a line each."""
+    """Views that differ too much or could not be predicted, a line each."""
 
 
 def spread_views(
     status: NDArray[np.uint8], num_wanted: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pick views that are OK, one at random out of each of ``num_wanted`` equal stretches.
+    """Pick views with status OK, one at random from each of ``num_wanted`` equal stretches.
 
     Args:
         status: (N, V) uint8.
@@ -84,12 +84,12 @@ def recompute_views(
     views: NDArray[np.int64],
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Disagreement:
-    """Show a teacher views of a store again and compare the answers.
+    """Let a teacher predict views of a store again, and compare its outputs.
 
     Args:
         rows: (n,), instances.
         views: (n,).
-        on_progress: Told how many more views were compared.
+        on_progress: Called with the number of views compared since the last call.
     """
     found = Disagreement()
     requests = requests_by_image(
@@ -126,10 +126,10 @@ def _compare(
     views: NDArray[np.int64],
     live: TeacherOutput,
 ) -> None:
-    """Add what a teacher says of views to what was found."""
+    """Add the differences of some views to those found so far."""
     for i, (row, view) in enumerate(zip(rows.tolist(), views.tolist(), strict=True)):
         found.num_views += 1
-        where = f"shard {row // store.identity['codec']['rows_per_shard']}, row {row}, view {view}"
+        where = f"shard {row // store.rows_per_shard}, row {row}, view {view}"
         if not np.isfinite(live.heatmaps[i]).all():
             found.failures.append(f"{where}: the teacher's output is not finite, the store's is")
             continue
@@ -155,7 +155,7 @@ def _compare(
 def _compare_heat(
     found: Disagreement, store: TeacherStore, live: NDArray[np.float32], stored: StoredViews
 ) -> float:
-    """Add one view's heat (K, Hh, Wh) to what was found; return by how much it is out of bounds."""
+    """Add one view's heat (K, Hh, Wh) to the differences; return its excess over the bound."""
     stored_heat = decode_heatmaps(stored.heatmaps[0], stored.scale[0])
     again = decode_heatmaps(*encode_heatmaps(live, store.threshold, store.profile))
     given = live if store.heatmap_dtype == np.float16 else np.maximum(live, np.float32(0))

@@ -10,19 +10,20 @@ from pipeline.teachers.opening import open_teacher
 from pipeline.teachers.teacher import Teacher
 from store_schemas.errors import IdentityError
 from store_schemas.identity import compare_identity
+from store_schemas.stored_identity import StoreIdentity
 
 WAY_OUT = "give the teacher that the store was made with, or write another store"
 
 
 def stored_settings(
-    identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+    identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> TeacherSettings:
     """Return the settings of a store's teacher.
 
     Raises:
         IdentityError: a setting is missing or invalid.
     """
-    known = {**execution_recipe, **identity.get("teacher", {})}
+    known = {**execution_recipe, **identity.teacher}
     try:
         return TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
     except (KeyError, ValueError) as error:
@@ -34,7 +35,7 @@ def stored_settings(
 
 
 def open_stored_teacher(
-    path: Path, identity: Mapping[str, Any], execution_recipe: Mapping[str, Any]
+    path: Path, identity: StoreIdentity, execution_recipe: Mapping[str, Any]
 ) -> Teacher:
     """Open a teacher under a store's settings, and refuse another one.
 
@@ -48,7 +49,7 @@ def open_stored_teacher(
     except TeacherError as error:
         raise TeacherError(f"{error} (opened with the settings of the store's teacher)") from error
     compare_identity(
-        {"teacher": identity["teacher"]}, {"teacher": teacher.identity()}, way_out=WAY_OUT
+        {"teacher": identity.teacher}, {"teacher": teacher.identity()}, way_out=WAY_OUT
     )
     return teacher
 

@@ -1,26 +1,18 @@
-"""The teacher store on disk, as `store_schemas` specifies it.
+"""The teacher store on disk, as ``store_schemas`` specifies it: begin, write, resume, open, read.
 
-adding.py             a further teacher over the people and views of a store
-averaging.py          several teachers read as one: the mean of their heat
-cached_folder.py      shards of an object store, kept in a folder of this machine
-entries.py            a teacher's entry in the root metadata
-inspection.py         facts of a store, complete or not, without reading a view
-kept_shards.py        chunks of sharded arrays that a reading process keeps in memory
-layout.py             names of all files of one teacher
-manifest.py           the shards of a store, and the digests of their files
-manifest_files.py     files of shards, read whole and compared, or a piece of them
-manifest_reading.py   the manifest of a complete store, or the receipts of an incomplete one
-opening.py            metadata and plan of a store, checked as they are read
-optional_reading.py   crops and tokens, view by view
-people_comparison.py  people compared with those of a store, person by person
-plan.py               people, views, codec and identity, fixed before the first shard
-publishing.py         the plan, a shard and the manifest as files
-reader.py             open a store and read views: start reading here
-recovery.py           good shards and repaired images of a store that was begun
-shards.py             views read out of shard files
-skeleton_json.py      the skeleton in an identity
-status_reading.py     the status of every view, compared with the manifest
-stored_file.py        files of which pieces are read, and the indexes of shards
-stored_views.py       the stored views, compared with the identity and read row by row
-writer.py             write a store: plan, shards, manifest
+plan.py               people and views as arrays and as sections of the identity
+people_comparison.py  given people compared with a store's, field by field
+opening.py            layout of a teacher in a folder; people and views read from it
+publishing.py         plan, shard, manifest and root written as files
+recovery.py           damaged shards, and images that can be read again
+writer.py             a teacher's shards written, resumed and finished
+beginning.py          a teacher begun, in a new store or beside others
+shard_files.py        files of shards read whole or by pieces, compared with the manifest
+stored_views.py       affines of views read row by row
+shards.py             heatmaps and outputs read view by view
+optional_reading.py   crops and tokens read view by view
+reader.py             one teacher of a store opened and read
+averaging.py          several teachers read as one
+cached_folder.py      shards of a remote store, copied to this machine once
+inspection.py         summary of a store without reading a view
 """

@@ -1,6 +1,6 @@
-"""Several teachers of a store read as one: the mean of their heat, made when a view is read.
+"""Several teachers of a store read as one: the mean of their heat, computed when a view is read.
 
-Nothing of it is stored, and no teacher is asked. The mean is rounded to 255 levels of its own peak
+Nothing is stored, and no teacher network runs. The mean is rounded to 255 levels of its own peak
 by the store's rule (``store_schemas.heatmap_levels``), without the coarser steps that only make
 maps compress better: it lies within its scale of the mean of what the store holds.
 """
@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from store_schemas.errors import SchemaError
 from store_schemas.heatmap_codec import decode_heatmaps
 from store_schemas.heatmap_levels import LEVELS, levels_of_heat
-from store_schemas.identity import as_json, fingerprint
+from store_schemas.identity import fingerprint
 from store_schemas.optional_arrays import OptionalArrays
-from store_schemas.teacher_store import SHARED_SECTIONS, Status
+from store_schemas.teacher_store import Status
 
 _BLOCK = 4
 """Views averaged at a time: of larger blocks the heat leaves the processor's cache."""
@@ -47,7 +48,7 @@ class AveragedTeachers:
         first = self._stores[0]
         _require_same_maps(self._stores)
         self.path = first.path
-        """Where the store is."""
+        """Location of the store."""
         self.teacher = ",".join(store.teacher for store in self._stores)
         self.people = first.people
         self.image_sha256 = first.image_sha256
@@ -56,14 +57,15 @@ class AveragedTeachers:
         self.num_views = first.num_views
         self.input_size_hw = first.input_size_hw
         self.heatmap_size_hw = first.heatmap_size_hw
-        self.identity = _identity_of(self._stores)
-        self.fingerprint = fingerprint(self.identity)
-        self.content = fingerprint({store.teacher: store.content for store in self._stores})
-        """Of the contents of all teachers."""
+        self.rows_per_shard = max(store.rows_per_shard for store in self._stores)
+        self.fingerprint = _fingerprint_of(self._stores)
+        contents = {store.teacher: store.content_sha256 for store in self._stores}
+        self.content_sha256 = fingerprint(contents)
+        """sha256 over ``content_sha256`` of all teachers."""
         self.provenance = first.provenance
         self._with_crops = next((s for s in self._stores if s.optional.crops is not None), first)
         self.optional = OptionalArrays(crops=self._with_crops.optional.crops)
-        """The crops of the first teacher that has any; tokens cannot be averaged."""
+        """Format of the crops, of the first teacher with any; tokens cannot be averaged."""
         self.status = _status_of(self._stores)
         """(N, V) uint8, OK where every teacher's is, else the first other one; see ``Status``."""
 
@@ -72,8 +74,13 @@ class AveragedTeachers:
         """Whether they are read over a network; then not by a process that was forked."""
         return self._stores[0].is_remote
 
+    @property
+    def heatmap_frame(self) -> HeatmapFrame:
+        """Convention that maps crop pixels to heatmap cells, or SchemaError if none is known."""
+        return self._stores[0].heatmap_frame
+
     def present_instances(self) -> NDArray[np.int64]:
-        """Return the rows of the people all of whose views every teacher has: (n,) int64."""
+        """Return the rows of the people whose views all have status OK: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
@@ -134,7 +141,7 @@ class AveragedTeachers:
 
 
 AnyTeachers = TeacherStore | AveragedTeachers
-"""What training reads."""
+"""One teacher or several: the source of a training."""
 
 
 def open_teachers(
@@ -186,29 +193,28 @@ def _require_same_maps(stores: Sequence[TeacherStore]) -> None:
 
 
 def _facts(store: TeacherStore) -> dict[str, Any]:
-    teacher = store.identity.get("teacher", {})
     return {
-        "people": store.identity["people"]["arrays"],
-        "views": store.identity["views"]["arrays"],
+        "people": store.identity.people.arrays,
+        "views": store.identity.views.arrays,
         "input_size_hw": store.input_size_hw,
         "heatmap_size_hw": store.heatmap_size_hw,
-        "heatmap_frame": teacher.get("heatmap_frame"),
+        "heatmap_frame": store.identity.teacher.get("heatmap_frame"),
     }
 
 
-def _identity_of(stores: Sequence[TeacherStore]) -> dict[str, Any]:
-    """Return what a training is bound to: what is shared, and who is averaged."""
-    first = stores[0].identity
+def _fingerprint_of(stores: Sequence[TeacherStore]) -> str:
+    """Return the sha256 of the shared sections and the averaged teachers; a run is bound to it."""
+    first = stores[0]
     codec = {
-        "heatmap_size_hw": list(stores[0].heatmap_size_hw),
-        "rows_per_shard": max(s.identity["codec"]["rows_per_shard"] for s in stores),
+        "heatmap_size_hw": list(first.heatmap_size_hw),
+        "rows_per_shard": max(store.rows_per_shard for store in stores),
         "dtype": "uint8",
     }
     teacher = {
-        "heatmap_frame": first.get("teacher", {}).get("heatmap_frame"),
+        "heatmap_frame": first.identity.teacher.get("heatmap_frame"),
         "average_of": {store.teacher: store.fingerprint for store in stores},
     }
-    return as_json({**{s: first[s] for s in SHARED_SECTIONS}, "codec": codec, "teacher": teacher})
+    return fingerprint({**first.identity.shared_json(), "codec": codec, "teacher": teacher})
 
 
 def _status_of(stores: Sequence[TeacherStore]) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Shards of a complete store, downloaded once to a folder of this machine and read from there.
 
-A file is kept only if it has the length and sha256 that the store's manifest says, and it is
-compared again by every process that begins to use it, so a damaged cache costs a download and no
-wrong view. The folder is named after the store's content: another store never finds its files.
+A file is kept only if it has the length and sha256 of the store's manifest, and every process
+compares it again before its first use, so a damaged cache costs a download and no wrong view. The
+folder is named after fingerprint and ``content_sha256``: another store never finds its files.
 """
 
 import hashlib
@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.storage.folder import LocalFolder, StoreFolder, open_folder
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import layout_of
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
+from store_schemas.manifest import read_manifest
+from store_schemas.root_metadata import read_entry
 
 _SHARD_NUMBER = re.compile(r"\d+")
 _VIEWS = "views/"
@@ -31,8 +30,8 @@ class CachedFolder:
         """Read the manifest of a complete store.
 
         Args:
-            origin: Where the store lies.
-            cache: The folder of the copies of any number of stores.
+            origin: Folder of the store.
+            cache: Folder of the copies, of any number of stores.
             teacher: As for ``TeacherStore.open``.
 
         Raises:
@@ -40,7 +39,7 @@ class CachedFolder:
             StoreError: it cannot be read.
         """
         entry = read_entry(origin, teacher)
-        if entry.content is None:
+        if entry.content_sha256 is None:
             raise IncompleteError(
                 f"{origin} must be complete to be cached, but is still being written; finish it by "
                 "running cache-teacher with --resume"
@@ -49,10 +48,10 @@ class CachedFolder:
         self._origin = origin
         self._cache = cache
         self._teacher = entry.teacher
-        self._content = entry.content
-        self._layout: StoreLayout = layout_of(origin, entry.teacher, entry.identity)
-        self._manifest: Manifest = read_manifest(self._layout, entry)
-        self._copies = LocalFolder(cache / f"{entry.fingerprint[:16]}-{entry.content[:32]}")
+        self._content_sha256 = entry.content_sha256
+        self._layout = layout_of(origin, entry)
+        self._manifest = read_manifest(self._layout, entry)
+        self._copies = LocalFolder(cache / f"{entry.fingerprint[:16]}-{entry.content_sha256[:32]}")
         self._columns = {n: column for column, n in enumerate(self._layout.shard_specs)}
         self._compared: set[str] = set()
         """Copies that this process has compared."""
@@ -63,15 +62,15 @@ class CachedFolder:
         return str(self._origin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._again, (self._origin, self._cache, self._teacher, self._content)
+        return self._again, (self._origin, self._cache, self._teacher, self._content_sha256)
 
     @classmethod
-    def _again(cls, origin: StoreFolder, cache: Path, teacher: str, content: str) -> Self:
+    def _again(cls, origin: StoreFolder, cache: Path, teacher: str, content_sha256: str) -> Self:
         folder = cls(origin, cache, teacher)
-        if folder._content != content:
+        if folder._content_sha256 != content_sha256:
             raise IdentityError(
-                f"{origin} was replaced after it was opened: content was {content}, now it is "
-                f"{folder._content}; start again"
+                f"{origin} was replaced after it was opened: content was {content_sha256}, now it "
+                f"is {folder._content_sha256}; start again"
             )
         return folder
 
@@ -81,7 +80,7 @@ class CachedFolder:
             return self._copies.read(name, max_bytes)
         data = self._origin.read(name, max_bytes)
         if name.startswith(_VIEWS) and not name.endswith(".json"):
-            # whoever opens the store compares what it reads; the copy is for reading row by row
+            # the reader compares these itself when it opens the store; the copy serves single rows
             self._digests[name] = hashlib.sha256(data).hexdigest()
             if self._digest_of_copy(name) != self._digests[name]:
                 self._copies.publish(name, data)
@@ -91,7 +90,7 @@ class CachedFolder:
     def open_descriptor(self, name: str) -> int:
         expected = self._expected(name)
         is_copied = name in self._digests if expected is None else self._is_copied(name, *expected)
-        # Of a shard that is damaged in the store itself the reader still finds the good views.
+        # A shard that is damaged in the origin is opened there: its good views can still be read.
         return (self._copies if is_copied else self._origin).open_descriptor(name)
 
     def size(self, name: str) -> int | None:
@@ -122,7 +121,7 @@ class CachedFolder:
         raise StoreError(f"{self} is read through a cache and cannot be written")
 
     def _is_copied(self, name: str, length: int, digest: str) -> bool:
-        """Make a copy that is as the manifest says, if there is none; False: the origin is not."""
+        """Copy a file unless a good copy exists; False: the origin is not as in the manifest."""
         if name in self._compared and self._copies.size(name) == length:
             return True
         if self._digest_of_copy(name) != digest:
@@ -143,7 +142,7 @@ class CachedFolder:
             return None
 
     def _expected(self, name: str) -> tuple[int, str] | None:
-        """Return length and sha256 that the manifest says of a shard's file; None: it is none."""
+        """Return length and sha256 of a shard's file in the manifest; None for another file."""
         path, _, key = name.removeprefix(f"{self._layout.teacher_path}/").partition("/")
         found = _SHARD_NUMBER.search(key)
         if path not in self._columns or found is None:

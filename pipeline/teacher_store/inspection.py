@@ -1,4 +1,4 @@
-"""What a store says of itself, complete or not, without a look at any view."""
+"""Summary of a store, complete or not, from its metadata and manifest alone; no view is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,23 +6,21 @@ from typing import Any
 
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import LeaseHolder, read_lease
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entries, read_entry
+from pipeline.teacher_store.opening import layout_of
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
+from store_schemas.manifest import read_manifest
 from store_schemas.optional_arrays import OptionalArrays
-from store_schemas.profiles import profile_of
+from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry
 from store_schemas.teacher_store import SCHEMA, Status
 
 
 @dataclass(frozen=True)
 class TeacherSummary:
-    """What a store says of one teacher."""
+    """Summary of one teacher's part of a store."""
 
     name: str
     teacher: Mapping[str, Any]
-    """The identity's section of that name."""
+    """The identity's section ``teacher``."""
     fingerprint: str
     content: str | None
     """sha256 of the manifest; None while the store is incomplete."""
@@ -41,9 +39,9 @@ class TeacherSummary:
     threshold: float
     optional: OptionalArrays
     array_bytes: Mapping[str, int]
-    """Of all shards that are there, by array."""
+    """Bytes of all present shards, by array."""
     status_counts: Mapping[str, int]
-    """Views by status, those of absent shards as not written."""
+    """Views by status; views of absent shards count as not written."""
     codec_error: CodecError
     execution_recipe: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -54,34 +52,34 @@ class TeacherSummary:
 
     @property
     def num_written(self) -> int:
-        """Views of the shards that are there."""
+        """Number of views in the present shards."""
         return sum(self.status_counts.values()) - self.status_counts[Status.NOT_WRITTEN.words]
 
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a store says of itself."""
+    """Summary of a store."""
 
     path: str
     schema: str
     num_bytes: int
-    """Of all its files."""
+    """Bytes of all its files."""
     teachers: tuple[TeacherSummary, ...]
     writer: LeaseHolder | None
-    """Whoever holds the lease, alive or not."""
+    """Holder of the lease, alive or not."""
 
     @property
     def bytes_per_view(self) -> float | None:
-        """All files over all written views; None before the first."""
+        """Bytes of all files divided by the written views; None before the first."""
         written = sum(teacher.num_written for teacher in self.teachers)
         return self.num_bytes / written if written else None
 
 
 def summarise_store(folder: StoreFolder, teacher: str | None = None) -> StoreSummary:
-    """Return what a store says of itself.
+    """Return the summary of a store.
 
     Args:
-        teacher: Say nothing of the others; None: of all.
+        teacher: The only teacher to summarise; None: all of them.
 
     Raises:
         IncompleteError: there is no store.
@@ -101,8 +99,7 @@ def summarise_store(folder: StoreFolder, teacher: str | None = None) -> StoreSum
 
 
 def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
-    identity = entry.identity
-    layout = layout_of(folder, entry.teacher, identity)
+    identity, layout = entry.identity, layout_of(folder, entry)
     size = layout.dimensions
     manifest = read_manifest(layout, entry)
     counts = {
@@ -111,32 +108,29 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
     }
     num_views = size.num_instances * size.num_views
     counts[Status.NOT_WRITTEN.words] += num_views - sum(counts.values())
-    receipts = (manifest.receipt(shard) for shard in range(size.num_shards))
-    profile = profile_of(identity["codec"])
-    height, width = identity["views"]["input_size_hw"]
     return TeacherSummary(
         name=entry.teacher,
-        teacher=identity.get("teacher", {}),
+        teacher=identity.teacher,
         fingerprint=entry.fingerprint,
-        content=entry.content,
+        content=entry.content_sha256,
         num_shards=size.num_shards,
         num_present=int(manifest.is_present.sum()),
         num_people=size.num_instances,
         num_images=size.num_images,
         num_views=size.num_views,
         num_keypoints=size.num_keypoints,
-        input_size_hw=(height, width),
+        input_size_hw=identity.views.input_size_hw,
         heatmap_size_hw=size.heatmap_size_hw,
-        seed=identity["views"]["seed"],
-        profile=profile.name,
-        dtype=profile.dtype,
-        threshold=float(identity["codec"]["threshold"]),
+        seed=identity.views.seed,
+        profile=size.profile.name,
+        dtype=size.profile.dtype,
+        threshold=identity.codec.threshold,
         optional=size.optional,
         array_bytes=dict(
             zip(layout.shard_specs, manifest.lengths.sum(axis=0).tolist(), strict=True)
         ),
         status_counts=counts,
-        codec_error=sum_codec_errors(receipt.codec_error for receipt in receipts if receipt),
+        codec_error=sum_codec_errors(receipt.codec_error for receipt in manifest.receipts()),
         execution_recipe=entry.execution_recipe,
         provenance=entry.provenance,
     )

@@ -1,4 +1,4 @@
-"""Read crops and tokens, the arrays that only some stores have, view by view.
+"""Read crops and tokens, the arrays that only some teachers have, view by view.
 
 As with heatmaps every chunk is compared with the crc32c of its row.
 """
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.frames.stored_crops import decode_crop
-from pipeline.teacher_store.kept_shards import NoRecords, Records, ShardedArray
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest_files import ManifestFiles
+from pipeline.teacher_store.opening import StoreLayout
+from pipeline.teacher_store.shard_files import ManifestFiles
+from pipeline.teacher_store.shards import NoRecords, Records, ShardedArray
 from store_schemas.chunks import decode_view
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.optional_arrays import CHECKSUMS
 
 MAX_DOWNLOADED = 32
-"""Shards of each array that are kept where opening one takes it into memory."""
+"""Shards of each array that are kept when an open shard is in memory."""
 
 LENGTH_BYTES = 4
 
 
 class CropLengths:
-    """The record of a crop: the bytes of its JPEG, uint32."""
+    """Records of crops: the length of each JPEG, uint32."""
 
     num_bytes = LENGTH_BYTES
 
@@ -41,7 +41,7 @@ class CropLengths:
 
 
 class OptionalReader:
-    """The crops and tokens of one teacher, those that it has."""
+    """The crops and tokens of one teacher, if it has any."""
 
     def __init__(self, layout: StoreLayout, files: ManifestFiles) -> None:
         self._layout = layout
@@ -63,8 +63,8 @@ class OptionalReader:
         """
         if self._optional.crops is None:
             raise SchemaError(
-                f"{self._layout.folder} must hold crops, but was written without; write a store "
-                "with cache-teacher --crops, or give the images"
+                f"{self._layout.folder} must hold crops, but was written without them; write a "
+                "store with cache-teacher --crops, or give the images"
             )
         crops = np.empty((len(views), *size_hw, 3), np.uint8)
         stored = self._arrays["crops"]
@@ -90,8 +90,8 @@ class OptionalReader:
         shapes = self._optional.token_shapes(self._layout.dimensions.num_keypoints)
         if not shapes:
             raise SchemaError(
-                f"{self._layout.folder} must hold tokens, but was written without; write a store "
-                "with cache-teacher --tokens"
+                f"{self._layout.folder} must hold tokens, but was written without them; write "
+                "a store with cache-teacher --tokens"
             )
         tokens = {
             name: np.empty((len(views), *shape), np.float16) for name, shape in shapes.items()

@@ -1,4 +1,4 @@
-"""Whether people are still those of a store, person by person: a digest cannot say who moved."""
+"""Compare people with those of a store, person by person: a digest cannot name who moved."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,8 +27,8 @@ def compare_people(stored: People, now: People, way_out: str = WAY_OUT) -> None:
     """
     for field, what in _differences(stored, now):
         raise IdentityError(f"identity field 'people.{field}' differs: {what}; {way_out}")
-    # what is left: the skeleton's other fields, and values that equal but for their bits
-    ours, theirs = ({"people": people_identity(people)} for people in (stored, now))
+    # the rest: the skeleton's other fields, and values that are equal except for their bits
+    ours, theirs = ({"people": people_identity(people).to_json()} for people in (stored, now))
     compare_identity(ours, theirs, way_out=way_out)
 
 

@@ -1,4 +1,4 @@
-"""What a teacher store is fixed to before its first shard: people, views, codec, identity.
+"""Plan of a teacher store: its people and views as arrays and as sections of the identity.
 
 ``people_identity`` and ``views_identity`` hold the sha256 of every array, so that an altered box or
 affine is refused by the name of its field. The images' digests are bound to each shard by its
@@ -13,26 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import IgnoreRegions, People
-from pipeline.teacher_store.skeleton_json import skeleton_json, skeleton_of
-from store_schemas import stored_identity
 from store_schemas.errors import SchemaError
 from store_schemas.identity import array_sha256, as_json
-from store_schemas.metadata import take_int
+from store_schemas.layout import IMAGE_SHA256
 from store_schemas.names import pack_names, unpack_names
-from store_schemas.profiles import HeatmapProfile
-from store_schemas.teacher_store import StoreDimensions
-
-PLANNED_SECTIONS = ("schema", "people", "views", "codec", "crops", "tokens")
-"""Sections of an identity that the store adds to what its caller says of the teacher."""
-
-
-IMAGE_SHA256 = "image_sha256"
-"""The one array of ``people`` that is no part of the identity."""
+from store_schemas.stored_identity import PeopleIdentity, ViewsIdentity
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """The views of every person, drawn once and stored."""
+    """Views of every person, drawn once and stored."""
 
     image_to_crop: NDArray[np.float64]  # (N, V, 2, 3), mirroring included; view 0 is plain
     is_mirrored: NDArray[np.bool_]  # (N, V), true where the determinant is negative
@@ -40,7 +30,7 @@ class ViewPlan:
     """Size of the crop that the affines lead to."""
     seed: int
     recipe: Mapping[str, Any]
-    """How the views were drawn; JSON."""
+    """Settings under which the views were drawn, JSON."""
 
 
 def people_arrays(people: People, image_sha256: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -131,63 +121,51 @@ def check_mirrored(
 def determinant_of(image_to_crop: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the determinants of affines (..., 2, 3); negative where they mirror."""
     a = image_to_crop
-    with np.errstate(over="ignore", invalid="ignore"):  # of altered bytes: refused by the caller
+    with np.errstate(over="ignore", invalid="ignore"):  # altered bytes: the caller refuses them
         return np.asarray(a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0])
 
 
-def people_identity(people: People) -> dict[str, Any]:
+def plan_arrays(
+    people: People, image_sha256: NDArray[np.uint8], views: ViewPlan
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of people and views by their path in the store.
+
+    Raises:
+        SchemaError: people or views contradict themselves.
+    """
+    arrays = {f"people/{name}": a for name, a in people_arrays(people, image_sha256).items()}
+    return arrays | {f"views/{name}": array for name, array in views_arrays(views).items()}
+
+
+def people_identity(people: People) -> PeopleIdentity:
     """Return the identity's section ``people``: sizes, skeleton and the sha256 of its arrays."""
     arrays = people_arrays(people, np.zeros((len(people.image_id), 32), np.uint8))
     del arrays[IMAGE_SHA256]
-    section = {
-        "num_instances": people.num_instances,
-        "num_images": len(people.image_id),
-        "num_ignored": len(people.ignored.annotation_id),
-        "name_length": arrays["image_name"].shape[1],
-        "category_id": int(people.category_id),
-        "skeleton": skeleton_json(people.skeleton),
-        "arrays": {name: array_sha256(values) for name, values in arrays.items()},
-    }
-    return as_json(section)
+    return PeopleIdentity(
+        num_instances=people.num_instances,
+        num_images=len(people.image_id),
+        num_ignored=len(people.ignored.annotation_id),
+        name_length=arrays["image_name"].shape[1],
+        category_id=int(people.category_id),
+        skeleton=people.skeleton,
+        arrays={name: array_sha256(values) for name, values in arrays.items()},
+    )
 
 
-def views_identity(views: ViewPlan) -> dict[str, Any]:
+def views_identity(views: ViewPlan) -> ViewsIdentity:
     """Return the identity's section ``views``: how they were drawn, and every array's sha256."""
-    section = {
-        "num_views": views.image_to_crop.shape[1],
-        "input_size_hw": list(views.input_size_hw),
-        "seed": views.seed,
-        "recipe": dict(views.recipe),
-        "arrays": {name: array_sha256(values) for name, values in views_arrays(views).items()},
-    }
-    return as_json(section)
+    height, width = views.input_size_hw
+    return ViewsIdentity(
+        num_views=views.image_to_crop.shape[1],
+        input_size_hw=(height, width),
+        seed=views.seed,
+        recipe=as_json(views.recipe),
+        arrays={name: array_sha256(values) for name, values in views_arrays(views).items()},
+    )
 
 
-def codec_identity(
-    profile: HeatmapProfile, heatmap_size_hw: tuple[int, int], threshold: float, rows_per_shard: int
-) -> dict[str, Any]:
-    """Return the identity's section ``codec``."""
-    return {
-        **profile.to_json(),
-        "heatmap_size_hw": list(heatmap_size_hw),
-        "threshold": float(threshold),
-        "rows_per_shard": rows_per_shard,
-    }
-
-
-def dimensions_of(identity: dict[str, Any]) -> StoreDimensions:
-    """Return the sizes that an identity implies, and refuse one whose skeleton is none.
-
-    Raises:
-        SchemaError: the schema is not this program's, or a size is missing or out of bounds.
-    """
-    dimensions = stored_identity.dimensions_of(identity)
-    skeleton_of(identity)
-    return dimensions
-
-
-def people_of(identity: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> People:
-    """Return the people that ``people_arrays`` took apart.
+def people_of(section: PeopleIdentity, arrays: dict[str, NDArray[Any]]) -> People:
+    """Return the people whose arrays ``people_arrays`` made.
 
     Raises:
         SchemaError: the arrays contradict each other.
@@ -199,8 +177,8 @@ def people_of(identity: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Peop
             raise SchemaError(f"people/{name} must be in 0..{num_images - 1}")
     ignored = {name: arrays[f"ignored_{name}"] for name in IgnoreRegions.__dataclass_fields__}
     people = People(
-        skeleton=skeleton_of(identity),
-        category_id=take_int(identity["people"], "category_id", "identity.people"),
+        skeleton=section.skeleton,
+        category_id=section.category_id,
         image_name=unpack_names(arrays["image_name"]),
         ignored=IgnoreRegions(**ignored),
         **{name: arrays[name] for name in _ARRAYS_OF_PEOPLE},

@@ -1,4 +1,4 @@
-"""Turn the parts of a teacher store into files: the plan, one shard, the manifest."""
+"""Publish the parts of a teacher store as files: the plan, one shard, the manifest, the root."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,74 +9,62 @@ from numpy.typing import NDArray
 
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import LEASE_NAME
-from pipeline.teacher_store.entries import TeacherEntry, root_document
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest import Manifest
+from pipeline.teacher_store.opening import StoreLayout
 from store_schemas.array_spec import ArraySpec, check_array, group_metadata
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
 from store_schemas.identity import canonical_json
+from store_schemas.manifest import Manifest
 from store_schemas.optional_arrays import CHECKSUMS
-from store_schemas.stored_identity import group_documents
+from store_schemas.root_metadata import TeacherEntry, root_document
 from store_schemas.teacher_store import HEATMAP_FILL, Status
 
 WRITTEN = (Status.OK, Status.IMAGE_UNREADABLE, Status.OUTPUT_NOT_FINITE)
 
 
 def publish_plan(
-    layout: StoreLayout, entry: TeacherEntry, arrays: Mapping[str, NDArray[Any]]
+    layout: StoreLayout,
+    entry: TeacherEntry,
+    others: dict[str, TeacherEntry],
+    arrays: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write people, views and every array's metadata; the root's ``zarr.json`` last.
+    """Write a teacher's metadata, of a new store also people and views; the root last.
 
     Args:
-        arrays: Values of ``layout.plan_specs()`` by path.
+        others: The teachers that the store has; none: the store is new.
+        arrays: Values of ``layout.plan_specs()`` by path, of a new store.
 
     Raises:
         StoreError: something else is at the path already.
         SchemaError: an array has another shape or dtype than its spec.
     """
-    plan = [(spec, check_array(spec, arrays[spec.path])) for spec in layout.plan_specs()]
-    documents = group_documents(entry.identity, layout.teacher)
-    documents |= {spec.path: spec.metadata() for spec, _ in plan}
-    documents |= {spec.path: spec.metadata() for spec in layout.shard_specs.values()}
-    planned = {f"{path}/zarr.json" for path in documents}
+    folder, is_new = layout.folder, not others
+    specs = layout.plan_specs() if is_new else []
+    plan = [(spec, check_array(spec, arrays[spec.path])) for spec in specs]
+    documents = layout.group_documents() | {spec.path: spec.metadata() for spec, _ in plan}
+    if not is_new:
+        documents = {layout.teacher_path: documents[layout.teacher_path]}
+    documents |= layout.shard_documents()
+    planned = {f"{path}/zarr.json" for path in documents} | {LEASE_NAME}
     planned |= {s.chunk_name(c) for s, _ in plan for c in range(s.num_chunks)}
-    _check_target(layout.folder, planned)
+    below = "" if is_new else f"{layout.teacher_path}/"
+    must, other = (
+        (f"{folder} must be a new or empty folder", "path")
+        if is_new
+        else (
+            f"{folder}/{layout.teacher_path} must be new or empty",
+            "--teacher-name, or remove it",
+        )
+    )
+    for name in folder.names():  # a writer that was killed early may have left a part of the plan
+        if name.startswith(below) and name not in planned:
+            raise StoreError(f"{must}, but holds {name}; choose another {other}")
+    folder.sweep()
     for spec, values in plan:
-        publish_array(layout.folder, spec, values)
+        publish_array(folder, spec, values)
     for path, document in documents.items():
-        publish_document(layout.folder, path, document)
-    publish_root(layout.folder, {layout.teacher: entry})
-
-
-def publish_added_plan(
-    layout: StoreLayout, entry: TeacherEntry, others: dict[str, TeacherEntry]
-) -> None:
-    """Write the metadata of one more teacher's arrays; the root's ``zarr.json`` last.
-
-    Args:
-        others: The teachers that the store has.
-
-    Raises:
-        StoreError: something else is at the teacher's path already.
-    """
-    documents = {
-        path: document
-        for path, document in group_documents(entry.identity, layout.teacher).items()
-        if path == layout.teacher_path
-    }
-    documents |= {spec.path: spec.metadata() for spec in layout.shard_specs.values()}
-    planned = {f"{path}/zarr.json" for path in documents}
-    for name in layout.folder.names():
-        if name.startswith(f"{layout.teacher_path}/") and name not in planned:
-            raise StoreError(
-                f"{layout.folder}/{layout.teacher_path} must be new or empty, but holds {name}; "
-                f"choose another --teacher-name, or remove it"
-            )
-    layout.folder.sweep()
-    for path, document in documents.items():
-        publish_document(layout.folder, path, document)
-    publish_root(layout.folder, {**others, layout.teacher: entry})
+        publish_document(folder, path, document)
+    publish_root(folder, {**others, layout.teacher: entry})
 
 
 def publish_manifest(layout: StoreLayout, manifest: Manifest) -> None:
@@ -89,7 +77,7 @@ def publish_manifest(layout: StoreLayout, manifest: Manifest) -> None:
 
 
 def publish_root(folder: StoreFolder, entries: dict[str, TeacherEntry]) -> None:
-    """Write the root's ``zarr.json``: it alone says which teachers there are and are complete."""
+    """Write the root's ``zarr.json``: it alone lists the teachers and which are complete."""
     folder.publish("zarr.json", canonical_json(root_document(entries)))
 
 
@@ -115,8 +103,8 @@ def encode_shard(
         status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
             that the same bytes come out whatever a failed view left there.
         run: Encodes the views, as ``map`` does or in threads.
-        optional: What the store keeps beside these, by array: ``crops`` (n, V) objects, each a
-            JPEG's bytes (l,) uint8; ``keypoint_tokens`` (n, V, K, D) and ``visual_tokens``
+        optional: Crops and tokens, by array, if the store has them: ``crops`` (n, V) objects, each
+            a JPEG's bytes (l,) uint8; ``keypoint_tokens`` (n, V, K, D) and ``visual_tokens``
             (n, V, P, D) float16.
 
     Raises:
@@ -262,19 +250,3 @@ def publish_array(folder: StoreFolder, spec: ArraySpec, values: NDArray[Any]) ->
         rows = spec.chunk_rows(chunk)
         data = encode_chunk(spec, chunk, values[rows.start : rows.stop])
         folder.publish(spec.chunk_name(chunk), data)
-
-
-def _check_target(folder: StoreFolder, planned: set[str]) -> None:
-    """Refuse a path that holds anything but a part of the plan, left by a writer killed early."""
-    present = folder.names()
-    if "zarr.json" in present:
-        raise StoreError(
-            f"{folder} must be a new or empty folder, but holds a store; use --resume, or choose "
-            f"another path"
-        )
-    for name in present:
-        if name not in planned and name != LEASE_NAME:
-            raise StoreError(
-                f"{folder} must be a new or empty folder, but holds {name}; choose another path"
-            )
-    folder.sweep()

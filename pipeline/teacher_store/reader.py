@@ -1,42 +1,41 @@
-"""Read a teacher store: people, views, and what the teacher said of each view.
+"""Read a teacher store: people, views, and the teacher's outputs for each view.
 
-Opening runs no code of the store and trusts nothing in it; reading checks every byte it returns.
+Opening runs no code of the store and checks all metadata; reading checks every byte it returns.
 A missing, torn or altered chunk is an error that names shard and row, never zeros.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
+from pipeline.frames.geometry import HEATMAP_FRAMES
+from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder, open_folder
-from pipeline.teacher_store.entries import TeacherEntry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import Manifest, check_images
-from pipeline.teacher_store.manifest_files import ManifestFiles
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entry, read_people_of_plan
+from pipeline.teacher_store.opening import StoreLayout, layout_of, read_people_of_plan
 from pipeline.teacher_store.optional_reading import OptionalReader
+from pipeline.teacher_store.shard_files import ManifestFiles, read_status
 from pipeline.teacher_store.shards import ShardFiles
-from pipeline.teacher_store.status_reading import read_status
 from pipeline.teacher_store.stored_views import StoredViewPlan
 from pipeline.wording import counted
-from store_schemas.errors import IdentityError, IncompleteError
+from store_schemas.errors import IdentityError, IncompleteError, SchemaError
+from store_schemas.manifest import Manifest, check_images, read_manifest
+from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
 
 
 @dataclass(frozen=True)
 class StoredViews:
-    """What the store holds of B views."""
+    """Stored outputs of B views."""
 
     heatmaps: NDArray[Any]  # (B, K, Hh, Wh) uint8 or float16; heat = heatmaps * scale
     scale: NDArray[np.float32]  # (B, K), 0 for a map of uint8 without heat
     confidence: NDArray[np.float32]  # (B, K), peak heat
-    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher gave them
+    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher decoded them
     image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
     is_mirrored: NDArray[np.bool_]  # (B,)
     status: NDArray[np.uint8]  # (B,), all OK
@@ -56,16 +55,16 @@ class TeacherStore:
     ) -> None:
         """Use ``TeacherStore.open``."""
         self.path = str(layout.folder)
-        """Where it is."""
+        """Location of the store."""
         self.teacher = layout.teacher
         self.people = people
         self.image_sha256 = image_sha256
         """(M, 32) uint8, digest of every image file."""
         self.views = views
-        """Its whole arrays are read when they are asked for."""
+        """Views of every person; whole arrays are read on first use."""
         self.identity = entry.identity
         self.fingerprint = entry.fingerprint
-        self.content = entry.content
+        self.content_sha256 = entry.content_sha256
         """sha256 of the manifest; None while the store is incomplete."""
         self.execution_recipe = entry.execution_recipe
         self.provenance = entry.provenance
@@ -74,11 +73,12 @@ class TeacherStore:
         self.profile = layout.dimensions.profile
         """How heatmaps are stored."""
         self.optional = layout.dimensions.optional
-        """What it holds beside heatmaps."""
+        """Formats of the crops and tokens that it has."""
         self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
         self.input_size_hw = views.input_size_hw
-        self.threshold = float(entry.identity["codec"]["threshold"])
+        self.rows_per_shard = layout.dimensions.rows_per_shard
+        self.threshold = entry.identity.codec.threshold
         self._layout = layout
         files = ManifestFiles(layout, manifest)
         self._files = ShardFiles(layout, views, files)
@@ -108,12 +108,12 @@ class TeacherStore:
         """
         folder = open_folder(path)
         entry = read_entry(folder, teacher)
-        layout = layout_of(folder, entry.teacher, entry.identity)
-        # before anything as large as the identity says is made
-        people, image_sha256 = read_people_of_plan(layout, entry.identity)
-        views = StoredViewPlan(layout, entry.identity)
+        layout = layout_of(folder, entry)
+        # before memory for the identity's sizes is reserved
+        people, image_sha256 = read_people_of_plan(layout)
+        views = StoredViewPlan(layout)
         manifest = read_manifest(layout, entry)
-        if require_complete and entry.content is None:
+        if require_complete and not entry.is_complete:
             raise IncompleteError(
                 f"{folder} must be complete, but has {int(manifest.is_present.sum())} of "
                 f"{counted(len(manifest.is_present), 'shard')}; finish it by running cache-teacher "
@@ -127,8 +127,23 @@ class TeacherStore:
         """Whether it is read over a network; then not by a process that was forked."""
         return self._layout.folder.is_remote
 
+    @property
+    def heatmap_frame(self) -> HeatmapFrame:
+        """Convention that maps crop pixels to heatmap cells.
+
+        Raises:
+            SchemaError: the teacher's identity does not name one.
+        """
+        frame = self.identity.teacher.get("heatmap_frame")
+        if frame not in HEATMAP_FRAMES:
+            known = " or ".join(HEATMAP_FRAMES)
+            raise SchemaError(
+                f"{self.path}: identity.teacher: 'heatmap_frame' must be {known}, got {frame!r}"
+            )
+        return cast(HeatmapFrame, frame)
+
     def present_instances(self) -> NDArray[np.int64]:
-        """Return the rows of the people all of whose views are there, in order: (n,) int64."""
+        """Return the rows of the people whose views all have status OK, in order: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)
 
     def read(
@@ -170,7 +185,7 @@ class TeacherStore:
         instances: Sequence[int] | NDArray[np.int64],
         views: Sequence[int] | NDArray[np.int64],
     ) -> NDArray[np.uint8]:
-        """Return the crops that the teacher saw in B views: (B, H, W, 3) uint8, RGB.
+        """Return the crops of B views, as the teacher's input was: (B, H, W, 3) uint8, RGB.
 
         Raises:
             SchemaError: the store was written without crops; and as ``read``.
@@ -213,7 +228,12 @@ class TeacherStore:
         self.views.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_again, (self._layout.folder, self.teacher, self.fingerprint, self.content)
+        return _open_again, (
+            self._layout.folder,
+            self.teacher,
+            self.fingerprint,
+            self.content_sha256,
+        )
 
     def _check_indices(
         self,
@@ -268,13 +288,15 @@ class TeacherStore:
 
 
 def _open_again(
-    path: StoreFolder, teacher: str, fingerprint: str, content: str | None
+    path: StoreFolder, teacher: str, fingerprint: str, content_sha256: str | None
 ) -> TeacherStore:
     """Open in another process the store that this one has open, and no other."""
-    store = TeacherStore.open(path, teacher, require_complete=content is not None)
-    if store.fingerprint != fingerprint or (content is not None and store.content != content):
+    is_complete = content_sha256 is not None
+    store = TeacherStore.open(path, teacher, require_complete=is_complete)
+    is_same = not is_complete or store.content_sha256 == content_sha256
+    if store.fingerprint != fingerprint or not is_same:
         raise IdentityError(
-            f"{path} was replaced after it was opened: content was {content}, now it is "
-            f"{store.content}; start again"
+            f"{path} was replaced after it was opened: content was {content_sha256}, now it is "
+            f"{store.content_sha256}; start again"
         )
     return store

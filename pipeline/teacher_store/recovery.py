@@ -1,46 +1,55 @@
-"""What a store that was begun still holds: which shards are good, and which images came back."""
+"""Recovery of a store that was begun: its damaged shards, and images that can be read again."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import bad_shard_files, digest_of_images, read_receipt
-from pipeline.teacher_store.opening import StoredPlan, read_entries
-from pipeline.teacher_store.plan import IMAGE_SHA256
+from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of
 from pipeline.teacher_store.publishing import publish_array
+from store_schemas.checking import file_faults
 from store_schemas.errors import IdentityError, StoreError
+from store_schemas.layout import IMAGE_SHA256
+from store_schemas.manifest import Manifest, shards_of_other_images
+from store_schemas.root_metadata import read_entries
 
 
-def bad_receipts(layout: StoreLayout, fingerprint: str, plan: StoredPlan) -> dict[int, list[str]]:
-    """Return, by shard, what is wrong with those that have a receipt; every file is read."""
-    found = {}
-    for shard in range(layout.dimensions.num_shards):
-        rows = layout.dimensions.shard_rows(shard)
-        image_index = plan.people.image_index[rows.start : rows.stop]
+def bad_shards(
+    layout: StoreLayout,
+    manifest: Manifest,
+    plan: StoredPlan | None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> dict[int, list[str]]:
+    """Return all faults of the shards that are present, by shard; every file is read.
+
+    Args:
+        plan: Its image digests are compared with those of the shards; None: they are not.
+        on_progress: Called with the number of shards checked since the last call.
+    """
+    found: dict[int, list[str]] = {}
+    for receipt in manifest.receipts():
+        faults = found.setdefault(receipt.shard, [])
         try:
-            receipt = read_receipt(layout, shard, fingerprint)
-            if receipt is None:
-                continue
-            wrong = bad_shard_files(layout, receipt, read=True)
-            if receipt.images_sha256 != digest_of_images(plan.image_sha256, image_index):
-                wrong.append("people/image_sha256 speaks of other images")
+            faults += map(str, file_faults(layout, receipt))
         except StoreError as error:
-            wrong = [str(error)]
-        if wrong:
-            found[shard] = wrong
-    return found
+            faults.append(str(error))
+        on_progress(1)
+    if plan is not None:
+        image_index = plan.people.image_index
+        for shard, _, _ in shards_of_other_images(manifest, plan.image_sha256, image_index):
+            found[shard].append("people/image_sha256 has other images than it was written from")
+    on_progress(int((~manifest.is_present).sum()))
+    return {shard: faults for shard, faults in found.items() if faults}
 
 
 def replace_images(
     layout: StoreLayout, plan: StoredPlan, image_sha256: NDArray[np.uint8], shards: Iterable[int]
 ) -> None:
-    """Take the digests of images that came back, for shards that were not written of them.
+    """Store the digests of images that can be read again, for shards not written from them.
 
     Args:
         image_sha256: (M, 32) uint8, the images' digests now.
-        shards: Those whose images may have changed, if no other shard needs them as they were.
+        shards: Shards whose images may have changed, if no other shard needs them as they were.
 
     Raises:
         IdentityError: another image has changed; names it.
@@ -53,11 +62,11 @@ def replace_images(
 def require_same_images(
     layout: StoreLayout, plan: StoredPlan, image_sha256: NDArray[np.uint8], shards: Iterable[int]
 ) -> None:
-    """Refuse images that changed, but for those that only some shards need.
+    """Refuse images that changed, except those that no shard but ``shards`` needs.
 
     Args:
         image_sha256: (M, 32) uint8, the images' digests now.
-        shards: Those whose images may have changed, if no other shard needs them as they were.
+        shards: Shards whose images may have changed, if no other shard needs them as they were.
 
     Raises:
         IdentityError: another image has changed; names it.
@@ -78,21 +87,21 @@ def require_same_images(
         raise IdentityError(
             f"identity field 'people.image_sha256' differs: the store was begun with image "
             f"{people.image_name[image]!r} of sha256 {was}, now it is {now}; give the image as it "
-            f"was, write another store, or take images that no shard was written of: with "
+            f"was, write another store, or accept images that no shard was written from: with "
             f"--accept-mended-images, of a complete store by distil store repair"
         )
 
 
 def _is_needed_by_others(layout: StoreLayout, plan: StoredPlan) -> NDArray[np.bool_]:
-    """Return (M,), true for the images that a shard of another teacher was written of."""
+    """Return (M,), true for the images that a shard of another teacher was written from."""
     is_needed = np.zeros(len(plan.people.image_id), np.bool_)
     for name, entry in read_entries(layout.folder).items():
         if name == layout.teacher:
             continue
-        other = layout_of(layout.folder, name, entry.identity)
+        other = layout_of(layout.folder, entry)
         for shard in range(other.dimensions.num_shards):
-            # a receipt that cannot be read may speak of a good shard
-            if entry.content is not None or layout.folder.size(other.receipt_name(shard)):
+            # a receipt that cannot be read may be that of a good shard
+            if entry.is_complete or layout.folder.size(other.receipt_name(shard)):
                 rows = other.dimensions.shard_rows(shard)
                 is_needed[plan.people.image_index[rows.start : rows.stop]] = True
     return is_needed

@@ -1,34 +1,33 @@
 """The views of a stored plan: compared with the identity on opening, then read row by row.
 
-48 bytes of affine per view are more than a loader's worker may hold of a large store, so nobody
-keeps them but who asks for the whole array.
+The affines of a large store, 48 bytes a view, are more than a loader's worker may hold, so they are
+kept only by a process that reads the whole array.
 """
 
 import os
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.opening import check_digests, read_array, read_chunks
+from pipeline.teacher_store.opening import StoreLayout
 from pipeline.teacher_store.plan import check_mirrored
-from pipeline.teacher_store.stored_file import StoredFile
+from pipeline.teacher_store.shard_files import StoredFile
+from store_schemas.checking import check_digests
 from store_schemas.chunks import plain_chunk_bytes
 from store_schemas.errors import SchemaError
 from store_schemas.identity import begin_array_sha256
-from store_schemas.metadata import take_object
+from store_schemas.reading import read_array, read_chunks
 
 MAX_OPEN_CHUNKS = 64
-"""Files of 65,536 people each."""
+"""Open files of 65,536 people each."""
 AFFINE_BYTES = 48
 
 
 class StoredViewPlan:
-    """The views of every person: a ``ViewPlan`` whose arrays are read when they are asked for."""
+    """The views of every person: a ``ViewPlan`` whose arrays are read on first use."""
 
-    def __init__(self, layout: StoreLayout, identity: dict[str, Any]) -> None:
+    def __init__(self, layout: StoreLayout) -> None:
         """Compare the arrays with the identity, a chunk at a time.
 
         Raises:
@@ -36,13 +35,12 @@ class StoredViewPlan:
             SchemaError: metadata or arrays contradict schema or identity.
             CorruptError: bytes are missing, torn or altered.
         """
-        section = take_object(identity, "views", "identity")
-        height, width = section["input_size_hw"]
-        self.input_size_hw: tuple[int, int] = (height, width)
+        section = layout.identity.views
+        self.input_size_hw = section.input_size_hw
         """Size of the crop that the affines lead to."""
-        self.seed: int = section["seed"]
-        self.recipe = take_object(section, "recipe", "identity.views")
-        """How the views were drawn."""
+        self.seed = section.seed
+        self.recipe = section.recipe
+        """Settings under which the views were drawn."""
         self._folder = layout.folder
         self._affines = layout.specs["views/image_to_crop"]
         self._mirrored = layout.specs["views/is_mirrored"]
@@ -50,7 +48,7 @@ class StoredViewPlan:
         self._files: dict[int, StoredFile] = {}
         """By chunk, the first opened first."""
         self._views_per_chunk = self._affines.rows_per_chunk * self._affines.shape[1]
-        self._check(identity)
+        self._check(layout)
 
     @cached_property
     def image_to_crop(self) -> NDArray[np.float64]:
@@ -120,7 +118,7 @@ class StoredViewPlan:
             self._files.pop(next(iter(self._files))).close()
         self._files[chunk] = file
 
-    def _check(self, identity: dict[str, Any]) -> None:
+    def _check(self, layout: StoreLayout) -> None:
         specs = (self._affines, self._mirrored)
         digests = [begin_array_sha256(spec.dtype, spec.shape) for spec in specs]
         contradiction: SchemaError | None = None
@@ -133,7 +131,9 @@ class StoredViewPlan:
             except SchemaError as error:
                 contradiction = contradiction or error
         found = {s.path: d.hexdigest() for s, d in zip(specs, digests, strict=True)}
-        check_digests(identity, found, "views")  # first: whoever altered an array is told that
+        check_digests(
+            layout, found
+        )  # first: an altered array is the cause, a contradiction follows
         if contradiction is not None:
             raise contradiction
 

@@ -16,109 +16,31 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.people import People
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import require_lease
-from pipeline.teacher_store.entries import TeacherEntry, compare_given, new_entry
-from pipeline.teacher_store.layout import StoreLayout, layout_of
-from pipeline.teacher_store.manifest import (
-    Manifest,
-    ShardReceipt,
-    bad_shard_files,
-    manifest_of_receipts,
-    read_receipt,
-)
-from pipeline.teacher_store.opening import read_entries, read_entry, read_plan
-from pipeline.teacher_store.plan import (
-    ViewPlan,
-    codec_identity,
-    people_arrays,
-    people_identity,
-    views_arrays,
-    views_identity,
-)
-from pipeline.teacher_store.publishing import (
-    encode_shard,
-    publish_manifest,
-    publish_plan,
-    publish_root,
-)
-from pipeline.teacher_store.recovery import bad_receipts, replace_images, require_same_images
+from pipeline.teacher_store.opening import StoreLayout, layout_of, read_plan
+from pipeline.teacher_store.publishing import encode_shard, publish_manifest, publish_root
+from pipeline.teacher_store.recovery import bad_shards, replace_images, require_same_images
 from pipeline.wording import counted
+from store_schemas.checking import file_faults
 from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
-from store_schemas.identity import compare_identity
-from store_schemas.optional_arrays import NONE, OptionalArrays
-from store_schemas.profiles import DEFAULT_PROFILE, PROFILES, HeatmapProfile
-from store_schemas.teacher_store import SCHEMA, Status, default_rows_per_shard
+from store_schemas.identity import as_json, canonical_json, compare_identity, flatten
+from store_schemas.manifest import Manifest, ShardReceipt, read_manifest, read_receipt
+from store_schemas.profiles import HeatmapProfile
+from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry
+from store_schemas.teacher_store import Status
 
 
 @dataclass
 class TeacherStoreWriter:
-    """One teacher's store while it grows; made by ``create`` or ``resume``."""
+    """One teacher's part of a store while it grows; made by ``begin_teacher`` or ``resume``."""
 
     layout: StoreLayout
     entry: TeacherEntry
     run_id: str
     """The run that holds the store's lease."""
-
-    @classmethod
-    def create(
-        cls,
-        folder: StoreFolder,
-        run_id: str,
-        people: People,
-        image_sha256: NDArray[np.uint8],
-        views: ViewPlan,
-        teacher_name: str,
-        identity: Mapping[str, Any],
-        recipe: Mapping[str, Any],
-        provenance: Mapping[str, Any],
-        heatmap_size_hw: tuple[int, int],
-        threshold: float,
-        profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE],
-        rows_per_shard: int | None = None,
-        optional: OptionalArrays = NONE,
-    ) -> Self:
-        """Write the plan of a new store.
-
-        Args:
-            run_id: The run that holds the lease of the folder.
-            image_sha256: (M, 32) uint8, digest of every image file.
-            identity: What the teacher is; sections that the store adds itself may be given too and
-                must then agree.
-            recipe: How it is executed; resuming under another is refused unless allowed.
-            provenance: Versions, hardware, paths: recorded, never compared.
-            threshold: Largest error of heat far from a map's peak.
-            rows_per_shard: People per shard; None: about a thousand views.
-            optional: What is kept beside heatmaps.
-
-        Raises:
-            StoreError: something else is at the path already.
-            SchemaError: people or views contradict themselves.
-            IdentityError: the identity's own people, views or codec are not these.
-        """
-        k, v = people.skeleton.num_keypoints, views.image_to_crop.shape[1]
-        view_bytes = k * heatmap_size_hw[0] * heatmap_size_hw[1] * profile.bytes_per_cell
-        rows = rows_per_shard or default_rows_per_shard(v, max(view_bytes, optional.view_bytes(k)))
-        planned = {
-            "schema": SCHEMA,
-            "people": people_identity(people),
-            "views": views_identity(views),
-            "codec": codec_identity(profile, heatmap_size_hw, threshold, rows),
-            **optional.to_json(),
-        }
-        whole = {**identity, **planned}
-        way_out = "leave it to the store, or give the same people, views and codec"
-        compare_given(whole, identity, way_out)
-        entry = new_entry(teacher_name, whole, recipe, provenance)
-        writer = cls(layout_of(folder, teacher_name, entry.identity), entry, run_id)
-        arrays = {f"people/{n}": a for n, a in people_arrays(people, image_sha256).items()}
-        arrays |= {f"views/{n}": a for n, a in views_arrays(views).items()}
-        require_lease(folder, run_id)
-        publish_plan(writer.layout, entry, arrays)
-        return writer
 
     @classmethod
     def resume(
@@ -139,45 +61,49 @@ class TeacherStoreWriter:
 
         Args:
             run_id: The run that holds the lease of the folder.
-            identity: As in ``create``; add the sections ``people`` (``people_identity``) and
-                ``views`` (``views_identity``) to have them compared too.
+            identity: Section ``teacher`` of the identity, and any other section or fields of one
+                to be compared too, as JSON.
             image_sha256: (M, 32) uint8, the images' digests now; None: not compared.
-            accept_mended_images: Take the digests of images that no shard was written of.
+            accept_mended_images: Accept other files for images that no shard was written from.
 
         Raises:
-            IdentityError: identity or recipe differ, or an image that a shard was written of has
-                changed; names the field.
+            IdentityError: identity or recipe differ, or an image that a shard was written from
+                has changed; names the field.
             StoreError: what is there cannot be resumed.
         """
         entry = read_entry(folder, teacher_name)
+        given = as_json(identity)
+        fields = {"teacher", *flatten(given)}  # of planned sections only what is given
         way_out = "resume with what the store was made from, or write to another path"
-        compare_given(entry.identity, identity, way_out)
+        compare_identity(entry.identity.to_json(), given, fields, way_out=way_out)
         if not allow_other_recipe:
             compare_identity(
                 {"execution_recipe": entry.execution_recipe},
                 {"execution_recipe": dict(recipe)},
                 way_out="resume with the store's recipe, or allow another one explicitly",
             )
-        layout = layout_of(folder, entry.teacher, entry.identity)
+        layout = layout_of(folder, entry)
         require_lease(folder, run_id)
         folder.sweep()
-        plan = read_plan(layout, entry.identity)
+        plan = read_plan(layout)
         writer = cls(layout, entry, run_id)
         if writer.is_complete:
             if image_sha256 is not None:
                 require_same_images(layout, plan, image_sha256, shards=())
             writer._remove_receipts()
             return writer
-        for shard in bad_receipts(layout, entry.fingerprint, plan):
+        bad_receipts: dict[int, StoreError] = {}
+        manifest = read_manifest(layout, entry, bad_receipts)
+        for shard in bad_receipts.keys() | bad_shards(layout, manifest, plan).keys():
             folder.remove(layout.receipt_name(shard))
         if image_sha256 is not None:
-            mended = set(writer.pending_shards()) if accept_mended_images else set()
-            replace_images(layout, plan, image_sha256, mended)
+            may_change = set(writer.pending_shards()) if accept_mended_images else set()
+            replace_images(layout, plan, image_sha256, may_change)
         return writer
 
     @property
     def is_complete(self) -> bool:
-        return self.entry.content is not None
+        return self.entry.is_complete
 
     @property
     def num_shards(self) -> int:
@@ -190,7 +116,7 @@ class TeacherStoreWriter:
     @property
     def threshold(self) -> float:
         """Largest error of heat far from a map's peak."""
-        return float(self.entry.identity["codec"]["threshold"])
+        return self.entry.identity.codec.threshold
 
     def shard_rows(self, shard: int) -> range:
         """Return the instances of a shard."""
@@ -236,7 +162,7 @@ class TeacherStoreWriter:
         rows = self.shard_rows(shard)
         files = encode_shard(layout, shard, heatmaps, outputs, status, run, optional)
         require_lease(layout.folder, self.run_id)
-        # A receipt must never speak of files that are just being replaced.
+        # A receipt must never describe files that are just being replaced.
         layout.folder.remove(layout.receipt_name(shard))
         lengths, digests = [], []
         for name, data in files:
@@ -253,25 +179,26 @@ class TeacherStoreWriter:
             codec_error=codec_error,
         )
         require_lease(layout.folder, self.run_id)
-        layout.folder.publish(layout.receipt_name(shard), receipt.to_json(self.entry.fingerprint))
+        document = canonical_json(receipt.to_json(self.entry.fingerprint))
+        layout.folder.publish(layout.receipt_name(shard), document)
         return receipt
 
     def finish(self) -> str:
-        """Write the manifest, declare the store complete and return its content's sha256.
+        """Write the manifest, declare the store complete and return its ``content_sha256``.
 
         Raises:
             IncompleteError: shards are missing; says how many are there.
             LeaseError: another run took over.
         """
-        if self.entry.content is None:
+        if not self.is_complete:
             manifest = self._whole_manifest()
             require_lease(self.layout.folder, self.run_id)
             self.layout.folder.sweep()
             publish_manifest(self.layout, manifest)
-            self._publish_entry(replace(self.entry, content=manifest.content))
+            self._publish_entry(replace(self.entry, content_sha256=manifest.content_sha256))
         self._remove_receipts()
-        assert self.entry.content is not None
-        return self.entry.content
+        assert self.entry.content_sha256 is not None
+        return self.entry.content_sha256
 
     def _publish_entry(self, entry: TeacherEntry) -> None:
         folder = self.layout.folder
@@ -279,7 +206,7 @@ class TeacherStoreWriter:
         self.entry = entry
 
     def _receipt(self, shard: int) -> ShardReceipt | None:
-        return read_receipt(self.layout, shard, self.entry.fingerprint)
+        return read_receipt(self.layout, shard)
 
     def _remove_receipts(self) -> None:
         self.layout.folder.remove(*map(self.layout.receipt_name, range(self.num_shards)))
@@ -289,7 +216,7 @@ class TeacherStoreWriter:
         missing = [
             shard
             for shard, receipt in enumerate(receipts)
-            if receipt is None or bad_shard_files(self.layout, receipt, read=False)
+            if receipt is None or any(file_faults(self.layout, receipt, read=False))
         ]
         if missing:
             raise IncompleteError(
@@ -297,4 +224,4 @@ class TeacherStoreWriter:
                 f"{counted(self.num_shards, 'shard')}, the first missing one is {missing[0]}; run "
                 f"again with --resume"
             )
-        return manifest_of_receipts(receipts, len(self.layout.shard_specs))
+        return Manifest.of_receipts(receipts, len(self.layout.shard_specs))

@@ -28,7 +28,7 @@ from pipeline.frames.geometry import (
     resize_affine,
 )
 from pipeline.frames.views import draw_view
-from pipeline.settings import HeatmapFrame, ViewRecipe
+from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
@@ -114,8 +114,9 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         self._store = store
         self._images = images
         self._input_size_hw = input_size_hw
-        frame: HeatmapFrame = store.identity["teacher"]["heatmap_frame"]
-        stored_to_heatmap = crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw)
+        stored_to_heatmap = crop_to_heatmap(
+            store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
+        )
         input_to_stored = resize_affine(input_size_hw, store.input_size_hw)
         self._crop_to_heatmap = compose(stored_to_heatmap, input_to_stored).astype(np.float32)
         self._stored_to_input = resize_affine(store.input_size_hw, input_size_hw)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig
+from pipeline.config import ComponentConfig, InputFile, OutputFolder
 from pipeline.settings import ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
@@ -41,9 +40,9 @@ class LossConfig(ComponentConfig):
     """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
     regression_kind: RegressionKind = "smooth_l1"
     distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth is silent."""
+    """Let the two distilled terms learn from the teacher where the ground truth has no label."""
     sigma_floor: Weight = 0.0
-    """Least width of the simulated Gaussian, heatmap cells, added to sigma in quadrature."""
+    """Smallest width of the simulated Gaussian in heatmap cells, added to sigma in quadrature."""
     distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the two distilled weights grow linearly from 0 to their values."""
 
@@ -104,24 +103,26 @@ class ReplayedViewSettings(ComponentConfig):
 
     source: Literal["store"] = "store"
     teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
-    """Name of the teacher to learn from, or of several whose heat is averaged; none: the only
-    one."""
+    """Name of the teacher to learn from, for a store with several, or names of several whose
+    heatmaps are averaged."""
     num_views: int | None = Field(None, ge=1)
-    """Number of augmented views of each person that are shown; None: all of the store's."""
+    """Number of augmented views of each person that are shown; by default all of the store's."""
     image_cache_mib: int = Field(512, ge=0)
     """Memory for decoded images in each loader worker, in MiB."""
     on_corrupt: OnCorrupt = "raise"
-    """Whether a view whose heatmaps are corrupt stops the training, or is replaced by another view
-    of the same person."""
+    """Reaction to a view whose heatmaps are missing or damaged: raise stops the training, skip
+    shows another view of the person and counts it, and stops above 0.1 % of the views."""
     from_crops: bool = False
-    """Learn from the stored crops and open no image."""
+    """Learn from the crops that the store holds; needs no --images."""
     paranoid: bool = False
-    """Compare an image with its digest at every decode, not only when it is new."""
-    store_cache: Path | None = None
-    """Folder that the store's shards are copied to when they are first read."""
+    """Compare an image with its digest at every decode, not only when it is new or has changed."""
+    store_cache: OutputFolder | None = None
+    """Folder that the store's shards are copied to when they are first read; for stores in object
+    stores."""
     view_order: ViewOrderName | None = None
-    """blocks: whole shards one after the other, each read once while all its views are shown. None:
-    blocks for a store in an object store that is not cached, else shuffled."""
+    """Order of the views: blocks shows whole shards one after the other, each read once while all
+    its views are shown; by default blocks for a store in an object store that is not cached, else
+    shuffled."""
 
     def with_order(self, store: str) -> Self:
         """Return these settings with the order that they imply for a store."""
@@ -152,18 +153,20 @@ class OptimisationConfig(ComponentConfig):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    """Learning rate after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(256, ge=1)
+    """Number of crops in a batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
-    """``step``: fractions of the training after which the learning rate drops."""
+    """Fractions of the training after which the learning rate of ``step`` drops."""
     decay_rate: float = Field(0.1, gt=0, le=1)
-    """``step``: factor of each drop."""
+    """Factor of each drop of ``step``."""
     min_learning_rate: float = Field(0.0, ge=0)
-    """``cosine``: learning rate at the end."""
+    """Learning rate at the end of ``cosine``."""
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(0.0, ge=0)
-    """Largest norm of the gradient of all weights; 0: no limit."""
+    """Largest norm of the gradient of all weights; 0 sets no limit."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimisationConfig":
@@ -184,8 +187,9 @@ class OptimisationConfig(ComponentConfig):
 class InitialWeights(ComponentConfig):
     """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
 
-    weights: Path | None = None
-    """None: the network starts as it was drawn."""
+    weights: InputFile | None = None
+    """Weights of a teacher or student that backbone and encoder start from; by default random
+    ones."""
     parts: tuple[str, ...] = ("backbone", "encoder")
     """Submodules whose tensors are copied where name and shape agree."""
 
@@ -193,4 +197,6 @@ class InitialWeights(ComponentConfig):
 class InitialTeacherWeights(InitialWeights):
     """Weights of a teacher of the same architecture, whose head is taken too."""
 
+    weights: InputFile | None = None
+    """Weights of another teacher to start from, for example one of other photographs."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")

@@ -28,11 +28,11 @@ class StoreDigests(NamedTuple):
     """Digests of the store that a training learns from; None: it learns from no store."""
 
     fingerprint: str | None = None
-    content: str | None = None
+    content_sha256: str | None = None
 
     def as_facts(self) -> dict[str, str | None]:
         """Return them as provenance.json names them."""
-        return {"store_fingerprint": self.fingerprint, "store_content": self.content}
+        return {"store_fingerprint": self.fingerprint, "store_content": self.content_sha256}
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ class ReplayedViews:
     def order(self, batch_size: int, seed: int) -> ViewOrder | BlockOrder:
         """Return which views an epoch shows."""
         if self.data.view_order == "blocks":
-            rows_per_shard = self.store.identity["codec"]["rows_per_shard"]
-            return BlockOrder(self.instances, rows_per_shard, self.num_views, batch_size, seed)
+            return BlockOrder(
+                self.instances, self.store.rows_per_shard, self.num_views, batch_size, seed
+            )
         instance_ids = self.people.instance_id[self.instances]
         return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
 
@@ -147,7 +148,7 @@ class ReplayedViews:
     @property
     def provenance(self) -> StoreDigests:
         """Digests of the store that is trained from."""
-        return StoreDigests(self.store.fingerprint, self.store.content)
+        return StoreDigests(self.store.fingerprint, self.store.content_sha256)
 
     @property
     def ledger_facts(self) -> tuple[str, int]:

@@ -1,13 +1,17 @@
 """The commands of `distil`, part of the command line as `cli.py`: parse, call one stage, print.
 
-caching.py      cache-teacher
-training.py     train-student, train-teacher
-evaluation.py   evaluate, compare, show
-store.py        store and the commands below it
-benchmark.py    benchmark and the commands below it
-drawing.py      draw-people, demo
-options.py      what they share: options, their headings in --help, one-line errors
+caching.py            cache-teacher
+training.py           train-student, train-teacher
+evaluation.py         evaluate, compare, show
+store.py              store and the commands below it
+benchmark.py          benchmark and the commands below it
+drawing.py            draw-people, demo
+command_map.py        commands and options as --help shows them; errors on one line
+options.py            options made from the models of the settings; inputs that must exist
+terminal.py           progress of a stage
+evaluation_tables.py  tables of evaluate and compare
+benchmark_tables.py   tables of benchmark
 
-No logic lives here. Stages are imported inside their command, so that `distil --help` costs nothing
-of torch, zarr or OpenCV.
+No logic lives here. A command is imported when it is first needed, and its stage once its settings
+and inputs are checked: `distil --help` loads click alone, and a typo does not wait for torch.
 """

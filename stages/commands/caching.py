@@ -1,93 +1,84 @@
 """`distil cache-teacher`: parse, call one stage, print its result."""
 
-from pathlib import Path
+import functools
 from typing import Any
 
 import click
 
+from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.wording import counted
+from stages.commands.command_map import command
 from stages.commands.options import (
-    area_fraction_option,
-    command,
     config_options,
-    optional_array_options,
+    configured,
     people_options,
-    profile_option,
-    teacher_fields,
+    setting_option,
+    stack,
     teacher_options,
-    teacher_path_option,
-    view_options,
 )
 
+_option = functools.partial(setting_option, CacheTeacherConfig)
+_stored = functools.partial(_option, heading="Other stored arrays")
+_store_options = stack(
+    _option("store", "--store", metavar="PATH|URL"),
+    _option("teacher_name", "--teacher-name"),
+    _option("profile", "--profile"),
+    _stored("crops", "--crops"),
+    _stored("crop_quality", "--crop-quality", metavar="Q"),
+    _stored("tokens", "--tokens"),
+)
+_view_options = stack(
+    _option("views", "--views"),
+    _option("seed", "--seed"),
+    _option("teacher_settings.flip_test", "--flip-test"),
+)
+_run_options = stack(
+    click.option("--plan", is_flag=True, help="Print what the store would cost; write nothing."),
+    _option("probe_people", "--probe"),
+    click.option("--workers", type=int, metavar="N",
+                 help="Number of processes of this machine that share the work.  "
+                 "[default: this process]"),
+    click.option("--scheduler", metavar="ADDRESS",
+                 help="Address of a running dask cluster that does the work: tcp://HOST:8786."),
+    click.option("--resume", is_flag=True, help="Continue a store that was begun."),
+    click.option("--take-over", is_flag=True,
+                 help="Replace another run that seems to be writing this store."),
+    _option("grace_seconds", "--grace", metavar="SECONDS"),
+    _option("skip_bad", "--skip-bad"),
+    _option("accept_mended_images", "--accept-mended-images"),
+    _option("accept_weak_teacher", "--accept-weak-teacher"),
+    _option("people.area_fraction", "--area-fraction"),
+    _option("teacher_settings.batch_size", "--batch-size"),
+)  # fmt: skip
 
-@command("cache-teacher", short_help="COCO keypoints, images, teacher -> teacher store")
-@people_options
-@teacher_path_option
-@click.option("--store", metavar="PATH|URL",
-              help="The teacher store to write, e.g. teacher.zarr or s3://bucket/teacher.zarr."
-)  # fmt: skip
-@click.option("--teacher-name", metavar="NAME",
-              help="Under which the store keeps it; a new one joins the store's others.  "
-              "[default: teacher]")  # fmt: skip
-@profile_option
-@optional_array_options
-@view_options
-@click.option("--flip-test", is_flag=True, default=None,
-              help="Average the heatmaps with those of the mirrored crop.")  # fmt: skip
-@click.option("--plan", is_flag=True, help="Say what it would cost; write nothing.")
-@click.option("--probe", type=int, metavar="N",
-              help="People the teacher is tried on first.  [default: 64; with --plan: none]"
-)  # fmt: skip
-@click.option("--workers", type=int, metavar="N",
-              help="Processes of this machine that share the work.  [default: this one]"
-)  # fmt: skip
-@click.option("--scheduler", metavar="ADDRESS",
-              help="Of a running dask cluster that does the work: tcp://HOST:8786.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with a store that was begun.")
-@click.option("--take-over", is_flag=True,
-              help="Replace another run that seems to be writing this store.")  # fmt: skip
-@click.option("--grace", "grace_seconds", type=float, metavar="SECONDS",
-              help="On SIGTERM or Ctrl-C, finish the shard if it takes no longer.  [default: 20]"
-)  # fmt: skip
-@click.option("--skip-bad", is_flag=True, default=None,
-              help="Leave out people whose image cannot be decoded, and list them.")  # fmt: skip
-@click.option("--accept-mended-images", is_flag=True, default=None,
-              help="With --resume: take images that changed and that no shard was written of."
-)  # fmt: skip
-@click.option("--accept-weak-teacher", is_flag=True, default=None,
-              help="Go on although the teacher misses the annotated keypoints.")  # fmt: skip
-@area_fraction_option
-@click.option("--batch-size", type=int, metavar="N", help="Crops of a forward pass.  [default: 32]")
-@teacher_options
+
+@command("cache-teacher")
+@people_options(CacheTeacherConfig)
+@_option("teacher", "--teacher")
+@_store_options
+@_view_options
+@_run_options
+@teacher_options(CacheTeacherConfig)
 @config_options
 def cache_teacher_command(
-    plan: bool, probe: int | None, resume: bool, take_over: bool, workers: int | None,
-    scheduler: str | None, config_file: Path | None, overrides: tuple[str, ...], **options: Any,
+    plan: bool, resume: bool, take_over: bool, workers: int | None, scheduler: str | None,
+    **options: Any,
 ) -> None:  # fmt: skip
-    """Let a heatmap teacher look at every person once, and keep what it saw.
+    """Run a heatmap teacher once on every person, and store what it predicts.
 
-    Takes COCO keypoint annotations, their images and a teacher; leaves a teacher store (Zarr), from
+    Takes COCO keypoint annotations, their images and a teacher; writes a teacher store (Zarr), from
     which any number of students learn without the teacher.
     """
+    with_probe = options["probe_people"] is not None
+    config = configured(CacheTeacherConfig, options)
+
     from pipeline.caching.engines import EngineChoice
-    from pipeline.caching.settings import CacheTeacherConfig
-    from pipeline.config import load_config
     from stages.cache_teacher import cache_teacher
     from stages.commands.terminal import caching_progress
     from stages.plan_cache import plan_cache
 
-    fields = teacher_fields(options)
-    fields["teacher_settings.flip_test"] = options.pop("flip_test")
-    fields["teacher_settings.batch_size"] = options.pop("batch_size")
-    fields["people.area_fraction"] = options.pop("area_fraction")
-    config = load_config(
-        CacheTeacherConfig,
-        config_file=config_file,
-        overrides=overrides,
-        fields={**fields, **options, "probe_people": probe},
-    )
     if plan:
-        plan_cache(config, with_probe=probe is not None, say=click.echo)
+        plan_cache(config, with_probe=with_probe, say=click.echo)
         return
     with caching_progress() as progress:
         result = cache_teacher(

@@ -1,79 +1,77 @@
 """`distil evaluate`, `compare` and `show`: parse, call one stage, print its result."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pipeline.config import merge_settings
+from stages.commands.command_map import command, fail
 from stages.commands.options import (
-    ANY,
-    FILE,
-    FOLDER,
-    area_fraction_option,
-    cache_option,
-    command,
     config_options,
-    fail,
+    configured,
     named_paths,
-    teacher_fields,
-    teacher_name_option,
+    people_options,
+    require_inputs,
+    setting_option,
+    switch_off,
     teacher_options,
-    teacher_path_option,
-    truth_options,
+)
+from stages.settings.evaluation import (
+    CompareConfig,
+    EvaluatePredictions,
+    EvaluateRun,
+    EvaluateStore,
+    EvaluateTeacher,
+    EvaluateWeights,
+    ShowConfig,
+    evaluation_of,
 )
 
+_compare = functools.partial(setting_option, CompareConfig)
+_show = functools.partial(setting_option, ShowConfig)
 
-@command("evaluate", short_help="student, teacher, store or results -> AP, evaluation.json")
-@click.option("--run-folder", type=FOLDER, help="A student: the best weights of its run.")
-@click.option("--weights", type=FILE, help="A student's weights file.")
-@teacher_path_option
-@click.option("--store", metavar="PATH|URL",
-              help="A store's own outputs of view 0; needs no other input.")  # fmt: skip
-@teacher_name_option
-@cache_option
-@click.option("--predictions", type=FILE, help="COCO keypoint results of any tool, as they are.")
-@truth_options
-@click.option("--detections", type=FILE, help="A detector's boxes in place of the true ones.")
-@click.option("--output", type=FOLDER, help="Folder for evaluation.json and results.json.")
-@click.option("--min-ap", type=float, metavar="X", help="Exit with 1 below this AP.")
-@click.option("--no-flip-test", is_flag=True, help="Look at the plain crop only.")
-@click.option("--unclipped-boxes", is_flag=True, help="Do not cut true boxes off at the image.")
-@click.option("--keypoint-threshold", metavar="SCORE|none",
-              help="Keypoint scores above it are averaged; none: all.  [default: 0.2]")  # fmt: skip
-@area_fraction_option
-@teacher_options
+
+@command("evaluate")
+@setting_option(EvaluateRun, "run_folder", "--run-folder")
+@setting_option(EvaluateWeights, "weights", "--weights")
+@setting_option(EvaluateTeacher, "teacher", "--teacher")
+@setting_option(EvaluateStore, "store", "--store")
+@setting_option(EvaluateStore, "teacher_name", "--teacher-name")
+@setting_option(EvaluateStore, "store_cache", "--cache")
+@setting_option(EvaluatePredictions, "predictions", "--predictions")
+@setting_option(EvaluateStore, "annotations", "--annotations")
+@setting_option(EvaluateTeacher, "images", "--images")
+@setting_option(EvaluateTeacher, "detections", "--detections")
+@setting_option(EvaluateTeacher, "output", "--output")
+@setting_option(EvaluateTeacher, "min_ap", "--min-ap")
+@switch_off(EvaluateTeacher, "flip_test", "--no-flip-test",
+            help="Predict the plain crop only, without the mirrored one.")  # fmt: skip
+@switch_off(EvaluateTeacher, "people.clip_boxes", "--unclipped-boxes",
+            help="Do not intersect the boxes of the annotated people with the image.",
+)  # fmt: skip
+@setting_option(EvaluateTeacher, "keypoint_threshold", "--keypoint-threshold", type=str,
+                metavar="SCORE|none")  # fmt: skip
+@setting_option(EvaluateTeacher, "people.area_fraction", "--area-fraction")
+@teacher_options(EvaluateTeacher)
 @config_options
-def evaluate_command(
-    no_flip_test: bool, unclipped_boxes: bool, config_file: Path | None,
-    overrides: tuple[str, ...], **options: Any,
-) -> None:  # fmt: skip
+def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Measure COCO AP / AR, AP with score 1, and mean OKS.
 
     Takes exactly one of --run-folder, --weights, --teacher, --store and --predictions; prints a
-    table, and leaves evaluation.json and results.json in --output (of a run: evaluation.json in its
+    table, and writes evaluation.json and results.json in --output (of a run: evaluation.json in its
     folder).
     """
+    config = evaluation_of(merge_settings(None, config_file, overrides, options))
+    require_inputs(config)
+
     from rich.console import Console
 
-    from pipeline.config import load_config
-    from stages.commands.evaluation_table import print_report
+    from stages.commands.evaluation_tables import print_report
     from stages.commands.terminal import brief_progress
     from stages.evaluate import evaluate
-    from stages.settings.evaluation import EvaluateConfig
 
-    fields = teacher_fields(options)
-    fields["people.area_fraction"] = options.pop("area_fraction")
-    config = load_config(
-        EvaluateConfig,
-        config_file=config_file,
-        overrides=overrides,
-        fields={
-            **fields,
-            **options,
-            "flip_test": False if no_flip_test else None,
-            "people.clip_boxes": False if unclipped_boxes else None,
-        },
-    )
     with brief_progress("evaluating", "poses") as progress:
         result = evaluate(config, progress)
     print_report(Console(), result.report, result.notes)
@@ -83,33 +81,28 @@ def evaluate_command(
         fail(result.gate_failed)
 
 
-@command("compare", short_help="runs of students -> one table, paired differences")
-@truth_options
-@click.option("--arm", "arms", multiple=True, metavar="NAME=RUN_FOLDER", callback=named_paths,
-              help="A run of train-student; the same NAME again is another seed. Repeatable."
-)  # fmt: skip
-@click.option("--teacher", type=ANY, help="Also measure a .onnx file or run of train-teacher.")
-@click.option("--mean-pose", type=FILE, help="Also the mean pose of these training annotations.")
-@click.option("--output", type=FILE, help="JSON file for all figures.")
-@teacher_options
+@command("compare")
+@people_options(CompareConfig)
+@_compare("arms", "--arm", type=str, multiple=True, metavar="NAME=RUN_FOLDER",
+          callback=named_paths)  # fmt: skip
+@_compare("teacher", "--teacher")
+@_compare("mean_pose", "--mean-pose")
+@_compare("output", "--output")
+@teacher_options(CompareConfig)
 @config_options
-def compare_command(config_file: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
+def compare_command(**options: Any) -> None:
     """Measure several students on the same people, side by side and person by person.
 
     Takes run folders and the truth; prints AP, AP with score 1, mean OKS and cost of each arm, and
-    the first arm's difference from the others with a 95 % interval; leaves --output.
+    the first arm's difference from the others with a 95 % interval; writes --output.
     """
+    config = configured(CompareConfig, options)
+
     from rich.console import Console
 
-    from pipeline.config import load_config
-    from stages.commands.comparison_table import print_comparison
+    from stages.commands.evaluation_tables import print_comparison
     from stages.compare import compare
-    from stages.settings.evaluation import CompareConfig
 
-    fields = teacher_fields(options)
-    config = load_config(
-        CompareConfig, config_file=config_file, overrides=overrides, fields={**fields, **options}
-    )
     found = compare(config)
     print_comparison(Console(), found.arms, found.differences, found.num_people)
     if config.output is not None:
@@ -118,20 +111,19 @@ def compare_command(config_file: Path | None, overrides: tuple[str, ...], **opti
 
 @command("show", short_help="teacher store -> a picture of what it holds")
 @click.argument("store")
-@teacher_name_option
-@click.option("--output", type=FILE, required=True, help="The PNG to write.")
-@click.option("--images", type=FOLDER, help="[default: the folder that the store was made from]")
-@click.option("--people", "num_people", type=int, metavar="N", help="Rows.  [default: 8]")
-@click.option("--views", "num_views", type=int, metavar="N",
-              help="Augmented views of each person.  [default: 3]")  # fmt: skip
-@click.option("--seed", type=int, metavar="N", help="Chooses the people.  [default: 0]")
+@_show("teacher_name", "--teacher-name")
+@_show("output", "--output", required=True)
+@_show("images", "--images")
+@_show("num_people", "--people")
+@_show("num_views", "--views")
+@_show("seed", "--seed")
 def show_command(**options: Any) -> None:
     """Draw people of a teacher store: truth, heatmaps and the teacher's keypoints, by view.
 
-    Takes a STORE and its images; leaves a PNG.
+    Takes a STORE and its images; writes a PNG.
     """
-    from pipeline.config import load_config
-    from stages.settings.evaluation import ShowConfig
+    config = configured(ShowConfig, options)
+
     from stages.show import show
 
-    click.echo(f"wrote {show(load_config(ShowConfig, fields=options))}")
+    click.echo(f"wrote {show(config)}")

@@ -1,96 +1,194 @@
-"""What the commands share at the command line: options, their headings in --help, one-line errors.
+"""Options of the commands, made from the models of the settings.
 
-Loads click and nothing heavy, so that `distil --help` stays fast.
+An option's type, help and default are those of its setting, so that none of them is written twice.
+The parameter of an option is named like its setting (``optimisation.batch_size``): the options of a
+command are the fields of its configuration.
 """
 
 import errno
 import functools
-import sys
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from pipeline.errors import DistilError
-from store_schemas.errors import StoreError
+from pipeline.config import PathRole, StageConfig, load_config
+from pipeline.errors import ConfigError
+from pipeline.storage.folder import open_folder
+from pipeline.storage.object_client import is_object_location
+from stages.commands.command_map import Decorator, HeadedOption
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-Decorator = Callable[[FunctionT], FunctionT]
+StageT = TypeVar("StageT", bound=StageConfig)
+Model = type[BaseModel]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY = click.Path(path_type=Path)
-
-_MACHINE_SAYS_NO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Disk full, quota, read-only, no permission: nothing that a traceback would explain."""
+_PATHS = {"file": FILE, "folder": FOLDER, "path": click.Path(path_type=Path), "store": click.STRING}
+_METAVARS = {"store": "PATH|URL", int: "N", float: "X", str: "NAME"}
 
 
-class HeadedOption(click.Option):
-    """An option that stands under a heading of its own in --help."""
+class SettingOption(HeadedOption):
+    """The option of a setting; its parameter has the dotted name of the setting."""
 
-    def __init__(self, *names: Any, heading: str, **settings: Any) -> None:
+    def __init__(self, *names: Any, setting: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
-        self.heading = heading
+        self.name = setting
 
 
-class HeadedCommand(click.Command):
-    """A command whose options stand under their headings, in order of appearance."""
+def setting_option(model: Model, setting: str, *names: str, **given: Any) -> Decorator[Any]:
+    """Make the option of a setting.
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                heading = getattr(parameter, "heading", "Options")
-                records.setdefault(heading, []).append(record)
-        for heading, lines in records.items():
-            with formatter.section(heading):
-                formatter.write_dl(lines)
-
-
-def command(name: str, *, short_help: str) -> Callable[[FunctionT], click.Command]:
-    """Make a function a command whose options stand under their headings."""
-    return click.command(name, cls=HeadedCommand, short_help=short_help)
+    setting: its dotted name in the model.
+    given: of ``SettingOption``, in place of what the model gives; ``default_text``: the default
+        that the help names, where a preset has another one than the model.
+    """
+    field, default = _field_at(model, setting)
+    default_text = given.pop("default_text", _in_words(default))
+    shown = "" if default_text is None else f"  [default: {default_text}]"
+    help_text = " ".join((field.description or "").replace("``", "").split()) + shown
+    settings = {"help": help_text.strip(), **_type_of(field), **given}
+    return click.option(*names, cls=SettingOption, setting=setting, **settings)
 
 
-class CommandMap(click.Group):
-    """Lists commands in the order of the work, and turns errors written for people into a line."""
-
-    command_class = HeadedCommand
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (DistilError, StoreError) as error:
-            fail(str(error))
-        except OSError as error:
-            if error.errno not in _MACHINE_SAYS_NO:
-                raise
-            fail(f"{error.filename or 'writing failed'}: {error.strerror}")
-        except KeyboardInterrupt:
-            command = self.commands.get(ctx.invoked_subcommand or "")
-            can_resume = command and any(option.name == "resume" for option in command.params)
-            way_on = "; go on with the same command and --resume" if can_resume else ""
-            fail(f"stopped{way_on}")
-
-
-def fail(message: str) -> NoReturn:
-    """Say what is wrong on one line of stderr and exit with 1."""
-    click.echo(f"distil: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+def switch_off(model: Model, setting: str, name: str, help: str) -> Decorator[Any]:
+    """Make a flag that sets a setting to false."""
+    _field_at(model, setting)
+    return click.option(
+        name,
+        cls=SettingOption,
+        setting=setting,
+        help=help,
+        is_flag=True,
+        callback=lambda _, __, is_given: False if is_given else None,
+    )
 
 
 def stack(*options: Decorator[Any]) -> Decorator[Any]:
-    """Join options that several commands share into one decorator."""
+    """Join several options into one decorator."""
 
     def decorate(command: FunctionT) -> FunctionT:
         return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
 
     return decorate
+
+
+def configured(
+    model: type[StageT], options: dict[str, Any], *, preset: Path | None = None
+) -> StageT:
+    """Build the configuration of a stage, and refuse inputs that do not exist.
+
+    options: of the command, by setting; ``--config`` and ``--set`` among them.
+
+    Raises:
+        ConfigError: a source of settings is at fault, or inputs do not exist.
+    """
+    sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
+    config = load_config(model, preset=preset, **sources, fields=options)
+    require_inputs(config)
+    return config
+
+
+def require_inputs(config: StageConfig) -> None:
+    """Refuse inputs that do not exist, before a stage loads what would read them.
+
+    Raises:
+        ConfigError: files or folders do not exist.
+        IncompleteError: there is no store.
+    """
+    missing = []
+    for role, location in _inputs(config):
+        if role.kind == "store":
+            _require_store(location)
+        elif not Path(location).exists():
+            missing.append(f"{location}: cannot be read: {os.strerror(errno.ENOENT)}")
+    if missing:
+        raise ConfigError(f"{'; '.join(missing)}; check the path")
+
+
+def _require_store(location: str) -> None:
+    if is_object_location(location) or (Path(location) / "zarr.json").exists():
+        return
+    from store_schemas.root_metadata import read_entries  # zarr takes a moment to load
+
+    read_entries(open_folder(location))
+
+
+def _inputs(config: BaseModel) -> Iterator[tuple[PathRole, str]]:
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from _inputs(value)
+        role = _role_of(field)
+        if role is not None and role.is_input and value is not None:
+            is_store = role.kind == "store"
+            yield from (
+                (role, str(part)) for part in _leaves(value) if is_store or isinstance(part, Path)
+            )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Yield a value, or all values of nested tuples: arms are pairs of a name and a path."""
+    if not isinstance(value, tuple):
+        yield value
+        return
+    for part in value:
+        yield from _leaves(part)
+
+
+def _field_at(model: Model, setting: str) -> tuple[FieldInfo, object]:
+    """Return the field of a setting, and its default in this model."""
+    name, _, rest = setting.partition(".")
+    field = model.model_fields[name]
+    default: object = field.default
+    while rest:
+        name, _, rest = rest.partition(".")
+        models = (part for part in _parts(field.annotation) if isinstance(part, type))
+        owner = next(m for m in models if issubclass(m, BaseModel) and name in m.model_fields)
+        field = owner.model_fields[name]
+        default = getattr(default, name) if isinstance(default, owner) else field.default
+    return field, default
+
+
+def _type_of(field: FieldInfo) -> dict[str, Any]:
+    """Return what click needs to know of the type of a field."""
+    role = _role_of(field)
+    if role is not None:
+        return {"type": _PATHS[role.kind], "metavar": _METAVARS.get(role.kind)}
+    kinds = [kind for kind in _parts(field.annotation) if kind is not NoneType]
+    if bool in kinds:
+        return {"is_flag": True, "default": None}
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return {"type": click.Choice(get_args(kind))}
+    kind = next(kind for kind in kinds if kind in (int, float, str))
+    return {"type": kind, "metavar": _METAVARS[kind]}
+
+
+def _role_of(field: FieldInfo) -> PathRole | None:
+    marks = [*field.metadata, *_parts(field.annotation)]
+    return next((mark for mark in marks if isinstance(mark, PathRole)), None)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield a type and all that it is made of, the marks of ``Annotated`` too."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+def _in_words(default: object) -> str | None:
+    """Return a default as the command line would take it; None where there is nothing to name."""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or None
+    if isinstance(default, bool) or not isinstance(default, int | float | str | Path):
+        return None
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _size(_: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
@@ -118,6 +216,10 @@ def _triple(_: click.Context, parameter: click.Parameter, text: str | None) -> l
     return values
 
 
+def _names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
+    return None if text is None else text.split(",")
+
+
 def named_paths(
     _: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[tuple[str, Path], ...] | None:
@@ -133,152 +235,71 @@ def named_paths(
     return tuple(pairs) or None
 
 
-_images = click.option(
-    "--images", type=FOLDER, help="Folder that its file names are relative to.",
-)  # fmt: skip
-people_options = stack(
-    click.option("--annotations", type=FILE, help="COCO keypoint JSON."),
-    _images,
-)
-truth_options = stack(
-    click.option("--annotations", type=FILE, help="The truth, as COCO keypoint JSON."),
-    _images,
-)
-area_fraction_option = click.option(
-    "--area-fraction", type=float, metavar="X",
-    help="Area of a person without one, as a part of the box.",
-)  # fmt: skip
-view_options = stack(
-    click.option("--views", type=int, metavar="N",
-                 help="Augmented views of each person, beside the plain crop.  [default: 8]"),
-    click.option("--seed", type=int, metavar="N", help="Draws the views.  [default: 0]"),
-)  # fmt: skip
-profile_option = click.option(
-    "--profile", type=click.Choice(["default", "small", "fast", "lossless-float16"]),
-    help="How heatmaps are stored.  [default: default]",
-)  # fmt: skip
-
-teacher_path_option = click.option(
-    "--teacher", type=ANY, help="A .onnx file, or a run folder of train-teacher.",
-)  # fmt: skip
-_of_teacher = functools.partial(click.option, cls=HeadedOption, heading="How the teacher is asked")
-teacher_options = stack(
-    _of_teacher("--input-size", callback=_size, metavar="HxW",
-                help="Of the crops; only for a model that leaves it open."),
-    _of_teacher("--output-name", metavar="NAME",
-                help="Which of several outputs holds the heatmaps."),
-    _of_teacher("--mean", callback=_triple, metavar="R,G,B", help="[default: ImageNet's]"),
-    _of_teacher("--std", callback=_triple, metavar="R,G,B", help="[default: ImageNet's]"),
-    _of_teacher("--pixel-scale", type=float, metavar="X",
-                help="Pixels are multiplied by it before the mean is taken off.  "
-                "[default: 1/255]"),
-    _of_teacher("--channel-order", type=click.Choice(["rgb", "bgr"]), help="[default: rgb]"),
-    _of_teacher("--heatmap-activation", type=click.Choice(["none", "sigmoid"]),
-                help="sigmoid for a model that gives logits.  [default: none]"),
-    _of_teacher("--heatmap-gain", type=float, metavar="X",
-                help="Heat is multiplied by it, so that peaks are near 1.  [default: 1]"),
-    _of_teacher("--heatmap-frame", type=click.Choice(["msra", "half-pixel", "udp"]),
-                help="Where heatmaps put a crop point.  [default: the network's own; msra for "
-                "ONNX]"),
-    _of_teacher("--flip-shift", type=int, metavar="CELLS",
-                help="That mirrored-back maps move.  [default: 1 for msra, else 0]"),
-    _of_teacher("--decoding", type=click.Choice(["dark", "quarter", "argmax"]),
-                help="How a keypoint is read from a heatmap.  [default: dark]"),
-    _of_teacher("--teacher-threads", type=int, metavar="N",
-                help="Threads of one forward pass.  [default: 1 where stores are written, a batch "
-                "for every core; else one for every core]"),
-)  # fmt: skip
-_TEACHER_FIELDS = {
-    "input_size": "input_size_hw",
-    "pixel_scale": "scale",
-    "teacher_threads": "num_threads",
-    **{
-        name: name
-        for name in (
-            *("output_name", "mean", "std", "channel_order", "heatmap_activation"),
-            *("heatmap_gain", "heatmap_frame", "flip_shift", "decoding"),
-        )
-    },
-}
-
-_of_training = functools.partial(click.option, cls=HeadedOption, heading="Training")
-training_options = stack(
-    _of_training("--epochs", type=int, metavar="N", help="[default: the preset's]"),
-    _of_training("--batch-size", type=int, metavar="N", help="[default: the preset's]"),
-    _of_training("--learning-rate", type=float, metavar="X", help="[default: the preset's]"),
-    _of_training("--seed", type=int, metavar="N",
-                 help="Order, initialisation and fresh views.  [default: 0]"),
-    _of_training("--workers", type=int, metavar="N",
-                 help="Processes that load images.  [default: 2, or the preset's]"),
-    _of_training("--threads", type=int, metavar="N",
-                 help="Of the training itself.  [default: torch's choice]"),
-    _of_training("--resume", is_flag=True, help="Go on after the last finished epoch, exactly."),
-)  # fmt: skip
-
-_of_store = functools.partial(click.option, cls=HeadedOption, heading="What else is stored")
-optional_array_options = stack(
-    _of_store("--crops", is_flag=True, default=None,
-              help="The crops too, as JPEG: a student then needs no images."),
-    _of_store("--crop-quality", type=int, metavar="Q",
-              help="Of that JPEG, 1 to 95.  [default: 90]"),
-    _of_store("--tokens", type=click.Choice(["keypoint", "visual", "both"]),
-              help="The tokens of a teacher of train-teacher."),
-)  # fmt: skip
-
-_of_trust = functools.partial(click.option, cls=HeadedOption, heading="Trust in store and images")
-trust_options = stack(
-    _of_trust("--on-corrupt", type=click.Choice(["raise", "skip"]),
-              help="Heatmaps of a view that are missing or damaged: stop, or show another view of "
-              "the person and count it; above 0.1 % of the views it stops.  [default: raise]"),
-    _of_trust("--paranoid", is_flag=True, default=None,
-              help="Digest an image at every decode, not only when it is new or has changed."),
-)  # fmt: skip
+def options_of(model: Model, settings: Mapping[str, str], **given: Any) -> Decorator[Any]:
+    """Make several options that need nothing but their settings: option -> setting."""
+    return stack(
+        *(setting_option(model, setting, name, **given) for name, setting in settings.items())
+    )
 
 
-def _names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
-    return None if text is None else text.split(",")
+def people_options(model: Model) -> Decorator[Any]:
+    return options_of(model, {"--annotations": "annotations", "--images": "images"})
 
 
-teacher_name_option = click.option(
-    "--teacher-name", metavar="NAME", help="Of a store with several teachers: which one.",
-)  # fmt: skip
-teacher_names_option = click.option(
-    "--teacher-name", "teacher_names", callback=_names, metavar="NAME[,NAME...]",
-    help="Of a store with several teachers: which one, or several whose heat is averaged.",
-)  # fmt: skip
-cache_option = click.option(
-    "--cache", "store_cache", type=FOLDER,
-    help="Copy the store's shards here when they are first read; for stores in object stores.",
-)  # fmt: skip
+def teacher_options(model: Model) -> Decorator[Any]:
+    """Make the options of ``TeacherSettings``, under a heading of their own."""
+
+    def option(name: str, setting: str, **given: Any) -> Decorator[Any]:
+        heading = "Input and output of the teacher"
+        return setting_option(model, f"teacher_settings.{setting}", name, heading=heading, **given)
+
+    return stack(
+        option("--input-size", "input_size_hw", type=str, callback=_size, metavar="HxW"),
+        option("--output-name", "output_name"),
+        option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),
+        option("--std", "std", type=str, callback=_triple, metavar="R,G,B"),
+        option("--pixel-scale", "scale"),
+        option("--channel-order", "channel_order"),
+        option("--heatmap-activation", "heatmap_activation"),
+        option("--heatmap-gain", "heatmap_gain"),
+        option("--heatmap-frame", "heatmap_frame"),
+        option("--flip-shift", "flip_shift", metavar="CELLS"),
+        option("--decoding", "decoding"),
+        option("--teacher-threads", "num_threads"),
+    )
+
+
+def teacher_names_option(model: Model, setting: str) -> Decorator[Any]:
+    return setting_option(
+        model, setting, "--teacher-name", type=str, callback=_names, metavar="NAME[,NAME...]"
+    )
+
+
+def training_options(model: Model, default_text: str | None = None) -> Decorator[Any]:
+    """Make the options of every training, under a heading of their own.
+
+    default_text: the default of those settings that presets set.
+    """
+    of_preset = {} if default_text is None else {"default_text": default_text}
+    option = functools.partial(setting_option, model, heading="Training")
+    return stack(
+        option("epochs", "--epochs", **of_preset),
+        option("optimisation.batch_size", "--batch-size", **of_preset),
+        option("optimisation.learning_rate", "--learning-rate", **of_preset),
+        option("seed", "--seed"),
+        option("num_loader_workers", "--workers"),
+        option("num_threads", "--threads"),
+        click.option(
+            "--resume", cls=HeadedOption, heading="Training", is_flag=True,
+            help="Continue exactly after the last finished epoch.",
+        ),
+    )  # fmt: skip
+
 
 _of_settings = functools.partial(click.option, cls=HeadedOption, heading="All other settings")
 config_options = stack(
-    _of_settings("--config", "config_file", type=FILE, help="A TOML file with settings."),
+    _of_settings("--config", "config_file", type=FILE, help="TOML file with settings."),
     _of_settings("--set", "overrides", multiple=True, metavar="NAME=VALUE",
-                 help="One setting, over all files; repeatable. An unknown NAME is answered with "
-                 "the known ones."),
+                 help="Value of one setting, which wins over all files; repeatable. The error for "
+                 "an unknown NAME lists the known ones."),
 )  # fmt: skip
-
-
-def teacher_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the teacher's options out of a command's, under the names of their settings."""
-    return {
-        f"teacher_settings.{field}": options.pop(option)
-        for option, field in _TEACHER_FIELDS.items()
-    }
-
-
-def training_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the training's options out of a command's, under the names of their settings."""
-    names = {
-        "batch_size": "optimisation.batch_size",
-        "learning_rate": "optimisation.learning_rate",
-        "workers": "num_loader_workers",
-        "threads": "num_threads",
-    }
-    return {field: options.pop(option) for option, field in names.items()}
-
-
-def trust_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of trust out of a command's, under the names of their settings."""
-    return {f"data.{name}": options.pop(name) for name in ("on_corrupt", "paranoid")}

@@ -1,5 +1,6 @@
 """`distil train-student` and `train-teacher`: parse, call one stage, print its result."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,77 +8,61 @@ from typing import Any
 import click
 
 from pipeline.wording import counted
+from stages import preset_file
+from stages.commands.command_map import command
 from stages.commands.options import (
-    FILE,
     FOLDER,
-    cache_option,
-    command,
     config_options,
+    configured,
     people_options,
+    setting_option,
+    switch_off,
     teacher_names_option,
-    training_fields,
     training_options,
-    trust_fields,
-    trust_options,
 )
+from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
+
+_student = functools.partial(setting_option, TrainStudentConfig)
+_teacher = functools.partial(setting_option, TrainTeacherConfig)
+_checks = functools.partial(_student, heading="Checks of store and images")
+_run_folder_option = click.option(
+    "--run-folder", type=FOLDER, required=True, help="Folder for checkpoints and metrics.",
+)  # fmt: skip
 
 
-@command("train-student", short_help="teacher store, images -> run folder with a student")
-@click.option("--store", metavar="PATH|URL", help="A teacher store; its views are replayed.")
-@teacher_names_option
-@cache_option
-@click.option("--images", type=FOLDER, help="The images that the store was made from.")
+@command("train-student")
+@_student("store", "--store")
+@teacher_names_option(TrainStudentConfig, "data.teachers")
+@_student("data.store_cache", "--cache")
+@_student("images", "--images")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
-              help="distilpose-s (crops of 256x192), distilpose-xs (128x96, for CPU and edge)."
+              help="Name of the shipped settings: distilpose-s (crops of 256x192) or distilpose-xs "
+              "(128x96, for CPU and edge).")  # fmt: skip
+@_run_folder_option
+@_student("val_annotations", "--val-annotations")
+@_student("val_images", "--val-images")
+@switch_off(
+    TrainStudentConfig, "distillation", "--no-distillation",
+    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule.",
 )  # fmt: skip
-@click.option("--run-folder", type=FOLDER, required=True, help="Checkpoints and metrics go here.")
-@click.option("--val-annotations", type=FILE, help="Measure AP on this truth while training.")
-@click.option("--val-images", type=FOLDER, help="[default: --images]")
-@click.option("--no-distillation", is_flag=True,
-              help="Learn from the annotated keypoints alone; every pose has score 1 by rule."
-)  # fmt: skip
-@click.option("--annotations", type=FILE,
-              help="With --no-distillation, in place of a store: new views every epoch."
-)  # fmt: skip
-@click.option("--init-weights", type=FILE,
-              help="Start backbone and encoder from these weights of a teacher or student."
-)  # fmt: skip
-@click.option("--from-crops", is_flag=True, default=None,
-              help="Learn from the crops that the store holds; needs no --images.")  # fmt: skip
-@trust_options
-@training_options
+@_student("annotations", "--annotations")
+@_student("initial.weights", "--init-weights")
+@_student("data.from_crops", "--from-crops")
+@_checks("data.on_corrupt", "--on-corrupt")
+@_checks("data.paranoid", "--paranoid")
+@training_options(TrainStudentConfig, default_text="the preset's")
 @config_options
-def train_student_command(
-    preset: str, run_folder: Path, no_distillation: bool, init_weights: Path | None, resume: bool,
-    config_file: Path | None, overrides: tuple[str, ...], **options: Any,
-) -> None:  # fmt: skip
+def train_student_command(preset: str, run_folder: Path, resume: bool, **options: Any) -> None:
     """Train a regression student from a teacher store; the teacher is not needed.
 
-    Takes a teacher store and its images; leaves a run folder: config.json, metrics.jsonl, log.txt,
+    Takes a teacher store and its images; writes a run folder: config.json, metrics.jsonl, log.txt,
     checkpoints/last.safetensors and best.safetensors.
     """
-    from pipeline.config import load_config
-    from stages import preset_file
+    config = configured(TrainStudentConfig, options, preset=preset_file(preset))
+
     from stages.commands.terminal import training_progress
-    from stages.settings.training import TrainStudentConfig
     from stages.train_student import train_student
 
-    config = load_config(
-        TrainStudentConfig,
-        preset=preset_file(preset),
-        config_file=config_file,
-        overrides=overrides,
-        fields={
-            **training_fields(options),
-            **trust_fields(options),
-            "data.store_cache": options.pop("store_cache"),
-            "data.from_crops": options.pop("from_crops"),
-            "data.teachers": options.pop("teacher_names"),
-            **options,
-            "distillation": False if no_distillation else None,
-            "initial.weights": init_weights,
-        },
-    )
     with training_progress() as progress:
         result = train_student(
             config,
@@ -96,41 +81,31 @@ def train_student_command(
         click.echo(result.corrupt_views)
 
 
-@command("train-teacher", short_help="COCO keypoints, images -> run folder with a teacher")
-@people_options
-@click.option("--teacher", "architecture", metavar="NAME",
-              help="tokenpose-s (crops of 256x192), tokenpose-xs (128x96).  [default: tokenpose-s]"
+@command("train-teacher")
+@people_options(TrainTeacherConfig)
+@_teacher("architecture", "--teacher")
+@click.option("--preset", metavar="NAME",
+              help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
 )  # fmt: skip
-@click.option("--preset", metavar="NAME", help="demo-teacher: as the demo's teacher was made.")
-@click.option("--run-folder", type=FOLDER, required=True, help="Checkpoints and metrics go here.")
-@click.option("--init-weights", type=FILE,
-              help="Start from these weights of another teacher, e.g. of other photographs."
-)  # fmt: skip
-@click.option("--float16-copy", type=FILE, help="Also write the weights here, at half the size.")
-@training_options
+@_run_folder_option
+@_teacher("initial.weights", "--init-weights")
+@_teacher("float16_copy", "--float16-copy")
+@training_options(TrainTeacherConfig)
 @config_options
 def train_teacher_command(
-    preset: str | None, run_folder: Path, init_weights: Path | None, resume: bool,
-    config_file: Path | None, overrides: tuple[str, ...], **options: Any,
-) -> None:  # fmt: skip
+    preset: str | None, run_folder: Path, resume: bool, **options: Any
+) -> None:
     """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
 
-    Takes COCO keypoint annotations and their images; leaves a run folder, which cache-teacher and
+    Takes COCO keypoint annotations and their images; writes a run folder, which cache-teacher and
     evaluate take as --teacher.
     """
-    from pipeline.config import load_config
-    from stages import preset_file
+    file = preset_file(preset, "teacher") if preset else None
+    config = configured(TrainTeacherConfig, options, preset=file)
+
     from stages.commands.terminal import training_progress
-    from stages.settings.training import TrainTeacherConfig
     from stages.train_teacher import train_teacher
 
-    config = load_config(
-        TrainTeacherConfig,
-        preset=preset_file(preset, "teacher") if preset else None,
-        config_file=config_file,
-        overrides=overrides,
-        fields={**training_fields(options), **options, "initial.weights": init_weights},
-    )
     with training_progress() as progress:
         result = train_teacher(
             config,

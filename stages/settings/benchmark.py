@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pipeline.caching.settings import TeacherInputs
-from pipeline.config import StageConfig
+from pipeline.config import InputFile, InputFolder, InputPath, OutputFolder, StageConfig
 from pipeline.settings import PeopleSettings, TeacherSettings, ViewRecipe
 
 
@@ -13,68 +13,73 @@ class BenchmarkCacheConfig(TeacherInputs):
     """All settings of ``distil benchmark cache``."""
 
     people_count: int = Field(226, ge=1)
-    """Spread evenly over all people; so many make two shards of the default views."""
-    scratch: Path | None = None
-    """Where the stores lie while they are measured; None: the folder for temporary files."""
-    output: Path | None = None
+    """Number of people, spread evenly over all; 226 make two shards of the default views."""
+    scratch: OutputFolder | None = None
+    """Folder in which the stores are written, measured and deleted; by default that of temporary
+    files."""
+    output: OutputFolder | None = None
     """Folder for cache.json."""
 
 
-class BenchmarkCodecConfig(StageConfig):
+class StudyInputs(StageConfig):
+    """People and a teacher to measure with."""
+
+    annotations: InputFile
+    """COCO keypoint JSON of the people."""
+    images: InputFolder
+    """Folder of the images; file names in the annotations are relative to it."""
+    teacher: InputPath
+    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    recipe: ViewRecipe = ViewRecipe()
+    teacher_settings: TeacherSettings = TeacherSettings()
+    people: PeopleSettings = PeopleSettings()
+
+
+class BenchmarkCodecConfig(StudyInputs):
     """All settings of ``distil benchmark codec``."""
 
-    annotations: Path
-    images: Path
-    teacher: Path
     people_count: int = Field(100, ge=1)
-    """Spread evenly over all people."""
+    """Number of people, spread evenly over all."""
     views: int = Field(8, ge=0)
-    """Augmented views of each, beside the evaluation crop."""
+    """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
-    """Draws the views."""
+    """Seed of the random views."""
     sweep: bool = False
-    """The whole search space, not the profiles alone."""
-    output: Path | None = None
+    """Measure the whole search space from which the profiles were chosen; takes far longer."""
+    output: OutputFolder | None = None
     """Folder for codec.json."""
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
 
 
-class BenchmarkCropsConfig(StageConfig):
+class BenchmarkCropsConfig(StudyInputs):
     """All settings of ``distil benchmark crops``."""
 
-    annotations: Path
-    images: Path
-    teacher: Path
     people_count: int = Field(500, ge=1)
-    """Spread evenly over all people."""
-    store: Path | None = None
-    """A store of these images with crops: its loading is measured too."""
-    output: Path | None = None
+    """Number of people, spread evenly over all."""
+    store: InputFolder | None = None
+    """Store of these images with crops, whose loading is measured too."""
+    output: OutputFolder | None = None
     """Folder for crops.json."""
-    recipe: ViewRecipe = ViewRecipe()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
 
 
 class BenchmarkStoreConfig(StageConfig):
     """All settings of ``distil benchmark store``."""
 
-    store: tuple[Path, ...] = Field(min_length=1)
-    """Complete stores, for example one of each profile."""
+    store: tuple[InputFolder, ...] = Field(min_length=1)
+    """Complete teacher store; repeatable, for example one of each profile."""
     views: int = Field(100_000, ge=1)
-    """A store is multiplied by hard links to about as many; a larger one is taken as it is."""
+    """Number of views that a smaller store is multiplied to, by hard links."""
     large_views: int = Field(3_000_000, ge=0)
-    """Opening and memory are measured at as many too; 0: not."""
-    images: Path | None = None
-    """Folder of the stores' images, to load training batches from."""
+    """Number of views at which opening and memory are measured too; 0 leaves that out."""
+    images: InputFolder | None = None
+    """Folder of the stores' images, to measure the loading of training batches too."""
     batches: int = Field(40, ge=2)
-    """Batches of 64 that every reader reads, in turns with raw float16."""
+    """Number of batches of 64 that every reader reads, in turns with raw float16."""
     rounds: int = Field(5, ge=1)
+    """Number of turns of each reader."""
     worker_batches: int = Field(1000, ge=1)
-    """Batches that a worker reads before its memory is measured."""
+    """Number of batches that a worker reads before its memory is measured."""
     loader_processes: int = Field(5, ge=1)
-    """That load training batches, one after the other: they differ by some hundredths."""
-    output: Path = Path("benchmark-store")
-    """Folder for store.json; scratch files go there too, on the stores' file system."""
+    """Number of processes that load training batches, one after the other: they differ by some
+    hundredths."""
+    output: OutputFolder = Path("benchmark-store")
+    """Folder for store.json and for scratch files, on the stores' file system."""

@@ -1,110 +1,193 @@
 """Settings of ``distil evaluate``, ``compare`` and ``show``."""
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config import StageConfig
-from pipeline.settings import PeopleSettings, TeacherSettings
-from pipeline.storage.folder import StoreLocation
+from pipeline.config import (
+    InputFile,
+    InputFolder,
+    InputPath,
+    OutputFile,
+    OutputFolder,
+    StageConfig,
+    validate_config,
+)
+from pipeline.errors import ConfigError
+from pipeline.settings import DeviceName, InputStore, PeopleSettings, TeacherSettings
 
+KeypointThreshold = Annotated[
+    float | None, BeforeValidator(lambda given: None if given == "none" else given)
+]
 DEFAULT_THRESHOLD = 0.2
 
-_SOURCES = ("run_folder", "weights", "teacher", "store", "predictions")
-_NETWORKS = ("run_folder", "weights", "teacher")
 
+class _Evaluation(StageConfig):
+    """Settings of every evaluation."""
 
-class EvaluateConfig(StageConfig):
-    """All settings of ``distil evaluate``."""
-
-    run_folder: Path | None = None
-    """A run of ``train-student``: its best weights."""
-    weights: Path | None = None
-    """A weights file of ``train-student``."""
-    teacher: Path | None = None
-    store: StoreLocation | None = None
-    """A teacher store: the stored outputs of view 0."""
-    teacher_name: str | None = None
-    """Of a store: whose outputs; None: those of the only one."""
-    store_cache: Path | None = None
-    """A folder that its shards are copied to when they are first read."""
-    predictions: Path | None = None
-    """COCO keypoint results of any tool, taken as they are."""
-    annotations: Path | None = None
-    """The truth; None: the people that the store holds."""
-    images: Path | None = None
-    detections: Path | None = None
-    """A detector's boxes; None: the boxes of the annotated people."""
     people: PeopleSettings = PeopleSettings()
-    teacher_settings: TeacherSettings = TeacherSettings()
-    """``flip_test`` in here is set by ``flip_test`` below."""
-    flip_test: bool = True
-    keypoint_threshold: Annotated[
-        float | None, BeforeValidator(lambda given: None if given == "none" else given)
-    ] = DEFAULT_THRESHOLD
-    """Keypoint scores above it are averaged to a pose's score; None ("none" in TOML): all."""
-    padding: float | None = Field(None, ge=1)
-    """None: as the network was trained; 1.25 where its file does not say."""
-    batch_size: int = Field(64, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Of a student."""
     min_ap: float | None = Field(None, ge=0, le=1)
-    output: Path | None = None
-    """Folder for evaluation.json and results.json; None: evaluation.json into the run folder."""
+    """Smallest AP; the exit code is 1 below it."""
+    output: OutputFolder | None = None
+    """Folder for evaluation.json and results.json; by default evaluation.json goes into the run
+    folder, where there is one."""
+
+
+class _AgainstAnnotations(_Evaluation):
+    annotations: InputFile
+    """COCO keypoint JSON with the truth."""
+
+
+class _ScoredHere(_Evaluation):
+    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    """Threshold above which keypoint scores are averaged to a pose's score; none averages all."""
+    batch_size: int = Field(64, ge=1)
+    """Number of crops, or of people of a store, in a batch."""
+
+
+class EvaluatePredictions(_AgainstAnnotations):
+    """Evaluation of another tool's results."""
+
+    predictions: InputFile
+    """COCO keypoint results of any tool, whose poses and scores are not changed."""
+
+
+class EvaluateStore(_ScoredHere):
+    """Evaluation of the heatmaps that a teacher store holds for view 0."""
+
+    store: InputStore
+    """Teacher store whose own outputs of view 0 are evaluated; needs no other input."""
+    annotations: InputFile | None = None
+    """COCO keypoint JSON with the truth; by default, for a store, the people that it holds."""
+    teacher_name: str | None = None
+    """Name of the teacher, for a store with several."""
+    store_cache: OutputFolder | None = None
+    """Folder that the store's shards are copied to when they are first read; for stores in object
+    stores."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        given = [name for name in _SOURCES if getattr(self, name) is not None]
-        if len(given) != 1:
-            what = f"{' and '.join(given)} are given" if given else "nothing to evaluate is given"
-            raise ValueError(f"{what}; give exactly one of {', '.join(_SOURCES)}")
-        if self.annotations is None and self.store is None:
-            raise ValueError(f"{given[0]} needs annotations; give the COCO file with the truth")
-        if given[0] in _NETWORKS and self.images is None:
-            raise ValueError(f"{given[0]} needs images; give the folder of the annotated images")
-        if self.teacher_settings.flip_test and not self.flip_test:
-            raise ValueError("teacher_settings.flip_test contradicts flip_test; set flip_test only")
-        for name, reason in self._useless_settings(given[0]):
-            raise ValueError(f"{name} has no effect with {given[0]}: {reason}; leave it out")
-        return self
-
-    def _useless_settings(self, source: str) -> list[tuple[str, str]]:
-        """List the settings that would be ignored, each with the reason."""
-        useless: list[tuple[str, str]] = []
-        if source not in _NETWORKS:
-            made = "its poses are made already"
-            names = ("images", "detections", "padding")
-            useless += [(name, made) for name in names if getattr(self, name) is not None]
-            useless += [] if self.flip_test else [("flip_test", made)]
-        if source != "store":
-            of_store = [n for n in ("store_cache", "teacher_name") if getattr(self, n) is not None]
-            useless += [(name, "it is for a store") for name in of_store]
-        if source != "teacher" and self.teacher_settings != TeacherSettings():
-            useless.append(("teacher_settings", "they are for a teacher"))
-        if source == "predictions" and self.keypoint_threshold != DEFAULT_THRESHOLD:
-            useless.append(("keypoint_threshold", "its poses have their score"))
+    def _check_people(self) -> Self:
         skeleton_only = PeopleSettings(skeleton=self.people.skeleton)
         if self.annotations is None and self.people != skeleton_only:
-            useless.append(("people", "without annotations the store's own people count"))
-        return useless
+            raise ValueError(
+                "people has no effect with store: without annotations the store's own people "
+                "count; leave it out"
+            )
+        return self
+
+
+class EvaluateNetwork(_AgainstAnnotations, _ScoredHere):
+    """Evaluation of a network, on crops of the images."""
+
+    images: InputFolder
+    """Folder of the images; file names in the annotations are relative to it."""
+    detections: InputFile | None = None
+    """COCO results with a detector's boxes, in place of those of the annotated people."""
+    flip_test: bool = True
+    """Average the prediction with that of the mirrored crop."""
+    padding: float | None = Field(None, ge=1)
+    """Factor by which a box is enlarged before it is cropped; by default the one that the network
+    was trained with, 1.25 where its file does not tell."""
+
+
+class _EvaluateStudent(EvaluateNetwork):
+    device: DeviceName = "auto"
+    """Device that the student runs on."""
+
+
+class EvaluateRun(_EvaluateStudent):
+    """Evaluation of the best weights of a student's run."""
+
+    run_folder: InputFolder
+    """Run folder of a student, whose best weights are evaluated."""
+
+
+class EvaluateWeights(_EvaluateStudent):
+    """Evaluation of a student's weights file."""
+
+    weights: InputFile
+    """Weights file of a student."""
+
+
+class EvaluateTeacher(EvaluateNetwork):
+    """Evaluation of a teacher."""
+
+    teacher: InputPath
+    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    teacher_settings: TeacherSettings = TeacherSettings()
+
+    @model_validator(mode="after")
+    def _check_flip_test(self) -> Self:
+        if self.teacher_settings.flip_test and not self.flip_test:
+            raise ValueError("teacher_settings.flip_test contradicts flip_test; set flip_test only")
+        return self
+
+
+EvaluateConfig = (
+    EvaluateRun | EvaluateWeights | EvaluateTeacher | EvaluateStore | EvaluatePredictions
+)
+"""The settings of an evaluation are those of its source, and no others."""
+
+_SOURCES: dict[str, type[EvaluateConfig]] = {
+    "run_folder": EvaluateRun,
+    "weights": EvaluateWeights,
+    "teacher": EvaluateTeacher,
+    "store": EvaluateStore,
+    "predictions": EvaluatePredictions,
+}
+_ADVICE = {
+    "annotations": "the COCO file with the truth",
+    "images": "the folder of the annotated images",
+}
+
+
+def evaluation_of(settings: Mapping[str, object]) -> EvaluateConfig:
+    """Build the configuration of an evaluation from nested settings, one of which is its source.
+
+    Raises:
+        ConfigError: there is not one source, or a setting is unknown, missing or not of the source.
+    """
+    given = {name for name, value in settings.items() if value is not None}
+    sources = [name for name in _SOURCES if name in given]
+    if len(sources) != 1:
+        what = f"{' and '.join(sources)} are given" if sources else "nothing to evaluate is given"
+        raise ConfigError(f"{what}; give exactly one of {', '.join(_SOURCES)}")
+    (source,) = sources
+    model = _SOURCES[source]
+    for name in sorted(given - model.model_fields.keys()):
+        users = [other for other, kind in _SOURCES.items() if name in kind.model_fields]
+        if users:
+            raise ConfigError(
+                f"{name} has no effect with {source}, only with {', '.join(users)}; leave it out"
+            )
+    for name, what in _ADVICE.items():
+        field = model.model_fields.get(name)
+        if field is not None and field.is_required() and name not in given:
+            raise ConfigError(f"{source} needs {name}; give {what}")
+    return validate_config(model, {name: settings[name] for name in given})
 
 
 class CompareConfig(StageConfig):
     """All settings of ``distil compare``."""
 
-    annotations: Path
-    images: Path
-    arms: tuple[tuple[str, Path], ...]
-    """(name, run folder) of students; the same name again is the same arm under another seed."""
-    teacher: Path | None = None
+    annotations: InputFile
+    """COCO keypoint JSON with the truth."""
+    images: InputFolder
+    """Folder of the images; file names in the annotations are relative to it."""
+    arms: tuple[tuple[str, InputFolder], ...]
+    """Name and run folder of a student; the same name again is another seed of the same arm.
+    Repeatable."""
+    teacher: InputPath | None = None
+    """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
-    mean_pose: Path | None = None
-    """Training annotations, whose mean pose is put into every box: what a network must beat."""
+    mean_pose: InputFile | None = None
+    """Training annotations, whose mean pose is put into every box as a further arm: the least that
+    a network must beat."""
     people: PeopleSettings = PeopleSettings()
     seed: int = Field(0, ge=0)
-    """Of the bootstrap."""
-    output: Path | None = None
+    """Seed of the bootstrap."""
+    output: OutputFile | None = None
     """JSON file for all figures."""
 
     @model_validator(mode="after")
@@ -123,19 +206,19 @@ class CompareConfig(StageConfig):
 class ShowConfig(StageConfig):
     """All settings of ``distil show``."""
 
-    store: StoreLocation
+    store: InputStore
     teacher_name: str | None = None
-    """None: the only one."""
-    output: Path
-    """The PNG file to write."""
-    images: Path | None = None
-    """None: the image folder that the store was made from."""
+    """Name of the teacher, for a store with several."""
+    output: OutputFile
+    """PNG file to write."""
+    images: InputFolder | None = None
+    """Folder of the images; by default the one that the store was made from."""
     num_people: int = Field(8, ge=1)
-    """Rows of the sheet; fewer where the store holds fewer."""
+    """Number of people, a row each; fewer where the store holds fewer."""
     num_views: int = Field(3, ge=0)
-    """Augmented views shown of each person; fewer where the store holds fewer."""
+    """Number of augmented views of each person; fewer where the store holds fewer."""
     seed: int = Field(0, ge=0)
-    """Chooses the people."""
+    """Seed of the choice of people."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,61 +1,61 @@
 """Settings of the commands of ``distil store``."""
 
-from pathlib import Path
-
 from pydantic import Field
 
-from pipeline.config import StageConfig
-from pipeline.storage.folder import StoreLocation
+from pipeline.config import InputFile, InputFolder, InputPath, OutputFile, StageConfig
+from pipeline.settings import InputStore
 
 
 class StoreInfoConfig(StageConfig):
     """All settings of ``distil store info``."""
 
-    store: StoreLocation
+    store: InputStore
     teacher_name: str | None = None
-    """None: all of them."""
+    """Name of the teacher, for a store with several; by default all of them."""
 
 
-class StoreVerifyConfig(StageConfig):
+class StoreSources(StageConfig):
+    """A store and what it was made from, where that is not where it was."""
+
+    store: InputStore
+    teacher_name: str | None = None
+    """Name of the teacher, for a store with several."""
+    teacher: InputPath | None = None
+    """Teacher file or run folder; by default the one that the store was made with."""
+    images: InputFolder | None = None
+    """Folder of the images; by default the one that the store was made from."""
+    annotations: InputFile | None = None
+    """COCO keypoint JSON of the people; by default the one that the store was made from."""
+
+
+class StoreVerifyConfig(StoreSources):
     """All settings of ``distil store verify``."""
 
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the one that the store was made with, if it is still there; so for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
     sample: int = Field(64, ge=0)
-    """Views that the teacher is shown again."""
+    """Number of views that the teacher predicts again."""
     seed: int = Field(0, ge=0)
-    """Chooses them."""
+    """Seed of the choice of these views."""
     digests_only: bool = False
-    """Ask no teacher."""
+    """Compare digests only; the teacher predicts nothing."""
 
 
-class StoreRepairConfig(StageConfig):
+class StoreRepairConfig(StoreSources):
     """All settings of ``distil store repair``."""
 
-    store: StoreLocation
-    teacher_name: str | None = None
-    """None: the only one."""
-    teacher: Path | None = None
-    """None: the one that the store was made with, if it is still there; so for the others."""
-    images: Path | None = None
-    annotations: Path | None = None
     accept_mended_images: bool = False
-    """Take images that changed, as long as no shard that is kept was written of them."""
+    """Accept images that have changed, as long as no shard that is kept was written from them."""
 
 
 class StoreExportConfig(StageConfig):
     """All settings of ``distil store export``."""
 
-    store: StoreLocation
+    store: InputStore
     teacher_name: str | None = None
-    """None: the only one."""
-    output: Path
-    """The JSON file to write."""
+    """Name of the teacher, for a store with several."""
+    output: OutputFile
+    """JSON file to write."""
     keypoint_threshold: float = 0.2
-    """Keypoint scores above it are averaged to a pose's score, as ``distil evaluate`` does."""
+    """Threshold above which keypoint scores are averaged to a pose's score, as in
+    ``distil evaluate``."""
     batch_size: int = Field(64, ge=1)
+    """Number of people that are read at a time."""

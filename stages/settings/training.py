@@ -1,13 +1,11 @@
 """Settings of ``distil train-student`` and ``train-teacher``."""
 
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.config import StageConfig
-from pipeline.settings import DeviceName, HeatmapFrame, PeopleSettings, ViewRecipe
-from pipeline.storage.folder import StoreLocation
+from pipeline.config import InputFile, InputFolder, OutputFile, StageConfig
+from pipeline.settings import DeviceName, HeatmapFrame, InputStore, PeopleSettings, ViewRecipe
 from pipeline.training.settings import (
     FreshViewSettings,
     InitialTeacherWeights,
@@ -33,28 +31,35 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
+    """Architecture: distilpose-s or distilpose-xs."""
     distillation: bool = True
-    """Without it only the regression term remains, and a pose's score is 1 by rule."""
-    store: StoreLocation | None = None
-    """A teacher store; its views are replayed, with or without distillation."""
-    annotations: Path | None = None
-    """COCO keypoints in place of a store; every epoch draws its own views."""
-    images: Path | None = None
-    """Needed unless ``data.from_crops``."""
-    val_annotations: Path | None = None
-    val_images: Path | None = None
-    """None: the folder ``images``."""
+    """Learn from the teacher; without it only the regression term remains, and the score of every
+    pose is 1 by rule."""
+    store: InputStore | None = None
+    """Teacher store whose views are replayed, with or without distillation."""
+    annotations: InputFile | None = None
+    """COCO keypoint JSON in place of a store, with --no-distillation; every epoch draws new
+    views."""
+    images: InputFolder | None = None
+    """Folder of the images of the store, or of the annotations."""
+    val_annotations: InputFile | None = None
+    """COCO keypoint JSON of the people that AP is measured on during the training."""
+    val_images: InputFolder | None = None
+    """Folder of the images of --val-annotations; by default --images."""
     people: PeopleSettings = PeopleSettings()
     data: ViewSettings = Field(default_factory=FreshViewSettings)
     loss: LossConfig = LossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialWeights = InitialWeights()
     seed: int = Field(0, ge=0)
+    """Seed of the order, the initialisation and all random views."""
     epochs: int = Field(300, ge=1)
+    """Number of epochs."""
     evaluate_every_epochs: int = Field(10, ge=1)
     num_loader_workers: int = Field(2, ge=0)
+    """Number of processes that load images."""
     num_threads: int | None = Field(None, ge=1)
-    """Threads of the training itself; None: torch's choice."""
+    """Number of CPU threads of the training itself; by default torch's choice."""
     device: DeviceName = "auto"
 
     @model_validator(mode="before")
@@ -112,22 +117,30 @@ class TrainTeacherConfig(StageConfig):
     )
 
     architecture: str = "tokenpose-s"
-    annotations: Path
-    images: Path
+    """Architecture: tokenpose-s (crops of 256x192) or tokenpose-xs (128x96)."""
+    annotations: InputFile
+    """COCO keypoint JSON of the people."""
+    images: InputFolder
+    """Folder of the images; file names in the annotations are relative to it."""
     people: PeopleSettings = PeopleSettings()
     data: FreshViewSettings = FreshViewSettings(
         recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
     )
     heatmap_frame: HeatmapFrame = "half-pixel"
-    """Where the targets put a crop point, and so where the trained heatmaps do."""
+    """Convention that relates crop pixels to cells of the targets, and so of the trained
+    heatmaps."""
     heatmap_sigma: float = Field(2.0, gt=0)
-    """Of the target Gaussians, heatmap cells."""
+    """Standard deviation of the target Gaussians, in heatmap cells."""
     optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialTeacherWeights = InitialTeacherWeights()
     seed: int = Field(0, ge=0)
+    """Seed of the order, the initialisation and all random views."""
     epochs: int = Field(300, ge=1)
+    """Number of epochs."""
     num_loader_workers: int = Field(2, ge=0)
+    """Number of processes that load images."""
     num_threads: int | None = Field(None, ge=1)
+    """Number of CPU threads of the training itself; by default torch's choice."""
     device: DeviceName = "auto"
-    float16_copy: Path | None = None
-    """A second weights file, at half the size; loading it gives float32 again, rounded."""
+    float16_copy: OutputFile | None = None
+    """Second weights file, at half the size; loading it gives float32 again, rounded."""

@@ -12,10 +12,10 @@ import tensorstore
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.teacher_store.opening import read_array
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.array_spec import ArraySpec
 from store_schemas.profiles import PROFILES
+from store_schemas.reading import read_array
 from store_schemas.teacher_store import Status
 from tests.support.generated_store import CROPS, ROWS_PER_SHARD, N, crops_and_tokens, write_store
 

@@ -22,13 +22,13 @@ from pipeline.frames.views import draw_views
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.training.data import move_keypoints
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
 from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
 from tests.support.evaluation_sample import Sample, draw_sample, save_network
 from tests.support.onnx_teacher import write_onnx_teacher
@@ -84,26 +84,23 @@ def write_store(
     image_sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32).copy()
     folder = LocalFolder(path)
     lease = acquire_lease(folder)
-    writer = TeacherStoreWriter.create(
-        folder,
-        lease.run_id,
-        people,
-        image_sha256,
-        ViewPlan(
-            views.image_to_crop,
-            views.is_mirrored,
-            input_size_hw,
-            seed=0,
-            recipe=recipe.model_dump(mode="json"),
-        ),
-        "truth",
-        identity={"teacher": {"heatmap_frame": "msra"}},
+    plan = ViewPlan(
+        views.image_to_crop,
+        views.is_mirrored,
+        input_size_hw,
+        seed=0,
+        recipe=recipe.model_dump(mode="json"),
+    )
+    teacher = NewTeacher(
+        name="truth",
+        identity={"heatmap_frame": "msra"},
         recipe={},
         provenance={},
         heatmap_size_hw=HEATMAP_SIZE_HW,
         threshold=0.01,
         rows_per_shard=4,
     )
+    writer = begin_teacher(folder, lease.run_id, people, image_sha256, plan, teacher)
     to_heatmap = crop_to_heatmap("msra", input_size_hw, HEATMAP_SIZE_HW)
     for shard in writer.pending_shards()[: None if is_complete else 1]:
         rows = writer.shard_rows(shard)
@@ -253,7 +250,7 @@ def _make_inputs(
 
 def patch_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process write shards of two people, and the same provenance every time."""
-    rows = "pipeline.teacher_store.writer.default_rows_per_shard"
+    rows = "pipeline.teacher_store.beginning.default_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
 

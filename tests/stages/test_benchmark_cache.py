@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline.benchmarks import caching_speed as speed
 from stages.benchmark_cache import benchmark_cache
-from stages.commands.speed_table import print_speeds
+from stages.commands.benchmark_tables import print_speeds
 from stages.settings.benchmark import BenchmarkCacheConfig
 from tests.support.recorded_progress import RecordedProgress
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stages.benchmark_codec import benchmark_codec
-from stages.commands.codec_table import print_codec_study
+from stages.commands.benchmark_tables import print_codec_study
 from stages.settings.benchmark import BenchmarkCodecConfig
 from store_schemas.profiles import PROFILES
 from tests.support.recorded_progress import RecordedProgress

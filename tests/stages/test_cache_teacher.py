@@ -42,7 +42,7 @@ def test_a_store_holds_all_views_of_all_people(inputs: Any) -> None:
     assert (store.people.num_instances, store.num_views) == (result.num_people, NUM_VIEWS)
     assert store.num_shards == -(-result.num_people // ROWS_PER_SHARD) >= 4
     assert (store.status == Status.OK).all()
-    assert result.content_sha256 == store.content
+    assert result.content_sha256 == store.content_sha256
     assert result.missing_people == ()
     sizes = [path.stat().st_size for path in inputs.store.rglob("*") if path.is_file()]
     assert result.num_bytes == sum(sizes)

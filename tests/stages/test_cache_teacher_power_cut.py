@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.settings import HeatmapFrame
 from pipeline.storage import files
-from pipeline.teacher_store import writer
+from pipeline.teacher_store import beginning
 from pipeline.teachers import Teacher, opening
 from pipeline.teachers.network import Prediction
 from stages.cache_teacher import cache_teacher
@@ -54,7 +54,7 @@ def quick(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         opening, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
     )
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(writer, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(beginning, "default_rows_per_shard", lambda *_: 2)
     return inputs
 
 

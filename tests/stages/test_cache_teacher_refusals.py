@@ -13,15 +13,15 @@ from onnx import TensorProto, helper
 
 from pipeline.runs.provenance import provenance
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateStore
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError
 from store_schemas.identity import canonical_json, flatten
+from store_schemas.root_metadata import read_entry
 
 Change = Callable[[Any], None]
 DIGITS = '"[0-9a-f]{64}"'
@@ -134,14 +134,14 @@ def test_a_store_does_not_go_on_from_anything_else(
 
 def begin_again(store: Path) -> None:
     """Make a complete store one whose shards were never written, but for the first."""
-    from pipeline.repair.mending import reopen_store
+    from pipeline.repair.shards import reopen_store
     from pipeline.storage.lease import acquire_lease
-    from pipeline.teacher_store.layout import layout_of
-    from pipeline.teacher_store.manifest_reading import read_manifest
+    from pipeline.teacher_store.opening import layout_of
+    from store_schemas.manifest import read_manifest
 
     folder = LocalFolder(store)
     entry = read_entry(folder, None)
-    layout = layout_of(folder, entry.teacher, entry.identity)
+    layout = layout_of(folder, entry)
     with acquire_lease(folder) as lease:
         manifest = read_manifest(layout, entry)
         reopen_store(layout, entry, manifest, set(range(1, len(manifest.rows))), lease.run_id)
@@ -239,7 +239,7 @@ def test_an_unfinished_store_is_not_trained_from_or_evaluated(inputs: Any, tmp_p
     begin_again(inputs.store)
     match = r"must be complete, but has 1 of \d+ shards; finish it by running cache-teacher with"
     with pytest.raises(IncompleteError, match=match):
-        evaluate(EvaluateConfig(store=inputs.store))
+        evaluate(EvaluateStore(store=inputs.store))
     training = TrainStudentConfig(
         architecture="distilpose-xs", store=inputs.store, images=inputs.images
     )
@@ -251,7 +251,7 @@ def test_an_unfinished_store_is_not_trained_from_or_evaluated(inputs: Any, tmp_p
 def test_no_version_of_a_program_or_library_is_compared(inputs: Any) -> None:
     """Another version alone refuses no store: versions are recorded beside what is compared."""
     entry = read_entry(LocalFolder(inputs.store), None)
-    compared = {**entry.identity, "recipe": entry.execution_recipe}
+    compared = {**entry.identity.to_json(), "recipe": entry.execution_recipe}
     assert not {name for name in flatten(compared) if "version" in name or "package" in name}
     versions = set(provenance()["packages"].values()) | {provenance()["python"]}
     assert not versions & {str(value) for value in leaves(compared)}

@@ -8,12 +8,12 @@ import pytest
 from pipeline.errors import ImageError, Stopped
 from pipeline.storage import files
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import IdentityError, IncompleteError, StoreError
 from store_schemas.profiles import PROFILES, HeatmapProfile
+from store_schemas.root_metadata import read_entry
 from tests.support.interruption import interrupt_after_the_first_shard
 
 

@@ -18,7 +18,7 @@ from pipeline.models import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import PeopleSettings
-from stages.commands.comparison_table import print_comparison
+from stages.commands.evaluation_tables import print_comparison
 from stages.compare import Comparison, compare
 from stages.settings.evaluation import CompareConfig
 

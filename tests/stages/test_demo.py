@@ -9,9 +9,9 @@ import cv2
 import pytest
 from rich.console import Console
 
+from pipeline.pictures.predictions import NUM_SHOWN, draw_people
 from stages import demo as demo_stage
 from stages.demo import DemoError, DemoSize, demo
-from stages.demo_picture import NUM_SHOWN, draw_people
 
 
 class DrawnPeople(Protocol):

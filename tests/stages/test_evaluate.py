@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stages.commands.evaluation_table import print_report
+from stages.commands.evaluation_tables import print_report
 from stages.evaluate import evaluate
 from tests.support.evaluation_sample import Sample, save_network, write_store
 from tests.support.recorded_progress import RecordedProgress

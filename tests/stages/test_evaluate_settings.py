@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import validate_config
 from pipeline.errors import ConfigError
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateWeights, evaluation_of
+
+NETWORKS = "run_folder, weights, teacher"
 
 
 @pytest.mark.parametrize(
@@ -19,13 +20,25 @@ from stages.settings.evaluation import EvaluateConfig
             "weights needs annotations; give the COCO file",
         ),
         ({"run_folder": "r"}, "run_folder needs images; give the folder of the annotated images"),
-        ({"predictions": "p", "images": "i"}, "images has no effect with predictions: its poses"),
-        ({"store": "s", "detections": "d"}, "detections has no effect with store: its poses are"),
-        ({"store": "s", "padding": 1.5}, "padding has no effect with store: its poses are made"),
-        ({"store": "s", "flip_test": False}, "flip_test has no effect with store: its poses are"),
+        (
+            {"predictions": "p", "images": "i"},
+            f"images has no effect with predictions, only with {NETWORKS}; leave it out",
+        ),
+        (
+            {"store": "s", "detections": "d"},
+            f"detections has no effect with store, only with {NETWORKS}; leave it out",
+        ),
+        (
+            {"store": "s", "padding": 1.5},
+            f"padding has no effect with store, only with {NETWORKS}; leave it out",
+        ),
+        (
+            {"store": "s", "flip_test": False},
+            f"flip_test has no effect with store, only with {NETWORKS}; leave it out",
+        ),
         (
             {"weights": "w", "images": "i", "teacher_settings": {"decoding": "argmax"}},
-            "teacher_settings has no effect with weights: they are for a teacher; leave it out",
+            "teacher_settings has no effect with weights, only with teacher; leave it out",
         ),
         (
             {
@@ -36,7 +49,7 @@ from stages.settings.evaluation import EvaluateConfig
         ),
         (
             {"predictions": "p", "keypoint_threshold": "none"},
-            "keypoint_threshold has no effect with predictions: its poses have their score",
+            f"keypoint_threshold has no effect with predictions, only with {NETWORKS}, store",
         ),
         (
             {"store": "s", "annotations": None, "people": {"clip_boxes": False}},
@@ -49,9 +62,11 @@ def test_settings_that_contradict_each_other_are_refused(
     settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        validate_config(EvaluateConfig, {"annotations": "a.json", **settings})
+        evaluation_of({"annotations": "a.json", **settings})
 
 
 def test_a_threshold_can_be_turned_off_where_only_text_can_be_given() -> None:
     settings = {"weights": "w", "annotations": "a", "images": "i", "keypoint_threshold": "none"}
-    assert validate_config(EvaluateConfig, settings).keypoint_threshold is None
+    config = evaluation_of(settings)
+    assert isinstance(config, EvaluateWeights)
+    assert config.keypoint_threshold is None

@@ -12,7 +12,7 @@ from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES
 from pipeline.evaluation.coco_evaluation import CocoFigures
 from pipeline.evaluation.localisation import Localisation
 from pipeline.evaluation.report import ComparisonRow, EvaluationReport
-from stages.commands.evaluation_table import print_report
+from stages.commands.evaluation_tables import print_report
 
 FIGURES = (0.4431, 0.7352, 0.4573, 0.4424, None, 0.4866, 0.7457, 0.4898, 0.4739, 0.5052)
 

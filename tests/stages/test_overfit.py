@@ -14,7 +14,7 @@ from pipeline.training.settings import InitialWeights, LossConfig, OptimisationC
 from stages.cache_teacher import cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateRun
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
 
@@ -64,7 +64,7 @@ def test_a_small_student_overfits_the_people_of_a_store(
         tmp_path / "run",
     )
     result = evaluate(
-        EvaluateConfig(
+        EvaluateRun(
             run_folder=tmp_path / "run", annotations=annotations, images=images, flip_test=False
         )
     )

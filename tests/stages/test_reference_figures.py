@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.settings import PeopleSettings, TeacherSettings
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateTeacher
 
 
 @pytest.mark.shared
@@ -28,7 +28,7 @@ def test_the_shared_teacher_has_the_figures_of_another_implementation(
     tolerance: float,
 ) -> None:
     """coco_sample, ground-truth boxes unclipped, padding 1.25, frame msra, no NMS."""
-    config = EvaluateConfig(
+    config = EvaluateTeacher(
         teacher=shared_folder / "teachers/ultralight_simplepose_256x192.onnx",
         annotations=shared_folder / "data/coco_sample/person_keypoints.json",
         images=shared_folder / "data/coco_sample/images",

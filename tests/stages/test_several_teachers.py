@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.teacher_store import adding
+from pipeline.teacher_store import beginning
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateStore
 from stages.settings.store import (
     StoreExportConfig,
     StoreInfoConfig,
@@ -37,7 +37,7 @@ def two(
     inputs: Any, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """A store that another teacher, ``other.onnx``, has joined as ``other``; its digests before."""
-    monkeypatch.setattr(adding, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(beginning, "default_rows_per_shard", lambda *_: 2)
     inputs.write_teacher(seed=1)
     (tmp_path / "teacher.onnx").rename(tmp_path / "other.onnx")
     inputs.write_teacher()
@@ -75,7 +75,7 @@ def test_it_is_resumed_by_its_name_alone(inputs: Any, two: dict[str, str]) -> No
             images=inputs.images,
         )
     )
-    assert repaired.redone == (1,)
+    assert repaired.repaired_shards == (1,)
     assert inputs.digests() == before
     with pytest.raises(StoreError, match="holds a store; use --resume, or choose another path or"):
         cache_teacher(other(inputs))
@@ -119,8 +119,10 @@ def test_the_commands_take_one_by_its_name(inputs: Any, two: dict[str, str]) -> 
     pose = np.reshape(json.loads(output.read_text())[0]["keypoints"], (17, 3))[:, :2]
     in_crop = pose @ first[:, :2].T + first[:, 2]
     np.testing.assert_allclose(in_crop, stored.keypoints[0], atol=0.1)
-    found = evaluate(EvaluateConfig(store=store, teacher_name="other"))
-    assert found.report.evaluated["store_content"] == TeacherStore.open(store, "other").content
+    found = evaluate(EvaluateStore(store=store, teacher_name="other"))
+    assert (
+        found.report.evaluated["store_content"] == TeacherStore.open(store, "other").content_sha256
+    )
 
 
 def test_training_reads_the_mean_of_both(inputs: Any, two: dict[str, str]) -> None:

@@ -27,14 +27,14 @@ from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, wr
 from pipeline.settings import PADDING, HeatmapFrame
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.writer import TeacherStoreWriter
 from stages.settings.evaluation import ShowConfig
 from stages.show import TILE_HEIGHT, person_tiles, show, spread_rows
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
 
 INPUT_HW, HEATMAP_HW, TILE_HW = (128, 96), (32, 24), (TILE_HEIGHT, 240)
@@ -109,19 +109,15 @@ def write_store(
     image_sha256 = np.stack([np.frombuffer(digest, np.uint8) for digest in digests])
     root = LocalFolder(folder / "store.zarr")
     lease = acquire_lease(root)
-    writer = TeacherStoreWriter.create(
-        root,
-        lease.run_id,
-        people,
-        image_sha256,
-        views,
-        "drawn",
-        {"teacher": {"heatmap_frame": FRAME}},
-        {},
-        {"images": str(folder / "images")} if provenance is None else provenance,
-        HEATMAP_HW,
-        0.01,
+    teacher = NewTeacher(
+        name="drawn",
+        identity={"heatmap_frame": FRAME},
+        recipe={},
+        provenance={"images": str(folder / "images")} if provenance is None else provenance,
+        heatmap_size_hw=HEATMAP_HW,
+        threshold=0.01,
     )
+    writer = begin_teacher(root, lease.run_id, people, image_sha256, views, teacher)
     if status is None:
         status = np.full((NUM_PEOPLE, NUM_VIEWS), Status.OK, np.uint8)
     if finish:

@@ -17,7 +17,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluatePredictions, EvaluateStore
 from stages.settings.store import StoreExportConfig, StoreInfoConfig
 from stages.store_export import store_export
 from stages.store_info import info_as_json, info_as_lines, store_info
@@ -114,8 +114,8 @@ def test_exported_poses_are_measured_as_the_store_itself(inputs: Any, is_whole: 
     result = store_export(StoreExportConfig(store=str(inputs.store), output=output))
     assert (result.missing is None) == is_whole
     assert result.num_poses == len(json.loads(output.read_text()))
-    stored = evaluate(EvaluateConfig(store=inputs.store))
-    given = evaluate(EvaluateConfig(predictions=output, annotations=inputs.annotations))
+    stored = evaluate(EvaluateStore(store=inputs.store))
+    given = evaluate(EvaluatePredictions(predictions=output, annotations=inputs.annotations))
     assert given.report.row.own_score == stored.report.row.own_score
     assert given.report.row.mean_oks == stored.report.row.mean_oks
 

@@ -1,4 +1,4 @@
-"""Laws of a repair: what is damaged is redone, mended or finished to the very bytes."""
+"""Laws of a repair: what is damaged is repaired or finished to the very bytes."""
 
 import re
 import shutil
@@ -12,10 +12,10 @@ import pytest
 from pipeline.errors import ImageError
 from pipeline.storage import files
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.opening import read_entry
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import IdentityError
+from store_schemas.root_metadata import read_entry
 from store_schemas.teacher_store import Status
 from tests.support.store_repairs import TEACHER, flip, repair, shard_file
 
@@ -39,8 +39,8 @@ def test_a_damaged_shard_is_redone_to_the_very_bytes(
     harm(shard_file(inputs, name, 1))
     said: list[str] = []
     result = repair(inputs, said.append)
-    assert (result.redone, result.mended) == ((1,), ())
-    assert said[0].startswith(f"redoing shard 1: {TEACHER}/{name}/c.1.")
+    assert (result.repaired_shards, result.repaired_parts) == ((1,), ())
+    assert said[0].startswith(f"repairing shard 1: {TEACHER}/{name}/c.1.")
     assert inputs.digests() == whole
 
 
@@ -48,7 +48,7 @@ def test_a_whole_store_is_left_alone_without_its_teacher_and_images(
     inputs: Any, whole: dict[str, str]
 ) -> None:
     result = repair(inputs, teacher=None, images=None)
-    assert (result.redone, result.mended) == ((), ())
+    assert (result.repaired_shards, result.repaired_parts) == ((), ())
     assert inputs.digests() == whole
 
 
@@ -82,7 +82,7 @@ def test_a_repair_killed_at_any_file_leaves_what_repair_or_resume_finishes(
         with pytest.raises(KeyboardInterrupt):
             repair(inputs)
         limit = -1
-        is_reopened = read_entry(LocalFolder(inputs.store), None).content is None
+        is_reopened = read_entry(LocalFolder(inputs.store), None).content_sha256 is None
         if is_reopened and number % 2:
             num_resumed += 1
             cache_teacher(inputs.config(), resume=True)
@@ -100,13 +100,13 @@ def test_people_whose_image_came_back_are_added(inputs: Any) -> None:
     before, said = inputs.digests(), list[str]()
     result = repair(inputs, said.append)
     assert result.missing_people
-    assert (result.redone, inputs.digests()) == ((), before)
+    assert (result.repaired_shards, inputs.digests()) == ((), before)
     assert re.match("still left out: image .* cannot be read", said[0])
 
     path.write_bytes(good)
     result = repair(inputs, said.append)
-    assert "is another file than the planned one; --accept-mended-images takes it" in said[-1]
-    assert (result.redone, inputs.digests()) == ((), before)
+    assert "is another file than the planned one; --accept-mended-images accepts it" in said[-1]
+    assert (result.repaired_shards, inputs.digests()) == ((), before)
 
     result = repair(inputs, accept_mended_images=True)
     assert result.missing_people == ()
@@ -118,7 +118,7 @@ def test_a_damaged_shard_that_lacked_people_lacks_them_again(inputs: Any) -> Non
     cache_teacher(inputs.config(skip_bad=True))
     before = inputs.digests()
     flip(shard_file(inputs, "status", 0))
-    assert repair(inputs).redone == (0,)
+    assert repair(inputs).repaired_shards == (0,)
     assert inputs.digests() == before
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_shard_that_lacked_people_lacks_them_again(inputs: Any) -> Non
     ],
 )
 @pytest.mark.parametrize("with_checksum", [False, True])
-def test_what_follows_from_other_bytes_is_mended(
+def test_what_follows_from_other_bytes_is_repaired(
     inputs: Any, whole: dict[str, str], path: str, with_checksum: bool
 ) -> None:
     (chunk,) = (inputs.store / path).glob("c.0*")
@@ -138,18 +138,18 @@ def test_what_follows_from_other_bytes_is_mended(
     if with_checksum:
         seal(chunk)
     result = repair(inputs, teacher=None)
-    assert (result.mended, result.redone) == ((path,), ())
+    assert (result.repaired_parts, result.repaired_shards) == ((path,), ())
     assert inputs.digests() == whole
 
 
-def test_metadata_of_groups_and_arrays_are_mended(inputs: Any, whole: dict[str, str]) -> None:
+def test_metadata_of_groups_and_arrays_are_repaired(inputs: Any, whole: dict[str, str]) -> None:
     harmed = [name for name in whole if name.endswith("/zarr.json")]
     for place, name in enumerate(harmed):
         if place % 2:
             (inputs.store / name).unlink()
         else:
             flip(inputs.store / name)
-    assert len(repair(inputs, teacher=None, images=None).mended) == len(harmed) > 20
+    assert len(repair(inputs, teacher=None, images=None).repaired_parts) == len(harmed) > 20
     assert inputs.digests() == whole
 
 

@@ -22,7 +22,7 @@ from store_schemas.errors import IdentityError
 from store_schemas.teacher_store import Status
 from tests.support.recorded_progress import RecordedProgress
 
-SHOWN = "views shown to the teacher again"
+SHOWN = "views predicted again"
 
 
 def verify(inputs: Any, **settings: Any) -> VerifyResult:
@@ -92,7 +92,7 @@ def test_everything_that_is_wrong_is_named_and_the_rest_is_looked_at(inputs: Any
     assert len(found["metadata"]) == 1
     assert [path.name in line for line in found["images"]] == [True]
     assert "'people.bbox_xywh' differs: of annotation" in found["people"][0]
-    assert "1 file that no store has, such as thesis.txt" in result.unchecked
+    assert "1 file that belong to no store, such as thesis.txt" in result.unchecked
     assert result.failed is not None
     assert "2 of shards, 1 of images, 1 of people" in result.failed
 
@@ -149,7 +149,7 @@ def test_a_teacher_that_says_something_else_is_seen(
     if is_seen:
         assert len(faults(result)[SHOWN]) == 5
         assert faults(result)[SHOWN][0].startswith("shard 0, row ")
-        assert "5 of views shown to the teacher again" in str(result.failed)
+        assert "5 of views predicted again" in str(result.failed)
     assert result.disagreement is not None
     assert (result.disagreement.arithmetic > 0) == np.isfinite(distortion)
 
@@ -161,7 +161,7 @@ def test_what_is_not_there_any_more_is_said(inputs: Any) -> None:
     assert [line.split(":")[0] for line in result.unchecked] == [
         "images",
         "annotations",
-        "what the teacher says",
+        "the teacher's predictions",
     ]
     with pytest.raises(ConfigError, match="--images nowhere does not exist"):
         verify(inputs, images=Path("nowhere"))

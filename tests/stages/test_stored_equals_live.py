@@ -11,7 +11,7 @@ from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import open_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateStore, EvaluateTeacher
 from store_schemas.heatmap_codec import decode_heatmaps
 
 pytestmark = pytest.mark.shared
@@ -48,14 +48,14 @@ def test_stored_views_equal_the_live_teacher_on_the_live_crop(
 
 def test_evaluating_the_store_equals_evaluating_the_teacher(real_coco: Any) -> None:
     """Within 0.001 AP, with the people of the store or of the annotation file."""
-    live = EvaluateConfig(
+    live = EvaluateTeacher(
         teacher=real_coco.teacher,
         annotations=real_coco.annotations,
         images=real_coco.images,
         flip_test=False,
     )
-    stored = EvaluateConfig(store=real_coco.store)
-    annotated = EvaluateConfig(store=real_coco.store, annotations=real_coco.annotations)
+    stored = EvaluateStore(store=real_coco.store)
+    annotated = EvaluateStore(store=real_coco.store, annotations=real_coco.annotations)
     figures = [evaluate(config).report.row for config in (live, stored, annotated)]
     ap, ar = zip(*((row.own_score.AP, row.own_score.AR) for row in figures), strict=True)
     assert ap[0] is not None

@@ -5,21 +5,11 @@ from typing import Any
 import pytest
 
 from store_schemas.errors import SchemaError
-from store_schemas.optional_arrays import (
-    NONE,
-    OptionalArrays,
-    TokenFormat,
-    crop_format,
-    optional_of,
-)
+from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 
 SIZE_HW = (256, 192)
 CROPS = crop_format(SIZE_HW, 90, "4:2:0")
 TOKENS = TokenFormat(("keypoint", "visual"), 192, (16, 16))
-
-
-def identity(**sections: Any) -> dict[str, Any]:
-    return {"views": {"input_size_hw": list(SIZE_HW)}, **sections}
 
 
 @pytest.mark.parametrize(
@@ -27,7 +17,7 @@ def identity(**sections: Any) -> dict[str, Any]:
     [NONE, OptionalArrays(CROPS), OptionalArrays(tokens=TOKENS), OptionalArrays(CROPS, TOKENS)],
 )
 def test_what_was_written_is_read_back(optional: OptionalArrays) -> None:
-    assert optional_of(identity(**optional.to_json())) == optional
+    assert OptionalArrays.from_json(optional.to_json(), SIZE_HW) == optional
 
 
 def test_a_store_without_options_has_neither_section_nor_array() -> None:
@@ -65,4 +55,4 @@ def test_a_section_out_of_bounds_is_refused(
     found = OptionalArrays(CROPS, TOKENS).to_json()
     found[section] = {**found[section], **change}
     with pytest.raises(SchemaError, match=message):
-        optional_of(identity(**found))
+        OptionalArrays.from_json(found, SIZE_HW)

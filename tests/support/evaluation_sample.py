@@ -11,7 +11,6 @@ from PIL import Image
 
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import COCO_KEYPOINT_NAMES, COCO_SIGMAS, flip_indices_of_names
-from pipeline.config import validate_config
 from pipeline.frames.geometry import apply
 from pipeline.frames.views import draw_views
 from pipeline.models.pose_networks import build_network
@@ -19,10 +18,10 @@ from pipeline.runs.checkpoints import CheckpointInfo, save_weights
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
-from stages.settings.evaluation import EvaluateConfig
+from stages.settings.evaluation import EvaluateConfig, evaluation_of
+from store_schemas.manifest import digest_of_images
 
 SIZE_HW = (128, 96)
 NAMES = COCO_KEYPOINT_NAMES
@@ -56,7 +55,7 @@ class Sample:
         return path
 
     def config(self, **settings: Any) -> EvaluateConfig:
-        return validate_config(EvaluateConfig, {"annotations": self.annotations, **settings})
+        return evaluation_of({"annotations": self.annotations, **settings})
 
 
 def draw_sample(folder: Path) -> Sample:
@@ -135,19 +134,16 @@ def write_store(sample: Sample, *, failed: tuple[int, ...] = (), finish: bool = 
     path = sample.folder / "teacher.zarr"
     folder = LocalFolder(path)
     lease = acquire_lease(folder)
-    writer = TeacherStoreWriter.create(
-        folder,
-        lease.run_id,
-        people,
-        digests,
-        ViewPlan(views.image_to_crop, views.is_mirrored, SIZE_HW, 0, {"padding": 1.1}),
-        "teacher",
-        {"teacher": {"sha256": "a" * 64, "flip_test": True, "flip_shift": 1, "decoding": "dark"}},
-        {},
-        {},
-        (64, 48),
-        0.01,
+    teacher = NewTeacher(
+        name="teacher",
+        identity={"sha256": "a" * 64, "flip_test": True, "flip_shift": 1, "decoding": "dark"},
+        recipe={},
+        provenance={},
+        heatmap_size_hw=(64, 48),
+        threshold=0.01,
     )
+    plan = ViewPlan(views.image_to_crop, views.is_mirrored, SIZE_HW, 0, {"padding": 1.1})
+    writer = begin_teacher(folder, lease.run_id, people, digests, plan, teacher)
     if finish:
         images = digest_of_images(digests, people.image_index)
         writer.write_shard(0, np.zeros((n, v, k, 64, 48), np.uint8), outputs, status, images)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from store_schemas.manifest import digest_of_images
 from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import Status
@@ -84,22 +84,18 @@ def write_store(
     """Write a whole store; two people could not be read, or their teacher gave nothing."""
     plan, folder, digests = people(), LocalFolder(path), np.zeros((4, 32), np.uint8)
     with acquire_lease(folder) as lease:
-        writer = TeacherStoreWriter.create(
-            folder,
-            lease.run_id,
-            plan,
-            digests,
-            views(num_views),
-            "hrnet",
-            {"teacher": {"sha256": "ab"}},
-            {},
-            {},
-            SIZE_HW,
-            0.0 if profile == "lossless-float16" else 0.01,
-            PROFILES[profile],
-            ROWS_PER_SHARD,
-            WITH_ALL if with_crops_and_tokens else NONE,
+        teacher = NewTeacher(
+            name="hrnet",
+            identity={"sha256": "ab"},
+            recipe={},
+            provenance={},
+            heatmap_size_hw=SIZE_HW,
+            threshold=0.0 if profile == "lossless-float16" else 0.01,
+            profile=PROFILES[profile],
+            rows_per_shard=ROWS_PER_SHARD,
+            optional=WITH_ALL if with_crops_and_tokens else NONE,
         )
+        writer = begin_teacher(folder, lease.run_id, plan, digests, views(num_views), teacher)
         for shard in range(writer.num_shards):
             rows = writer.shard_rows(shard)
             shape = (len(rows), num_views, K)

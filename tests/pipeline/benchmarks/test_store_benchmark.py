@@ -17,7 +17,7 @@ from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.errors import DistilError
 from pipeline.teacher_store.reader import TeacherStore
 from stages.benchmark_store import benchmark_store
-from stages.commands.store_benchmark_table import print_store_benchmark
+from stages.commands.benchmark_tables import print_store_benchmark
 from stages.settings.benchmark import BenchmarkStoreConfig
 from store_schemas.heatmap_codec import decode_heatmaps
 from tests.support.generated_store import write_store

@@ -17,6 +17,7 @@ from pipeline.frames.views import draw_views
 from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
@@ -70,14 +71,9 @@ class Caching:
         views = draw_views(self.people, ViewRecipe(), 0, NUM_VIEWS - 1, SIZE_HW)
         folder = LocalFolder(self.folder / name)
         self.leases.append(acquire_lease(folder))
-        return TeacherStoreWriter.create(
-            folder,
-            self.leases[-1].run_id,
-            self.people,
-            self.image_sha256,
-            ViewPlan(views.image_to_crop, views.is_mirrored, SIZE_HW, 0, {}),
-            "means",
-            identity={"teacher": self.teacher.identity()},
+        teacher = NewTeacher(
+            name="means",
+            identity=self.teacher.identity(),
             recipe={},
             provenance={},
             heatmap_size_hw=CELLS_HW,
@@ -85,6 +81,9 @@ class Caching:
             rows_per_shard=ROWS,
             **changes,
         )
+        plan = ViewPlan(views.image_to_crop, views.is_mirrored, SIZE_HW, 0, {})
+        run_id = self.leases[-1].run_id
+        return begin_teacher(folder, run_id, self.people, self.image_sha256, plan, teacher)
 
     def worker(
         self, writer: TeacherStoreWriter, *, skip_bad: bool = False, num_threads: int = 3

@@ -17,7 +17,6 @@ from pipeline.coco import image_files
 from pipeline.coco.image_files import decode_image, sha256_file
 from pipeline.frames import crop_stream
 from pipeline.frames.crops import warp_crop
-from pipeline.teacher_store.manifest import digest_of_images
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from store_schemas import heatmap_codec
@@ -28,6 +27,7 @@ from store_schemas.heatmap_codec import (
     measure_codec_error,
     sum_codec_errors,
 )
+from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
 
 SIZE_HW, CELLS_HW = (32, 24), (8, 6)

@@ -14,12 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.coco.people import People
-from pipeline.coco.poses import (
-    PosePredictions,
-    ScoreRule,
-    coco_results,
-    results_with_score_one,
-)
+from pipeline.coco.poses import PosePredictions, ScoreRule, coco_results, results_with_score_one
 from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
 from pipeline.errors import ConfigError, PeopleError

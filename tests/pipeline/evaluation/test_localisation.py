@@ -12,11 +12,7 @@ from pipeline.coco.poses import PosePredictions, coco_results
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import evaluate_results
 from pipeline.evaluation.comparison import mean_pose_in_box, mean_pose_predictions
-from pipeline.evaluation.localisation import (
-    measure_localisation,
-    paired_bootstrap,
-    pose_of_person,
-)
+from pipeline.evaluation.localisation import measure_localisation, paired_bootstrap, pose_of_person
 
 PeopleMaker = Callable[..., People]
 

@@ -16,12 +16,12 @@ from pipeline.prediction.people import predict_people
 from pipeline.settings import ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.manifest import digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import take_probe
+from store_schemas.manifest import digest_of_images
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 from tests.support.dotted_people import (
     CELLS_HW,
@@ -135,19 +135,16 @@ def test_a_store_holds_them_and_gives_them_back(
     digests = np.zeros((12, 32), np.uint8)
     folder = LocalFolder(tmp_path / "teacher.zarr")
     lease = acquire_lease(folder)
-    writer = TeacherStoreWriter.create(
-        folder,
-        lease.run_id,
-        boxed,
-        digests,
-        ViewPlan(drawn.image_to_crop, drawn.is_mirrored, SIZE_HW, 0, {"padding": 1.25}),
-        "dots",
-        {"teacher": {"sha256": "a" * 64}},
-        {},
-        {},
-        CELLS_HW,
-        0.01,
+    views = ViewPlan(drawn.image_to_crop, drawn.is_mirrored, SIZE_HW, 0, {"padding": 1.25})
+    dots = NewTeacher(
+        name="dots",
+        identity={"sha256": "a" * 64},
+        recipe={},
+        provenance={},
+        heatmap_size_hw=CELLS_HW,
+        threshold=0.01,
     )
+    writer = begin_teacher(folder, lease.run_id, boxed, digests, views, dots)
     images = digest_of_images(digests, boxed.image_index)
     heat = np.zeros((24, 2, 4, *CELLS_HW), np.uint8)
     writer.write_shard(0, heat, outputs, np.ones((24, 2), np.uint8), images)

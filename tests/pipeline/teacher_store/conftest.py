@@ -14,10 +14,11 @@ from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.storage.files import walk_files
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, WriterLease, acquire_lease
-from pipeline.teacher_store.manifest import ShardReceipt, digest_of_images
+from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
+from store_schemas.manifest import ShardReceipt, digest_of_images
 from store_schemas.teacher_store import Status
 
 Shard = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]
@@ -32,8 +33,8 @@ class StoreFactory:
     image_index = np.array([0, 0, 0, 1, 1, 2, 2])
 
     def __init__(self) -> None:
-        teacher = {"architecture": "tokenpose-s", "sha256": "ab" * 32, "frame": "msra"}
-        self.identity = {"teacher": teacher}
+        self.teacher = {"architecture": "tokenpose-s", "sha256": "ab" * 32, "frame": "msra"}
+        self.identity = {"teacher": self.teacher}
         self.recipe = {"batch_size": 32, "deterministic": True}
         self._leases: dict[str, WriterLease] = {}
 
@@ -91,21 +92,24 @@ class StoreFactory:
         return digest_of_images(digests, self.image_index[rows.start : rows.stop])
 
     def create(self, path: Path | str, **changes: Any) -> TeacherStoreWriter:
-        """Write the plan of a new store, which stays leased until ``finish`` or ``let_go``."""
-        arguments: dict[str, Any] = {
+        """Begin a teacher, of a new store or of one that is there; leased until it is finished."""
+        plan: dict[str, Any] = {
             "people": self.people(),
             "image_sha256": self.image_sha256,
             "views": self.views(),
-            "teacher_name": "hrnet",
-            "identity": self.identity,
+        }
+        teacher: dict[str, Any] = {
+            "name": "hrnet",
+            "identity": self.teacher,
             "recipe": self.recipe,
             "provenance": {"zarr": "3"},
             "heatmap_size_hw": (8, 6),
             "threshold": 0.01,
             "rows_per_shard": self.rows_per_shard,
         }
-        run_id = self.hold(path)
-        return TeacherStoreWriter.create(open_folder(path), run_id, **(arguments | changes))
+        plan |= {name: changes.pop(name) for name in plan.keys() & changes.keys()}
+        new = NewTeacher(**(teacher | changes))
+        return begin_teacher(open_folder(path), self.hold(path), **plan, teacher=new)
 
     def resume(self, path: Path | str, **changes: Any) -> TeacherStoreWriter:
         """Carry on a store; leased as by ``create``."""

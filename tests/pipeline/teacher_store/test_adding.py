@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.repair.mending import mend_image_digests
+from pipeline.repair.metadata import repair_image_digests
 from pipeline.repair.verification import foreign_names
 from pipeline.storage import files
 from pipeline.storage.files import TEMPORARY_SUFFIX
 from pipeline.storage.folder import open_folder
-from pipeline.teacher_store.adding import add_teacher
-from pipeline.teacher_store.manifest_reading import read_manifest
-from pipeline.teacher_store.opening import read_entries
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.errors import CorruptError, IdentityError, SchemaError, StoreError
 from store_schemas.identity import canonical_json, fingerprint
+from store_schemas.manifest import read_manifest
+from store_schemas.root_metadata import read_entries
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -27,20 +26,16 @@ OTHER = {"teacher": {"architecture": "simcc", "sha256": "cd" * 32, "frame": "udp
 
 
 def add(factory: Any, path: Path, **changes: Any) -> TeacherStoreWriter:
-    arguments: dict[str, Any] = {
-        "people": factory.people(),
-        "image_sha256": factory.image_sha256,
-        "views": factory.views(),
-        "teacher_name": "second",
-        "identity": OTHER,
+    teacher = {
+        "name": "second",
+        "identity": OTHER["teacher"],
         "recipe": {},
         "provenance": {},
-        "heatmap_size_hw": (8, 6),
         "threshold": 0.02,
         "rows_per_shard": 2,
     }
-    run_id = factory.hold(path)
-    return add_teacher(open_folder(path), run_id, **(arguments | changes))
+    writer: TeacherStoreWriter = factory.create(path, **(teacher | changes))
+    return writer
 
 
 def join(factory: Any, path: Path) -> None:
@@ -54,7 +49,7 @@ def join(factory: Any, path: Path) -> None:
 
 def first_says(path: Path) -> bytes:
     store = TeacherStore.open(path, "hrnet")
-    return store.read([0, 6], [1, 0]).heatmaps.tobytes() + str(store.content).encode()
+    return store.read([0, 6], [1, 0]).heatmaps.tobytes() + str(store.content_sha256).encode()
 
 
 class Kill(BaseException):
@@ -111,7 +106,7 @@ def test_both_teachers_are_read_by_their_names_alone(factory: Any, copy: Path) -
         TeacherStore.open(copy)
     first, second = (TeacherStore.open(copy, name) for name in ("hrnet", "second"))
     assert (first.num_shards, second.num_shards) == (3, 4)
-    assert second.identity["views"] == first.identity["views"]
+    assert second.identity.views == first.identity.views
     assert second.fingerprint != first.fingerprint
     assert foreign_names(first._layout) == []
     said, _, _ = factory.shard(range(2, 4))
@@ -128,8 +123,10 @@ def test_a_teacher_joins_a_store_that_is_not_complete_and_each_is_resumed_alone(
     assert first.pending_shards() == [2]
     factory.write_rest(first)
     join(factory, path)
-    assert TeacherStore.open(path, "hrnet").content == TeacherStore.open(whole).content
-    assert TeacherStore.open(path, "second").content is not None
+    assert (
+        TeacherStore.open(path, "hrnet").content_sha256 == TeacherStore.open(whole).content_sha256
+    )
+    assert TeacherStore.open(path, "second").content_sha256 is not None
 
 
 def moved_box(factory: Any) -> dict[str, Any]:
@@ -182,7 +179,7 @@ def test_other_people_or_views_are_refused_and_nothing_is_written(
 
 def test_a_name_that_is_taken_is_refused(factory: Any, copy: Path) -> None:
     with pytest.raises(StoreError, match="has a teacher 'hrnet'; use --resume, or choose another"):
-        add(factory, copy, teacher_name="hrnet")
+        add(factory, copy, name="hrnet")
     (copy / "teachers/second").mkdir()
     (copy / "teachers/second/notes.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"must be new or empty, but holds teachers/second/notes"):
@@ -214,7 +211,7 @@ def test_an_image_that_another_teachers_shard_was_written_of_is_not_replaced(
     assert first_says(copy)
 
 
-def test_damaged_digests_are_not_mended_to_images_that_another_teacher_did_not_see(
+def test_damaged_digests_are_not_repaired_to_images_that_another_teacher_did_not_see(
     factory: Any, copy: Path, tmp_path: Path
 ) -> None:
     writer = add(factory, copy)
@@ -225,4 +222,4 @@ def test_damaged_digests_are_not_mended_to_images_that_another_teacher_did_not_s
     manifest = read_manifest(writer.layout, writer.entry)
     assert not manifest.is_present.any()
     with pytest.raises(CorruptError, match="not the ones that shard 0 was written from"):
-        mend_image_digests(writer.layout, manifest, tmp_path, writer.run_id, accept=True)
+        repair_image_digests(writer.layout, manifest, tmp_path, writer.run_id, accept=True)

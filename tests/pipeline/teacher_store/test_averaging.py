@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.storage.folder import open_folder
-from pipeline.teacher_store.adding import add_teacher
 from pipeline.teacher_store.averaging import AveragedTeachers, open_teachers
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import IncompleteError, SchemaError
@@ -23,20 +21,14 @@ pytestmark = pytest.mark.usefixtures("quick_disk")
 def add(factory: Any, path: Path, name: str, failed: int | None = None, **changes: Any) -> None:
     """Let a teacher join that contradicts the first one; it failed at view 0 of a row."""
     arguments: dict[str, Any] = {
-        "people": factory.people(),
-        "image_sha256": factory.image_sha256,
-        "views": factory.views(),
-        "teacher_name": name,
-        "identity": factory.identity,
+        "name": name,
         "recipe": {},
         "provenance": {},
         "heatmap_size_hw": (8, 6),
-        "threshold": 0.01,
         "rows_per_shard": 2,
     }
     arguments |= changes
-    run_id = factory.hold(path)
-    writer = add_teacher(open_folder(path), run_id, **arguments)
+    writer = factory.create(path, **arguments)
     dtype = arguments.get("profile", PROFILES["default"]).dtype
     for shard in writer.pending_shards():
         rows = writer.shard_rows(shard)
@@ -105,7 +97,7 @@ def test_the_order_of_the_names_changes_nothing_and_a_copy_reads_the_same(three:
     one, other = (open_teachers(three, names) for names in (("b", "hrnet"), ("hrnet", "b")))
     copy = pickle.loads(pickle.dumps(one))
     assert one.fingerprint == other.fingerprint == copy.fingerprint
-    assert one.content == other.content == copy.content
+    assert one.content_sha256 == other.content_sha256 == copy.content_sha256
     out = np.zeros((2, 3, 8, 6), np.uint8)
     given = one.read([1, 2], [0, 1], out)
     assert given.heatmaps is out
@@ -119,7 +111,7 @@ def test_the_order_of_the_names_changes_nothing_and_a_copy_reads_the_same(three:
 def test_another_teacher_in_the_average_is_another_source(three: Path) -> None:
     pair, trio = (open_teachers(three, n) for n in (("hrnet", "b"), ("hrnet", "b", "half")))
     assert pair.fingerprint != trio.fingerprint
-    assert pair.content != trio.content
+    assert pair.content_sha256 != trio.content_sha256
     single = open_teachers(three, ("b",))
     assert isinstance(single, TeacherStore)
     assert isinstance(pair, AveragedTeachers)
@@ -129,7 +121,7 @@ def test_another_teacher_in_the_average_is_another_source(three: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"identity": {"teacher": {"heatmap_frame": "udp"}}}, "heatmap_frame of the first is None"),
+        ({"identity": {"heatmap_frame": "udp"}}, "heatmap_frame of the first is None"),
         ({"heatmap_size_hw": (4, 3)}, r"heatmap_size_hw of the first is \(8, 6\), .* \(4, 3\)"),
     ],
 )

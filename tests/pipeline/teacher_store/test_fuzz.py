@@ -67,7 +67,12 @@ def digest_of(store: Path, require_complete: bool, there: Indices) -> str:
         parts = (found, people, people.ignored)
         arrays = [opened.image_sha256, plan.image_to_crop, plan.is_mirrored]
         arrays += [v for p in parts for v in vars(p).values() if isinstance(v, np.ndarray)]
-        facts = [opened.identity, opened.content, people.image_name, people.skeleton.edges]
+        facts = [
+            opened.identity.to_json(),
+            opened.content_sha256,
+            people.image_name,
+            people.skeleton.edges,
+        ]
         digest = hashlib.sha256(canonical_json([*facts, opened.status.tolist()]))
         for array in arrays:
             digest.update(np.ascontiguousarray(array).tobytes())

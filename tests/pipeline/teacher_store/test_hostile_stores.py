@@ -12,11 +12,11 @@ import pytest
 import zarr
 
 from pipeline.storage.folder import LocalFolder, open_folder
-from pipeline.teacher_store.layout import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, SchemaError, StoreError
 from store_schemas.identity import canonical_json, fingerprint
-from store_schemas.stored_identity import group_documents
+from store_schemas.layout import TeacherLayout
+from store_schemas.stored_identity import StoreIdentity
 
 MOST_BYTES = 16 * 2**20
 """What a refusal may take of memory; the bombs below speak of gigabytes and more."""
@@ -67,12 +67,11 @@ def forge(store: Path, change: Callable[[dict[str, Any]], None]) -> None:
     entry["fingerprint"] = fingerprint(entry["identity"])
     (store / "zarr.json").write_bytes(canonical_json(root))
     try:
-        layout = layout_of(LocalFolder(store), "hrnet", entry["identity"])
+        identity = StoreIdentity.from_json(entry["identity"])
+        layout = TeacherLayout(LocalFolder(store), "hrnet", identity)
     except SchemaError:
         return  # refused already; the reader must come to the same
-    documents = group_documents(entry["identity"], "hrnet")
-    documents |= {path: spec.metadata() for path, spec in layout.specs.items()}
-    for path, document in documents.items():
+    for path, document in layout.documents(is_complete=True).items():
         (store / path / "zarr.json").write_bytes(canonical_json(document))
 
 

@@ -14,10 +14,10 @@ from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME
 from pipeline.storage.object_folder import ObjectFolder
 from pipeline.teacher_store.cached_folder import CachedFolder, open_for_reading
-from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import CorruptError, IdentityError, IncompleteError, StoreError
+from store_schemas.root_metadata import read_entry
 from tests.support.object_server import BUCKET, ObjectServer
 
 HEATMAPS = "teachers/hrnet/heatmaps/c.1.0.0.0.0"
@@ -28,20 +28,20 @@ def remote(factory: Any, object_server: ObjectServer) -> str:
     """A complete store in an object store, the same for all tests: nobody changes it."""
     place = f"s3://{BUCKET}/shared/teacher.zarr"
     if open_folder(place).size("zarr.json") is None:
-        factory.write_rest(factory.create(place, teacher_name="hrnet"))
+        factory.write_rest(factory.create(place, name="hrnet"))
     return place
 
 
 @pytest.fixture
 def own(factory: Any, object_store: str) -> str:
     """A complete store that a test may damage."""
-    factory.write_rest(factory.create(object_store, teacher_name="hrnet"))
+    factory.write_rest(factory.create(object_store, name="hrnet"))
     return object_store
 
 
 @pytest.fixture
 def local(factory: Any, tmp_path: Path) -> Path:
-    factory.write_rest(factory.create(tmp_path / "local.zarr", teacher_name="hrnet"))
+    factory.write_rest(factory.create(tmp_path / "local.zarr", name="hrnet"))
     return tmp_path / "local.zarr"
 
 
@@ -80,7 +80,7 @@ def test_a_writer_that_stopped_after_any_request_is_carried_on_to_the_same_bytes
     """What a killed writer leaves is what its last request left."""
     for number in range(3):
         place = f"{object_store}{number}"
-        writer = factory.create(place, teacher_name="hrnet")
+        writer = factory.create(place, name="hrnet")
         factory.write(writer, 0)
         object_server.heal()
         last = 1 + 2 * number
@@ -164,7 +164,7 @@ def test_another_store_at_the_same_place_finds_nothing_in_the_cache(
     for factor in (1, 2):
         folder = open_folder(object_store)
         folder.remove(*folder.names())
-        writer = factory.create(object_store, teacher_name="hrnet")
+        writer = factory.create(object_store, name="hrnet")
         for shard in writer.pending_shards():
             heatmaps, outputs, status = factory.shard(writer.shard_rows(shard))
             factory.write(writer, shard, (heatmaps // factor, outputs, status))
@@ -223,7 +223,7 @@ def test_damage_of_the_store_itself_is_named_by_view_with_and_without_a_cache(
 def test_only_a_complete_store_is_cached_and_a_cache_is_not_written_through(
     factory: Any, object_store: str, tmp_path: Path
 ) -> None:
-    writer = factory.create(object_store, teacher_name="hrnet")
+    writer = factory.create(object_store, name="hrnet")
     with pytest.raises(IncompleteError, match="must be complete to be cached"):
         open_for_reading(object_store, tmp_path / "cache")
     factory.write_rest(writer)
@@ -240,7 +240,7 @@ def test_a_store_is_verified_in_place(factory: Any, own: str) -> None:
     folder = open_folder(own)
     assert isinstance(folder, ObjectFolder)
     entry = read_entry(folder, None)
-    layout = layout_of(folder, entry.teacher, entry.identity)
+    layout = layout_of(folder, entry)
     faults = verify_store(layout, entry).faults
     assert (faults.metadata, faults.shards, faults.foreign) == ([], {}, [])
     folder.remove(HEATMAPS)

@@ -90,7 +90,7 @@ def test_an_identity_altered_after_the_fact_is_refused(copy: Path) -> None:
 def test_a_digest_that_is_none_is_refused_in_one_line(copy: Path, field: str, value: Any) -> None:
     edit(copy / "zarr.json", lambda d: d["attributes"]["teachers"]["hrnet"].update({field: value}))
     with pytest.raises(
-        SchemaError, match=r"^[^\n]*fingerprint and content must be sha256 digests$"
+        SchemaError, match=rf"^[^\n]*'{field}' must be a sha256 digest, got [^\n]*$"
     ):
         TeacherStore.open(copy)
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pipeline.frames.stored_crops import decode_crop, encode_crop
 from pipeline.repair.verification import verify_store
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from store_schemas.checking import check_store
 from store_schemas.errors import CorruptError, IncompleteError, SchemaError
 from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
+from store_schemas.root_metadata import read_entry
 
 SIZE_HW = (32, 24)
 CROPS = crop_format(SIZE_HW, 90, "4:2:0")
@@ -159,7 +159,7 @@ def test_damage_is_an_error_that_names_shard_row_and_view_and_verify_names_the_f
         read_all(store, [3], [0])
     read_all(store, [0, 6], [0, 1])
     entry = read_entry(LocalFolder(harmed), None)
-    layout = layout_of(LocalFolder(harmed), entry.teacher, entry.identity)
+    layout = layout_of(LocalFolder(harmed), entry)
     faults = verify_store(layout, entry).faults
     assert list(faults.shards) == [1]
     assert f"teachers/hrnet/{name}/" in faults.shards[1][0]

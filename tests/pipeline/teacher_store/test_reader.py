@@ -61,7 +61,7 @@ def test_people_and_views_come_back_as_they_were(factory: Any, whole: Path) -> N
     assert (store.input_size_hw, store.heatmap_size_hw) == ((32, 24), (8, 6))
     assert (store.num_views, store.num_shards, store.threshold) == (2, 3, 0.01)
     assert (store.execution_recipe, store.provenance) == (factory.recipe, {"zarr": "3"})
-    assert store.identity["teacher"] == factory.identity["teacher"]
+    assert store.identity.teacher == factory.identity["teacher"]
 
 
 def test_views_are_read_with_their_geometry(whole: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_incomplete_store_says_how_much_is_there_and_can_be_read_if_asked(
     with pytest.raises(IncompleteError, match=r"has 1 of 3 shards; .* --resume"):
         TeacherStore.open(tmp_path)
     store = TeacherStore.open(tmp_path, require_complete=False)
-    assert store.content is None
+    assert store.content_sha256 is None
     assert store.present_instances().tolist() == [3, 5]
     np.testing.assert_array_equal(
         store.read([5], [1]).heatmaps[0], factory.shard(range(3, 6))[0][2, 1]

@@ -148,10 +148,13 @@ def test_resuming_with_another_teacher_names_field_values_and_way_out(
 
 def test_resuming_with_other_people_or_views_is_refused(factory: Any, whole: Path) -> None:
     people, views = factory.people(), factory.views()
-    same = factory.identity | {"people": people_identity(people), "views": views_identity(views)}
+    same = factory.identity | {
+        "people": people_identity(people).to_json(),
+        "views": views_identity(views).to_json(),
+    }
     factory.resume(whole, identity=same)
     people.bbox_xywh[0, 0] += 1
-    other = same | {"people": people_identity(people)}
+    other = same | {"people": people_identity(people).to_json()}
     with pytest.raises(IdentityError, match=r"'people.arrays.bbox_xywh' differs"):
         factory.resume(whole, identity=other)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.storage.files import temporary_of, walk_files
-from store_schemas.errors import IdentityError, IncompleteError, SchemaError, StoreError
+from store_schemas.errors import IncompleteError, SchemaError, StoreError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -53,7 +53,7 @@ def test_a_complete_store_takes_no_shard_and_finishing_again_changes_nothing(
     assert writer.pending_shards() == []
     with pytest.raises(StoreError, match="is complete and shard 0 cannot be written"):
         factory.write(writer, 0)
-    assert factory.finish(writer) == writer.entry.content
+    assert factory.finish(writer) == writer.entry.content_sha256
     assert factory.digests(whole) == before
 
 
@@ -78,7 +78,9 @@ def test_what_a_worker_was_writing_as_it_was_killed_is_no_part_of_the_store(
 
 
 def test_a_path_that_is_taken_is_refused(factory: Any, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds a store; use --resume, or choose another path"):
+    with pytest.raises(
+        StoreError, match="has a teacher 'hrnet'; use --resume, or choose another path"
+    ):
         factory.create(whole)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"holds notes\.txt; choose another path"):
@@ -89,11 +91,6 @@ def test_a_path_that_is_taken_is_refused(factory: Any, whole: Path, tmp_path: Pa
         factory.create(tmp_path / "notes.txt" / "store")
     with pytest.raises(IncompleteError, match=r"no zarr\.json: .* without --resume"):
         factory.resume(tmp_path)
-
-
-def test_an_identity_that_contradicts_the_people_is_refused(factory: Any, tmp_path: Path) -> None:
-    with pytest.raises(IdentityError, match=r"'people.num_instances' differs"):
-        factory.create(tmp_path, identity=factory.identity | {"people": {"num_instances": 3}})
 
 
 def test_views_must_mirror_exactly_where_they_say_so(factory: Any, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.teacher_store import shards, stored_views
-from pipeline.teacher_store.opening import read_array
 from pipeline.teacher_store.reader import TeacherStore
+from store_schemas.reading import read_array
 from store_schemas.teacher_store import Status
 from tests.support.generated_store import write_store
 

@@ -133,7 +133,7 @@ class StoreWithTokens(TeacherStore):
 
     def __init__(self) -> None:
         self.people = one_person()
-        self.identity = {"teacher": {"heatmap_frame": "msra"}}
+        self.heatmap_frame = "msra"
         self.input_size_hw, self.heatmap_size_hw = (128, 96), (32, 24)
 
     def read(self, instances: Any, views: Any, out: Any = None) -> Any:

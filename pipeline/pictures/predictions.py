@@ -1,4 +1,4 @@
-"""The demo's picture: people as rows, what each network saw of them as columns."""
+"""A sheet of people as rows and the predictions of several networks as columns."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +36,9 @@ def draw_people(
     teacher_weights: Path,
     students: Mapping[str, Path],
 ) -> None:
-    """Draw the person, the teacher's heat, every network's keypoints and the truth.
+    """Write a sheet of people: the teacher's heatmaps, each network's keypoints, the truth.
 
-    students: name -> weights.
+    students: name -> weights file.
     """
     people = read_people(annotations, image_folder, PeopleSettings())
     skeleton, colours = people.skeleton, keypoint_colours(people.skeleton)

@@ -8,13 +8,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pipeline.repair.verification import bad_shards, read_known_shards
 from pipeline.storage.folder import LocalFolder
-from pipeline.teacher_store.layout import layout_of
-from pipeline.teacher_store.opening import read_entry
+from pipeline.teacher_store.opening import layout_of
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teacher_store.stored_file import StoredFile
+from pipeline.teacher_store.recovery import bad_shards
+from pipeline.teacher_store.shard_files import StoredFile
 from store_schemas.errors import CorruptError
+from store_schemas.manifest import read_manifest
+from store_schemas.root_metadata import read_entry
 
 
 def fail_to_read(*_: Any) -> NoReturn:
@@ -55,8 +56,8 @@ def test_a_shard_that_the_disk_cannot_read_is_a_damaged_one(
 ) -> None:
     folder = LocalFolder(whole)
     entry = read_entry(folder, None)
-    layout = layout_of(folder, entry.teacher, entry.identity)
-    manifest, _ = read_known_shards(layout, entry)
+    layout = layout_of(folder, entry)
+    manifest = read_manifest(layout, entry)
 
     monkeypatch.setattr(hashlib, "file_digest", fail_to_read)
     faults = bad_shards(layout, manifest, plan=None)

@@ -1,7 +1,7 @@
-"""Which shards of a store have to be done again, and with which images."""
+"""Which shards of a store are to be written again, and from which images."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +10,32 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import decode_image_with_sha256, resolve_image
 from pipeline.coco.people import People
 from pipeline.errors import ConfigError, ImageError
-from pipeline.repair.mending import unreadable_rows
-from pipeline.teacher_store.layout import StoreLayout
-from pipeline.teacher_store.manifest import Manifest
-from pipeline.teacher_store.opening import StoredPlan
+from pipeline.repair.metadata import read_shard_status
+from pipeline.storage.lease import require_lease
+from pipeline.teacher_store.opening import StoredPlan, StoreLayout
+from pipeline.teacher_store.publishing import publish_root
 from pipeline.teacher_store.recovery import require_same_images
 from pipeline.wording import counted
+from store_schemas.identity import canonical_json
+from store_schemas.manifest import Manifest
+from store_schemas.root_metadata import TeacherEntry, read_entries
 from store_schemas.teacher_store import Status
 
 
 @dataclass(frozen=True)
-class Redo:
-    """What a repair does again."""
+class ShardRepair:
+    """The shards that a repair writes again."""
 
     reasons: Mapping[int, str]
-    """By shard; in order."""
-    image_sha256: NDArray[np.uint8]  # (M, 32), of the images that the shards are done from
+    """Why each shard is written again, by shard, in order."""
+    image_sha256: NDArray[np.uint8]  # (M, 32), digests of the images to write from
     lenient: frozenset[int]
-    """Shards that lacked people of unreadable images before, and may lack them again."""
+    """Shards that lacked people with unreadable images before, and may lack them again."""
     notes: tuple[str, ...]
-    """What could not be looked at or taken, a sentence each."""
+    """Images that could not be read or accepted, a sentence each."""
 
 
-def plan_redo(
+def plan_shard_repair(
     layout: StoreLayout,
     manifest: Manifest,
     plan: StoredPlan,
@@ -40,15 +43,15 @@ def plan_redo(
     image_folder: Path | None,
     *,
     accept_mended_images: bool,
-) -> Redo:
-    """Say which shards have to be done again.
+) -> ShardRepair:
+    """Decide which shards are to be written again.
 
     Args:
-        faults: What is wrong with damaged shards; those without a receipt are found here.
-        image_folder: None: there is none, so that no image can have come back.
+        faults: Faults of damaged shards; shards without a receipt are found here.
+        image_folder: None: there is none, so no image can be read again.
 
     Raises:
-        ConfigError: shards have to be done again, but there are no images.
+        ConfigError: shards are to be written again, but there are no images.
         ImageError: an image that is needed cannot be read.
         IdentityError: an image that is needed has changed.
     """
@@ -62,29 +65,72 @@ def plan_redo(
     if image_folder is None:
         if reasons:
             raise ConfigError(
-                f"{layout.folder}: {counted(len(reasons), 'shard')} must be done again, but the "
-                "images are not where they were; name their folder with --images"
+                f"{layout.folder}: {counted(len(reasons), 'shard')} must be written again, but "
+                "the images are not where they were; name their folder with --images"
             )
         if missing:
             people = counted(len(rows), "person")
             notes.append(f"{people} without an image; name the folder with --images")
-        return Redo({}, plan.image_sha256, frozenset(), tuple(notes))
-    back = _images_that_came_back(plan, image_folder, missing, accept_mended_images, notes)
+        return ShardRepair({}, plan.image_sha256, frozenset(), tuple(notes))
+    back = _images_readable_again(plan, image_folder, missing, accept_mended_images, notes)
     for row in rows[np.isin(plan.people.image_index[rows], back)].tolist():
         image = plan.people.image_name[plan.people.image_index[row]]
         shard = row // layout.dimensions.rows_per_shard
         reasons.setdefault(shard, f"image {image!r} can be read again")
-    redone = sorted(reasons)
+    repaired = sorted(reasons)
     lenient = frozenset(
-        shard for shard in redone if manifest.status_counts[shard, Status.IMAGE_UNREADABLE]
+        shard for shard in repaired if manifest.status_counts[shard, Status.IMAGE_UNREADABLE]
     )
-    digests = _digests_now(layout, plan, image_folder, redone, lenient, set(missing) - set(back))
-    may_change = set(redone) if accept_mended_images else set()
+    digests = _digests_now(layout, plan, image_folder, repaired, lenient, set(missing) - set(back))
+    may_change = set(repaired) if accept_mended_images else set()
     require_same_images(layout, plan, digests, may_change)
-    return Redo({shard: reasons[shard] for shard in redone}, digests, lenient, tuple(notes))
+    return ShardRepair(
+        {shard: reasons[shard] for shard in repaired}, digests, lenient, tuple(notes)
+    )
 
 
-def _images_that_came_back(
+def unreadable_rows(
+    layout: StoreLayout, manifest: Manifest, shards: Iterable[int]
+) -> NDArray[np.int64]:
+    """Return the instances, in order, whose image could not be read when these shards were written.
+
+    Raises:
+        CorruptError: a shard's status is damaged.
+    """
+    rows = [np.zeros(0, np.int64)]
+    for shard in shards:
+        if manifest.status_counts[shard, Status.IMAGE_UNREADABLE]:
+            is_unreadable = read_shard_status(layout, shard) == Status.IMAGE_UNREADABLE
+            start = layout.dimensions.shard_rows(shard).start
+            rows.append(start + np.flatnonzero(is_unreadable.any(axis=1)))
+    return np.concatenate(rows)
+
+
+def reopen_store(
+    layout: StoreLayout, entry: TeacherEntry, manifest: Manifest, shards: set[int], run_id: str
+) -> TeacherEntry:
+    """Make a complete store incomplete, without some shards; a writer then resumes it.
+
+    First the other shards' receipts are written, which a complete store does not use, then the
+    root declares the teacher incomplete: a kill in between leaves the store complete.
+
+    Returns:
+        The teacher's new entry in the root.
+    """
+    folder = layout.folder
+    require_lease(folder, run_id)
+    folder.remove(*(layout.receipt_name(shard) for shard in shards))
+    for receipt in manifest.receipts():
+        if receipt.shard not in shards:
+            document = canonical_json(receipt.to_json(entry.fingerprint))
+            folder.publish(layout.receipt_name(receipt.shard), document)
+    require_lease(folder, run_id)
+    reopened = replace(entry, content_sha256=None)
+    publish_root(folder, {**read_entries(folder), entry.teacher: reopened})
+    return reopened
+
+
+def _images_readable_again(
     plan: StoredPlan, folder: Path, images: list[int], accept: bool, notes: list[str]
 ) -> list[int]:
     back = []
@@ -100,7 +146,7 @@ def _images_that_came_back(
         else:
             notes.append(
                 f"still left out: image {name!r} can be read again, but is another file than the "
-                "planned one; --accept-mended-images takes it"
+                "planned one; --accept-mended-images accepts it"
             )
     return back
 
@@ -113,7 +159,7 @@ def _digests_now(
     lenient: frozenset[int],
     still_missing: set[int],
 ) -> NDArray[np.uint8]:
-    """Return (M, 32) uint8: of the images of these shards as they are now, else as stored.
+    """Return image digests (M, 32) uint8: current for images of these shards, else as stored.
 
     An image that cannot be read keeps its stored digest where its people may be left out.
     """
