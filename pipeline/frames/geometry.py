@@ -137,7 +137,7 @@ def view_to_crop(
 
     centre: (..., 2) as (x, y), image pixels; it maps to (W/2, H/2) of the crop.
     size_wh: (..., 2), image pixels, at the input's aspect; width maps to the crop's width.
-    rotation: (...), radians; the content turns counter-clockwise as seen on the screen.
+    rotation: (...), radians; the content turns counter-clockwise on the screen.
     """
     height, width = input_size_hw
     scale = width / size_wh[..., 0]

@@ -90,7 +90,7 @@ def draw_view(
     """Draw one augmented view of one person.
 
     bbox_xywh: (4,), image pixels.
-    keypoints: (K, 3) as (x, y, visibility), image pixels; used by half-body views alone.
+    keypoints: (K, 3) as (x, y, visibility), image pixels; used only by half-body views.
     Returns image_to_crop (2, 3), mirror included.
     """
     key = hashlib.sha256(f"view {seed} {instance_id} {view}".encode()).digest()[:16]

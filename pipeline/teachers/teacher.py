@@ -103,7 +103,7 @@ class Teacher:
         """Predict crops; a flip test averages the heatmaps with those of the mirrored crops.
 
         crops: (B, H, W, 3) uint8, RGB.
-        flip_indices: used by the flip test alone.
+        flip_indices: used only by the flip test.
         with_tokens: return the tokens of the unflipped pass too.
 
         Raises:

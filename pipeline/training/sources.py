@@ -202,7 +202,7 @@ def open_replayed_views(
     """Open a teacher store to train from, and refuse it if it does not fit ``data``.
 
     image_folder: needed unless ``data.from_crops``, which then opens none.
-    reads: fields of the teacher that the loss terms read; none: the views alone are used.
+    reads: fields of the teacher that the loss terms read; none: only the views are used.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
@@ -282,7 +282,7 @@ def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> N
 
     Args:
         kind: ``keypoint`` or ``visual``.
-        shape: That of the student's tokens; the grid matters for visual tokens alone.
+        shape: That of the student's tokens; the grid matters only for visual tokens.
 
     Raises:
         ConfigError: the store has no such tokens, or of another dimension or grid.

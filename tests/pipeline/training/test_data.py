@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.errors import DistilError, ImageError
 from pipeline.frames.geometry import compose, mirror_affine
-from pipeline.settings import ViewRecipe
+from pipeline.settings import HeatmapFrame, ViewRecipe
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import (
@@ -133,8 +133,11 @@ class StoreWithTokens(TeacherStore):
 
     def __init__(self) -> None:
         self.people = one_person()
-        self.heatmap_frame = "msra"
         self.input_size_hw, self.heatmap_size_hw = (128, 96), (32, 24)
+
+    @property
+    def heatmap_frame(self) -> HeatmapFrame:
+        return "msra"
 
     def read(self, instances: Any, views: Any, out: Any = None) -> Any:
         return SimpleNamespace(image_to_crop=np.tile(UPRIGHT, (len(instances), 1, 1)))
