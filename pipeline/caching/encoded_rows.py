@@ -1,4 +1,4 @@
-"""The rows of a shard: what a teacher predicted for all views of some people, encoded."""
+"""The rows of a shard: a teacher's predictions for all views of some people, encoded."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -64,14 +64,14 @@ class EncodedRows:
         views: NDArray[np.int64],
         output: TeacherOutput,
     ) -> CodecError:
-        """Encode what the teacher predicted for a batch of views, and return the codec's error.
+        """Encode the teacher's predictions for a batch of views, and return the codec's error.
 
         Several threads may encode batches at the same time.
 
         rows, views: (B,), places of the batch; rows counted from the first.
         output: with tokens, if the store keeps any.
         """
-        with np.errstate(over="ignore"):  # what is too large is refused before it is written
+        with np.errstate(over="ignore"):  # infinite tokens are refused when the shard is written
             for name in self.optional.keys() - {"crops"}:
                 values = (output.tokens or {})[name.removesuffix("_tokens")]
                 self.optional[name][rows, views] = values.astype(np.float16)

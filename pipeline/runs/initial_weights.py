@@ -1,4 +1,4 @@
-"""What a network starts from in place of freshly drawn weights."""
+"""Initial weights of a network, copied from another run in place of random ones."""
 
 import logging
 from pathlib import Path
@@ -11,9 +11,9 @@ _logger = logging.getLogger(__name__)
 
 
 def copy_initial_weights(network: nn.Module, weights: Path | None, parts: tuple[str, ...]) -> None:
-    """Copy parts of a weights file into a network and log how many tensors they were.
+    """Copy parts of a weights file into a network, and log the number of tensors.
 
-    weights: None leaves the network as it is.
+    weights: the file; None: the network stays unchanged.
     parts: submodules whose tensors are copied where name and shape agree.
 
     Raises:
@@ -22,4 +22,4 @@ def copy_initial_weights(network: nn.Module, weights: Path | None, parts: tuple[
     if weights is None:
         return
     copied = load_parts(weights, network, parts)
-    _logger.info("started from %d tensors of %s", len(copied), weights)
+    _logger.info("initial weights: %d tensors of %s", len(copied), weights)

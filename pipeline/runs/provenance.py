@@ -1,4 +1,4 @@
-"""Where an artifact comes from: versions and machine. Recorded and printed, never compared."""
+"""Provenance of an artifact: versions and machine, recorded and printed, never compared."""
 
 import os
 import platform

@@ -3,7 +3,7 @@
 checks.py         units, frame and accuracy of a teacher, measured on the probe
 network.py        the protocol of a heatmap network
 onnx_network.py   any ONNX file with one heatmap output, through onnxruntime
-opening.py        a teacher's file -> teacher that fits the people
+opening.py        opens a teacher's file, and refuses a teacher of other keypoints
 probe.py          evaluation crops of a few people, and the teacher's heatmaps of them
 teacher.py        a network with its preprocessing, activation, flips, frame and decoding
 torch_network.py  a network trained by `distil train-teacher`

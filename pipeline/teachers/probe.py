@@ -1,4 +1,4 @@
-"""A look at a few people before all: what the checks and the plan measure on."""
+"""The probe: a few people on whom a teacher's checks, and the size of a store, are measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from store_schemas.profiles import HeatmapProfile
 
 @dataclass(frozen=True)
 class Probe:
-    """The evaluation crops of a few people, and the teacher's unflipped maps of them."""
+    """The evaluation crops of a few people, and the teacher's heatmaps of them, unflipped."""
 
     rows: NDArray[np.int64]  # (B,)
     crops: NDArray[np.uint8]  # (B, H, W, 3)
@@ -34,7 +34,7 @@ def take_probe(
     image_to_crop: NDArray[np.float64],
     num_people: int = PROBE_PEOPLE,
 ) -> Probe:
-    """Show the teacher view 0 of people spread evenly over all; unreadable images are left out.
+    """Predict view 0 of people spread evenly over all; unreadable images are left out.
 
     image_to_crop: (N, V, 2, 3).
 
@@ -52,12 +52,12 @@ def take_probe(
             f"of the probe's {counted(len(images), 'image')} none can be read: {images[0].error}"
         )
     crops = np.concatenate([image.crops for image in readable if image.crops is not None])
-    seen = np.concatenate([image.request.rows for image in readable])
-    return Probe(seen, crops, teacher.predict_heatmaps(crops), image_to_crop[seen, 0])
+    kept = np.concatenate([image.request.rows for image in readable])
+    return Probe(kept, crops, teacher.predict_heatmaps(crops), image_to_crop[kept, 0])
 
 
 def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:
-    """Encode the probe's maps and return what a view will take on disk."""
+    """Encode the probe's heatmaps, and return the mean bytes of a view on disk."""
     stored, _ = encode_heatmaps(probe.heatmaps, threshold, profile)
     blosc = get_codec({"id": "blosc", **profile.blosc_of_numcodecs()})
     compressed = float(np.mean([len(blosc.encode(view)) for view in stored]))

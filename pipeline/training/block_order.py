@@ -1,8 +1,9 @@
-"""The order of views for a store of which whole shards are downloaded: each of them once a pass.
+"""Order of views for a store whose shards are downloaded whole: each shard once per pass.
 
-A pass is as many epochs as there are views, and shows every view of every person once, as in
-``view_order``; but an epoch shows the views of some people and not one view of everybody. As there,
-the order is a function of (seed, epoch, position) alone: of no process, worker or earlier epoch.
+A pass is as many epochs as a person has augmented views, and shows each of them once, as in
+``view_order``; but one epoch shows all views of some people instead of one view of every person.
+The order is a function of (seed, epoch, position) alone, whatever the processes, workers and
+earlier epochs.
 """
 
 from collections import OrderedDict
@@ -15,22 +16,22 @@ from torch.utils.data import Sampler
 from pipeline.training.view_order import ViewBatch, permutation
 
 SHARDS_PER_GROUP = 8
-"""Whose views are shuffled together: of about 8,000 views with those that are not shown."""
+"""Number of shards whose views are shuffled together: about 8,000 views, view 0 included."""
 NUM_LANES = 4
-"""Groups that take turns batch by batch. Loader workers take turns too, so of 1, 2 or 4 of them no
-two need one group."""
+"""Number of groups from which batches are taken in turn. Loader workers load batches in turn too,
+so with 1, 2 or 4 of them no two read the same group."""
 
 
 class BlockOrder(Sampler[ViewBatch]):
-    """Every view of every instance once in ``num_views`` epochs, group of shards by group.
+    """Shows every view of every instance once in ``num_views`` epochs, by groups of shards.
 
     The shards are shuffled anew in every pass and cut into groups; a group's views are shuffled.
-    The batches go around ``NUM_LANES`` stretches of that sequence.
+    The sequence is divided into ``NUM_LANES`` lanes, and batches are taken from them in turn.
 
     instances: (n,), the rows to show, in order.
     rows_per_shard: rows of the store that lie in a shard.
 
-    A last batch of a pass that would be incomplete is dropped, as are those beyond the steps of its
+    An incomplete last batch of a pass is dropped, and so are batches beyond the steps of its
     epochs: each epoch has as many steps as one of ``ViewOrder``.
     """
 
@@ -45,12 +46,12 @@ class BlockOrder(Sampler[ViewBatch]):
         self._instances = instances
         starts = np.flatnonzero(np.diff(instances // rows_per_shard, prepend=-1))
         self._shards = np.split(np.arange(len(instances)), starts[1:])
-        """Places in ``instances`` of each shard's people."""
+        """Indices into ``instances`` of each shard's people."""
         self._num_views = num_views
         self._seed = seed
         self.batch_size = min(batch_size, len(instances))
         self.epoch = 0
-        """The epoch that the next iteration is of."""
+        """Epoch of the next iteration."""
         self._sequence: _Sequence | None = None
 
     def __len__(self) -> int:
@@ -75,7 +76,7 @@ class BlockOrder(Sampler[ViewBatch]):
 
 
 class _Sequence:
-    """All that a pass shows, group by group, of which only the groups in use are in memory."""
+    """The views of a pass in order; only the groups that are being read are kept in memory."""
 
     def __init__(
         self, shards: list[NDArray[np.int64]], num_views: int, seed: int, number: int
@@ -90,7 +91,7 @@ class _Sequence:
         self._groups: OrderedDict[int, NDArray[np.int64]] = OrderedDict()
 
     def read(self, begin: int, end: int) -> NDArray[np.int64]:
-        """Return place * V + view of a stretch that is not empty."""
+        """Return index * V + view - 1 of the positions begin to end - 1; end > begin."""
         first, last = np.searchsorted(self._starts, [begin, end - 1], side="right") - 1
         found = np.concatenate([self._group(group) for group in range(first, last + 1)])
         start = int(self._starts[first])

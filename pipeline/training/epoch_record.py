@@ -1,4 +1,4 @@
-"""The losses of an epoch, step by step: kept on the device, read back now and then, checked."""
+"""Losses of an epoch: kept on the device step by step, copied to the host in groups, checked."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from pipeline.training.losses import LossTerms
 
 
 class EpochRecord:
-    """The losses of an epoch, left on the device until somebody reads them back."""
+    """The losses of an epoch, kept on the device until ``read_back`` copies them to the host."""
 
     def __init__(self, first_step: int) -> None:
         self._step = first_step
@@ -21,20 +21,20 @@ class EpochRecord:
 
     @property
     def num_waiting(self) -> int:
-        """Steps that nobody has read back yet."""
+        """Number of steps that are not read back yet."""
         return len(self._waiting)
 
     def add(self, loss: LossTerms, gradient_norm: Tensor) -> None:
-        """Keep what a step had, without waiting for the device."""
+        """Keep the losses and the gradient norm of a step, without waiting for the device."""
         self._names = ("loss", *loss.terms)
         values = [loss.total, *loss.terms.values(), gradient_norm]
         self._waiting.append(torch.stack([value.detach().float() for value in values]))
 
     def read_back(self) -> dict[str, float]:
-        """Return the mean terms of the steps that waited.
+        """Return the mean loss and terms of the steps that were not read back yet.
 
         Raises:
-            TrainingError: one of them, or a gradient, is not finite; names step and terms.
+            TrainingError: a loss or a gradient is not finite; names step and terms.
         """
         rows = torch.stack(self._waiting).double().tolist()
         self._waiting.clear()
@@ -43,7 +43,7 @@ class EpochRecord:
             if not all(map(_is_finite, row)):
                 names = (*self._names, "gradient norm")
                 raise TrainingError(
-                    f"step {self._step} is not finite: "
+                    f"the loss or gradient of step {self._step} is not finite: "
                     f"{in_words(dict(zip(names, row, strict=True)))}; nothing was saved since the "
                     "last whole epoch; lower optimisation.learning_rate or set "
                     "optimisation.gradient_clip"

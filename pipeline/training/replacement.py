@@ -1,9 +1,9 @@
 """Views of a teacher store that are replaced because their stored chunk cannot be read.
 
-In place of a corrupt view v stands the same person's next readable augmented view: v + 1, v + 2,
-... and after the last one view 1. That is a function of the store alone, so neither the number of
-loader workers nor a resume changes it. A view is never filled up with zeros, and a person without
-any readable view is an error.
+A corrupt view v is replaced by the same person's next readable augmented view: v + 1, v + 2, ...
+and after the last one view 1. This depends on the store alone, so neither the number of loader
+workers nor a resume changes it. A view is never filled with zeros, and a person without any
+readable view is an error.
 """
 
 from collections.abc import Callable
@@ -27,23 +27,23 @@ class CorruptView(NamedTuple):
     """Row of the people's table."""
     view: int
     reason: str
-    """Names shard, row and view."""
+    """Message of the error, which names shard, row and view."""
 
 
 class Replacement(NamedTuple):
-    """A view that was asked for, and the one that took its place."""
+    """A view of a batch, and the view that replaces it."""
 
     instance: int
     view: int
     replaced_by: int
     corrupt: tuple[CorruptView, ...]
-    """``view`` and whatever lies between the two; all of them are corrupt."""
+    """``view`` and the views between the two; all of them are corrupt."""
 
 
 class ReplacingReader(Generic[ReadT]):
-    """Reads views of a store, passing over corrupt ones; each process learns which ones they are.
+    """Reads views of a store and replaces corrupt ones; each process finds them for itself.
 
-    read: reads the views (instances, views), each (B,), all at once.
+    read: reads a batch of views from (instances, views), each (B,).
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class ReplacingReader(Generic[ReadT]):
             CorruptError: no augmented view of a person can be read; names the person.
         """
         while True:
-            views, replacements = self._pass_over(batch)
+            views, replacements = self._replace_known(batch)
             try:
                 return self._read(batch.instances, views), replacements
             except CorruptError:
                 num_known = len(self._corrupt)
                 self._find_corrupt(batch.instances, views)
-                if len(self._corrupt) == num_known:  # one by one they could be read: not the store
+                if len(self._corrupt) == num_known:  # each view alone can be read
                     raise
 
-    def _pass_over(self, batch: ViewBatch) -> tuple[NDArray[np.int64], tuple[Replacement, ...]]:
+    def _replace_known(self, batch: ViewBatch) -> tuple[NDArray[np.int64], tuple[Replacement, ...]]:
         views, replacements = batch.views.copy(), list[Replacement]()
         for i, (instance, view) in enumerate(zip(*map(np.ndarray.tolist, batch), strict=True)):
             if (instance, view) in self._corrupt:

@@ -1,7 +1,7 @@
-"""Which views an epoch shows, and in which order: a function of (seed, epoch, position) alone.
+"""Order of the views that an epoch shows: a function of (seed, epoch, position) alone.
 
-It depends on no process, worker or earlier epoch, so a resumed training sees what an uninterrupted
-one sees.
+It depends on no process, worker or earlier epoch, so a resumed training gets the same batches as an
+uninterrupted one.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ class ViewBatch(NamedTuple):
 
 
 class ViewOrder(Sampler[ViewBatch]):
-    """Every instance once per epoch, shuffled, under the view that is its turn.
+    """Shows every instance once per epoch, in shuffled order, under one of its views.
 
     With ``num_views`` = V, epoch e shows view 1 + (e + offset) mod V of an instance, its offset
     hashed from its id, so V epochs show all its views and every epoch shows a mixture of views.
-    With None, epoch e shows view 1 + e: a view that no epoch showed before.
+    If it is None, epoch e shows view 1 + e, which no epoch before has shown.
 
     instances: (n,), the rows to show.
     instance_ids: (n,), their ids.
 
-    A last batch that would be incomplete is dropped: its people come in another epoch. Fewer people
-    than a batch make one small batch.
+    An incomplete last batch is dropped; its people are shown in other epochs. Fewer people than a
+    batch make one small batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ViewOrder(Sampler[ViewBatch]):
         self._seed = seed
         self.batch_size = min(batch_size, len(instances))
         self.epoch = 0
-        """The epoch that the next iteration is of."""
+        """Epoch of the next iteration."""
 
     def __len__(self) -> int:
         return len(self._instances) // self.batch_size
@@ -70,9 +70,9 @@ class ViewOrder(Sampler[ViewBatch]):
 
 
 def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> NDArray[np.int64]:
-    """Return the order of an epoch: 0 .. length-1, shuffled; another one for every purpose.
+    """Return (length,), the shuffled numbers 0 .. length-1 of an epoch; each purpose has its own.
 
-    Sorting the raw words of a counter-based generator, whose stream numpy guarantees.
+    They sort the raw words of a counter-based generator, whose stream numpy guarantees.
     """
     key = hashlib.sha256(f"{purpose} {seed} {epoch}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(length)

@@ -256,7 +256,7 @@ def test_an_image_that_changed_since_the_plan_is_bad_and_says_so(
     assert (image.name, image.instance_ids) == (name, (105,))
     assert (
         f"has changed since the plan: expected sha256 {planned[:16]}, got {found[:16]}; put the "
-        "old file back, or take this one with --resume --accept-mended-images"
+        "old file back, or accept this one with --resume --accept-mended-images"
     ) in image.reason
     assert writer.pending_shards() == ([] if skip_bad else [2])
     assert (bad[0].receipt is None) == (not skip_bad)
