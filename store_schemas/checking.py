@@ -15,12 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store_schemas.array_spec import ArraySpec
-from store_schemas.chunks import (
-    ABSENT,
-    decode_view,
-    parse_shard_index,
-    shard_index_bytes,
-)
+from store_schemas.chunks import ABSENT, decode_view, parse_shard_index, shard_index_bytes
 from store_schemas.errors import CorruptError, StoreError
 from store_schemas.identity import array_sha256, compare_identity
 from store_schemas.layout import IMAGE_SHA256, TeacherLayout

@@ -48,8 +48,8 @@ class TeacherInputs(StageConfig):
         ]
         if given and not self.crops:
             raise ValueError(
-                "crop_quality and crop_subsampling are of crops, which are not stored; add crops, "
-                "or leave them out"
+                "crop_quality and crop_subsampling must be left out unless crops are stored; "
+                "add crops, or leave them out"
             )
         return self
 

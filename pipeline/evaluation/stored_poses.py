@@ -72,6 +72,7 @@ def store_facts(store: TeacherStore) -> Facts:
         "store": str(store.path),
         "store_fingerprint": store.fingerprint,
         "store_content": store.content_sha256,
-        **teacher_facts({**store.identity.teacher, "input_size_hw": store.input_size_hw}),
+        **teacher_facts(store.identity.teacher),
+        "input_size": f"{store.input_size_hw[0]}x{store.input_size_hw[1]}",
         "padding": store.views.recipe.get("padding"),
     }

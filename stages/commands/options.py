@@ -114,7 +114,7 @@ def require_inputs(config: StageConfig) -> None:
 def _require_store(location: str) -> None:
     if is_object_location(location) or (Path(location) / "zarr.json").exists():
         return
-    from store_schemas.root_metadata import read_entries
+    from store_schemas.root_metadata import read_entries  # zarr takes a moment to load
 
     read_entries(open_folder(location))
 
@@ -126,7 +126,19 @@ def _inputs(config: BaseModel) -> Iterator[tuple[PathRole, str]]:
             yield from _inputs(value)
         role = _role_of(field)
         if role is not None and role.is_input and value is not None:
-            yield from ((role, str(path)) for path in (value if type(value) is tuple else [value]))
+            is_store = role.kind == "store"
+            yield from (
+                (role, str(part)) for part in _leaves(value) if is_store or isinstance(part, Path)
+            )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """Yield a value, or all values of nested tuples: arms are pairs of a name and a path."""
+    if not isinstance(value, tuple):
+        yield value
+        return
+    for part in value:
+        yield from _leaves(part)
 
 
 def _field_at(model: Model, setting: str) -> tuple[FieldInfo, object]:
@@ -246,7 +258,7 @@ def teacher_options(model: Model) -> Decorator[Any]:
         option("--output-name", "output_name"),
         option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),
         option("--std", "std", type=str, callback=_triple, metavar="R,G,B"),
-        option("--pixel-scale", "scale"),
+        option("--pixel-scale", "scale", default_text="1/255"),
         option("--channel-order", "channel_order"),
         option("--heatmap-activation", "heatmap_activation"),
         option("--heatmap-gain", "heatmap_gain"),

@@ -120,8 +120,9 @@ def test_the_commands_take_one_by_its_name(inputs: Any, two: dict[str, str]) -> 
     in_crop = pose @ first[:, :2].T + first[:, 2]
     np.testing.assert_allclose(in_crop, stored.keypoints[0], atol=0.1)
     found = evaluate(EvaluateStore(store=store, teacher_name="other"))
-    content_sha256 = TeacherStore.open(store, "other").content_sha256
-    assert found.report.evaluated["store_content"] == content_sha256
+    assert (
+        found.report.evaluated["store_content"] == TeacherStore.open(store, "other").content_sha256
+    )
 
 
 def test_training_reads_the_mean_of_both(inputs: Any, two: dict[str, str]) -> None:

@@ -8,12 +8,7 @@ from pathlib import Path
 import pytest
 
 from store_schemas.checking import check_store
-from store_schemas.errors import (
-    CorruptError,
-    IncompleteError,
-    SchemaError,
-    StoreError,
-)
+from store_schemas.errors import CorruptError, IncompleteError, SchemaError, StoreError
 from store_schemas.identity import canonical_json
 from store_schemas.profiles import PROFILES
 from tests.support.generated_store import N, write_store
@@ -77,7 +72,8 @@ FAULTS: list[tuple[Callable[[Path], None], type[StoreError], str]] = [
     (remove("people/area/c.0"), CorruptError, r"people/area/c\.0 is missing"),
     (flip("people/area/c.0", 0), CorruptError, r"people/area/c\.0 must have crc32c"),
     (flip("people/image_sha256/c.0.0", -1), CorruptError, "must have crc32c"),
-    (flip(f"{HEATMAPS}/c.1.0.0.0.0", 3), CorruptError, r"0\.0 must have sha256 \w{12}, got \w{12}"),
+    (flip(f"{HEATMAPS}/c.1.0.0.0.0", 3), CorruptError,
+     r"c\.1\.0\.0\.0\.0 must have sha256 \w{12}, got \w{12}"),
     (swap(f"{HEATMAPS}/c.0.0.0.0.0", f"{HEATMAPS}/c.1.0.0.0.0"), CorruptError, "must have"),
     (remove("teachers/hrnet/status/c.2.0"), CorruptError, "is missing"),
 ]  # fmt: skip

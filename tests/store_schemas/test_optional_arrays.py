@@ -5,12 +5,7 @@ from typing import Any
 import pytest
 
 from store_schemas.errors import SchemaError
-from store_schemas.optional_arrays import (
-    NONE,
-    OptionalArrays,
-    TokenFormat,
-    crop_format,
-)
+from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 
 SIZE_HW = (256, 192)
 CROPS = crop_format(SIZE_HW, 90, "4:2:0")

@@ -135,5 +135,5 @@ def test_tokens_of_a_teacher_without_any_are_refused(caching: Any) -> None:
 
 
 def test_a_quality_without_crops_is_refused() -> None:
-    with pytest.raises(ValueError, match="are of crops, which are not stored"):
+    with pytest.raises(ValueError, match="must be left out unless crops are stored; add crops"):
         inputs(crop_quality=80)

@@ -135,7 +135,8 @@ def test_a_store_holds_them_and_gives_them_back(
     digests = np.zeros((12, 32), np.uint8)
     folder = LocalFolder(tmp_path / "teacher.zarr")
     lease = acquire_lease(folder)
-    new = NewTeacher(
+    views = ViewPlan(drawn.image_to_crop, drawn.is_mirrored, SIZE_HW, 0, {"padding": 1.25})
+    dots = NewTeacher(
         name="dots",
         identity={"sha256": "a" * 64},
         recipe={},
@@ -143,8 +144,7 @@ def test_a_store_holds_them_and_gives_them_back(
         heatmap_size_hw=CELLS_HW,
         threshold=0.01,
     )
-    plan = ViewPlan(drawn.image_to_crop, drawn.is_mirrored, SIZE_HW, 0, {"padding": 1.25})
-    writer = begin_teacher(folder, lease.run_id, boxed, digests, plan, new)
+    writer = begin_teacher(folder, lease.run_id, boxed, digests, views, dots)
     images = digest_of_images(digests, boxed.image_index)
     heat = np.zeros((24, 2, 4, *CELLS_HW), np.uint8)
     writer.write_shard(0, heat, outputs, np.ones((24, 2), np.uint8), images)
