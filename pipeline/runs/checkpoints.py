@@ -5,6 +5,7 @@ state holds network, criterion, optimiser, epoch and step; the learning rate, th
 and every random draw follow from the step and the seed, so nothing else is needed.
 """
 
+import logging
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -305,3 +306,21 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else str(tuple(tensor.shape))
+
+
+_logger = logging.getLogger(__name__)
+
+
+def copy_initial_weights(network: nn.Module, weights: Path | None, parts: tuple[str, ...]) -> None:
+    """Copy parts of a weights file into a network, and log the number of tensors.
+
+    weights: the file; None: the network stays unchanged.
+    parts: submodules whose tensors are copied where name and shape agree.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a part has no tensor that fits.
+    """
+    if weights is None:
+        return
+    copied = load_parts(weights, network, parts)
+    _logger.info("initial weights: %d tensors of %s", len(copied), weights)

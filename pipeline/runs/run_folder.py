@@ -15,16 +15,34 @@ log.txt                            log lines of the run, with times
 import json
 import logging
 import os
+import platform
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.config import StageConfig, changed_settings, parse_config
 from pipeline.errors import RunFolderError
 from pipeline.runs.checkpoints import check_training_state
-from pipeline.runs.provenance import provenance
 from pipeline.storage.files import publish
+from pipeline.wording import counted
+
+_PACKAGES = ("distil-pose", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "zarr")
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """Return versions, machine and time, together with the facts of the caller."""
+    cores = counted(os.cpu_count() or 1, "core")
+    return {
+        "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {cores}",
+        "packages": {package: version(package) for package in _PACKAGES},
+        **facts,
+    }
+
 
 StageT = TypeVar("StageT", bound=StageConfig)
 

@@ -32,11 +32,10 @@ from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.block_order import BlockOrder
+from pipeline.training.corrupt_views import Replacement, ReplacingReader
 from pipeline.training.images import TrainingImages
-from pipeline.training.replacement import Replacement, ReplacingReader
 from pipeline.training.settings import OnCorrupt, TeacherField
-from pipeline.training.view_order import ViewBatch, ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
 StartMethod = Literal["fork", "forkserver", "spawn"]

@@ -16,11 +16,10 @@ from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
-from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import FreshViewDataset, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
 from pipeline.training.settings import FreshViewSettings, ReplayedViewSettings, TeacherField
-from pipeline.training.view_order import ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewOrder
 from pipeline.wording import counted
 
 

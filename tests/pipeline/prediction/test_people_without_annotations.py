@@ -19,8 +19,7 @@ from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers.checks import check_teacher
-from pipeline.teachers.probe import take_probe
+from pipeline.teachers.checks import check_teacher, take_probe
 from store_schemas.manifest import digest_of_images
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 from tests.support.dotted_people import (
