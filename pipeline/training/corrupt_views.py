@@ -6,7 +6,7 @@ workers nor a resume changes it. A view is never filled with zeros, and a person
 readable view is an error.
 
 Loader workers replace views and report them with the batch. ``CorruptLedger`` counts them where the
-steps are made; metrics.jsonl names the new ones of every epoch, so that a resumed training counts on.
+steps are made; metrics.jsonl names the new ones of every epoch, and a resumed training counts on.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
