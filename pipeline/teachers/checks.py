@@ -19,7 +19,7 @@ from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
 from pipeline.settings import PROBE_PEOPLE
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
-from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.profiles import HeatmapProfile
 
 
@@ -64,7 +64,7 @@ def take_probe(
 
 def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:
     """Encode the probe's heatmaps, and return the mean bytes of a view on disk."""
-    stored, _ = encode_heatmaps(probe.heatmaps, threshold, profile)
+    stored, _ = quantise_heatmaps(probe.heatmaps, threshold, profile)
     blosc = get_codec({"id": "blosc", **profile.blosc_of_numcodecs()})
     compressed = float(np.mean([len(blosc.encode(view)) for view in stored]))
     index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * stored.shape[1], 4 + 1
