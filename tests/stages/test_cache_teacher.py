@@ -210,7 +210,7 @@ def no_readable_image(inputs: Any) -> None:
             None,
             {"teacher_settings__heatmap_activation": "none"},
             TeacherError,
-            r"--heatmap-activation sigmoid if the model gives logits",
+            r"--heatmap-activation sigmoid if the model outputs logits",
         ),
         (
             None,
