@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.caching.encoded_rows import BadImage, describe_bad_images
+from pipeline.caching.prediction_stream import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError

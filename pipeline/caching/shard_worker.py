@@ -15,9 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, WorkClock
-from pipeline.caching.encoded_rows import BadImage, EncodedRows
-from pipeline.caching.prediction_stream import OnProgress, PredictionStream
-from pipeline.parallel import available_cores
+from pipeline.caching.prediction_stream import BadImage, EncodedRows, OnProgress, PredictionStream
+from pipeline.machine import available_cores
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.opening import StoredPlan, read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter

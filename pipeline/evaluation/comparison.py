@@ -17,9 +17,8 @@ from pipeline.evaluation.localisation import Difference, paired_bootstrap
 from pipeline.evaluation.report import ComparisonRow, compare_figures
 from pipeline.frames.geometry import padded_box_size
 from pipeline.models.cost import count_multiply_adds, count_parameters
-from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator
+from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator, predict_people
 from pipeline.prediction.networks import OpenedNetwork, open_heatmap_teacher, open_student
-from pipeline.prediction.people import predict_people
 from pipeline.settings import PADDING, TeacherSettings
 from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork

@@ -12,8 +12,8 @@ from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
 from pipeline.models.pose_networks import Student
+from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import student_estimator
-from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.settings import PeopleSettings
 

@@ -18,10 +18,9 @@ from pipeline.coco.image_files import (
 )
 from pipeline.coco.people import People
 from pipeline.errors import ImageError
-from pipeline.frames.crops import warp_crop
+from pipeline.frames.crops import jpeg_round_trip, warp_crop
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.stored_crops import jpeg_round_trip
-from pipeline.parallel import map_ahead
+from pipeline.machine import map_ahead
 from store_schemas.optional_arrays import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]

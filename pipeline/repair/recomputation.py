@@ -22,7 +22,7 @@ from pipeline.frames.crop_stream import (
     requests_by_image,
     stream_crops,
 )
-from pipeline.parallel import available_cores, map_ahead
+from pipeline.machine import available_cores, map_ahead
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from store_schemas.errors import StoreError

@@ -11,9 +11,10 @@ import distributed
 import pytest
 
 from pipeline import teachers
-from pipeline.caching import admission, cluster, shard_worker
+from pipeline.caching import cluster, cluster_worker, shard_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome, ShardWorker
+from pipeline.coco import image_files
 from pipeline.errors import ClusterError, ImageError, Stopped
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
@@ -154,7 +155,7 @@ def test_a_worker_with_another_library_is_refused_by_name_and_its_shards_go_to_o
     monkeypatch: pytest.MonkeyPatch,
     written_here: dict[str, str],
 ) -> None:
-    report = admission.software
+    report = cluster_worker.software
 
     def differing() -> dict[str, str]:
         try:
@@ -165,13 +166,16 @@ def test_a_worker_with_another_library_is_refused_by_name_and_its_shards_go_to_o
 
     wrote: set[str] = set()
     said: list[str] = []
-    monkeypatch.setattr(admission, "software", differing)
+    monkeypatch.setattr(cluster_worker, "software", differing)
     with every_shard(monkeypatch, lambda _: wrote.add(worker_name())):
         cache_teacher(inputs.config(), engine_choice=scheduler, say=said.append)
     assert wrote == {"0"}
     (refusal,) = [line for line in said if line.startswith("refused")]
     assert refusal.startswith("refused: worker tcp://")
-    assert f"(1): numpy must be {report()['numpy']}, got 1.2.3; its shards go to" in refusal
+    assert (
+        f"(1): numpy must be {report()['numpy']}, got 1.2.3; its shards go to other workers"
+        in refusal
+    )
     assert inputs.digests() == written_here
 
 
@@ -206,7 +210,7 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
 def test_a_cluster_whose_workers_see_other_images_writes_nothing(
     inputs: Any, scheduler: EngineChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "sha256_file", lambda _: "ab" * 32)
+    monkeypatch.setattr(image_files, "sha256_file", lambda _: "ab" * 32)
     with pytest.raises(ClusterError, match=r"image .*jpg must have sha256 .*, got abababababab"):
         cache_teacher(inputs.config(), engine_choice=scheduler)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.frames.stored_crops import decode_crop, encode_crop, jpeg_round_trip
+from pipeline.frames.crops import decode_crop, encode_crop, jpeg_round_trip
 from store_schemas.choices import MAX_QUALITY, SUBSAMPLINGS
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.optional_arrays import CropFormat, crop_format

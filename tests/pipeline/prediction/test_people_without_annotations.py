@@ -11,8 +11,7 @@ from pipeline.coco.poses import NO_ANNOTATION
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import box_to_crop
 from pipeline.frames.views import draw_views
-from pipeline.prediction.estimators import TeacherEstimator
-from pipeline.prediction.people import predict_people
+from pipeline.prediction.estimators import TeacherEstimator, predict_people
 from pipeline.settings import ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
