@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from pipeline.machine import available_cores
 
-MEASURED = ("decode", "warp", "encode", "write")
 ACTIVITIES = ("decode", "warp", "teacher", "encode", "write", "idle")
 
 

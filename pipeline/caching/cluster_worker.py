@@ -103,14 +103,15 @@ def store_differences(task: "ShardTask") -> tuple[str, ...]:
 def image_differences(task: "ShardTask", plan: "StoredPlan", shard: int) -> tuple[str, ...]:
     """Compare the file of a shard's first image with the plan's digest of it."""
     from pipeline.coco.image_files import resolve_image, sha256_file
+    from pipeline.errors import ImageError
 
     image = int(plan.people.image_index[task.writer.shard_rows(shard).start])
     path = resolve_image(task.images, plan.people.image_name[image])
     expected = plan.image_sha256[image].tobytes().hex()
     try:
         found = sha256_file(path)
-    except FileNotFoundError:
-        return (f"image {path} must have sha256 {expected[:12]}, got no such file",)
+    except ImageError as error:
+        return (f"image {path} must have sha256 {expected[:12]}, got: {error}",)
     if found != expected:
         return (f"image {path} must have sha256 {expected[:12]}, got {found[:12]}",)
     return ()
@@ -164,12 +165,13 @@ def write_shard_on_worker(job: Job, shard: int) -> "ShardOutcome | Refusal":
 
 def _prepare(state: _WorkerState, task: "ShardTask", job: Job, shard: int) -> tuple[str, ...]:
     """Load a run's plan and teacher, or return the reasons for which this worker may not write."""
-    from pipeline.caching.shard_worker import ShardWorker, read_writers_plan
+    from pipeline.caching.shard_worker import ShardWorker
+    from pipeline.teacher_store.opening import read_plan
 
     state.shards = state.run_id = None
     if reasons := store_differences(task):
         return reasons
-    plan = read_writers_plan(task.writer)
+    plan = read_plan(task.writer.layout)
     if reasons := image_differences(task, plan, shard):
         return reasons
     teacher = _open_teacher(state, task, job["teacher_sha256"])

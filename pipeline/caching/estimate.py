@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.inputs import digest_images, draw_view_plan, optional_arrays
 from pipeline.caching.settings import CacheSettings, TeacherInputs
-from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.shard_worker import ShardTask, ShardWorker
 from pipeline.coco.people import People, people_of_rows, spread_rows
-from pipeline.frames.geometry import SizeHW
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
-from pipeline.teacher_store.plan import ViewPlan
-from pipeline.teacher_store.writer import TeacherStoreWriter
+from pipeline.teacher_store.opening import read_plan
 from pipeline.teachers import Teacher
 from store_schemas.array_spec import ArraySpec
 from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
@@ -33,7 +30,12 @@ from store_schemas.names import pack_names
 from store_schemas.profiles import profile_named
 from store_schemas.teacher_store import StoreDimensions, array_specs, default_rows_per_shard
 
-_NAME = "trial"
+TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
+"""Bits on disk of a heatmap's cell by profile: measured on stores of real people, rounded up."""
+TYPICAL_CROP_BITS_PER_PIXEL = 2.4
+"""Bits of a JPEG crop's pixel at the default quality: measured at 256 x 192, rounded up."""
+TYPICAL_TOKEN_BITS = 16.2
+"""Bits on disk of a float16 of a token, which lz4 cannot shorten: measured, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,24 @@ def run_trial(
     digested = time.perf_counter()
     views = draw_view_plan(config, chosen, teacher)
     seconds_drawing = time.perf_counter() - digested
-    rows = None if in_whole_shards else _rows_per_shard(config, teacher, chosen.num_instances)
+    rows = min(teacher.settings.batch_size, _rows_per_shard(config, teacher), chosen.num_instances)
+    new = NewTeacher(
+        name="trial",
+        identity=teacher.identity(),
+        recipe=teacher.execution_recipe(),
+        provenance={},
+        heatmap_size_hw=teacher.heatmap_size_hw,
+        threshold=threshold,
+        profile=profile_named(config.profile),
+        rows_per_shard=None if in_whole_shards else rows,
+        optional=optional_arrays(config, teacher),
+    )
     with tempfile.TemporaryDirectory(prefix="distil-", dir=scratch) as root:
         folder = LocalFolder(Path(root) / "trial.zarr")
         with acquire_lease(folder) as lease:
-            writer = _create(
-                folder, lease.run_id, config, chosen, digests, views, teacher, threshold, rows
-            )
+            writer = begin_teacher(folder, lease.run_id, chosen, digests, views, new)
             task = ShardTask(writer, config.teacher, teacher.settings, config.images, skip_bad=True)
-            worker = ShardWorker(task, teacher, read_writers_plan(writer))
+            worker = ShardWorker(task, teacher, read_plan(writer.layout))
             worker.write_shard(0, on_progress)  # warm-up: libraries load on first use, caches fill
             started = time.perf_counter()
             outcomes = list(worker.write_shards(range(writer.num_shards), on_progress))
@@ -133,49 +144,12 @@ def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size
     return batches * batch_size
 
 
-def _rows_per_shard(config: TeacherInputs, teacher: Teacher, num_people: int) -> int:
-    most = default_rows_per_shard(config.views + 1, largest_view_bytes(config, teacher))
-    return min(teacher.settings.batch_size, most, num_people)
-
-
-def largest_view_bytes(config: TeacherInputs, teacher: Teacher) -> int:
-    """Return the bytes of one view in the largest array, before compression."""
+def _rows_per_shard(config: TeacherInputs, teacher: Teacher) -> int:
+    """Return the people of a whole shard, by the bytes of a view in the largest array."""
     cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
     tokens = optional_arrays(config, teacher).view_bytes(teacher.num_keypoints)
-    return max(cells * profile_named(config.profile).bytes_per_cell, tokens)
-
-
-def _create(
-    folder: LocalFolder,
-    run_id: str,
-    config: TeacherInputs,
-    people: People,
-    digests: NDArray[np.uint8],
-    views: ViewPlan,
-    teacher: Teacher,
-    threshold: float,
-    rows_per_shard: int | None,
-) -> TeacherStoreWriter:
-    new = NewTeacher(
-        name=_NAME,
-        identity=teacher.identity(),
-        recipe=teacher.execution_recipe(),
-        provenance={},
-        heatmap_size_hw=teacher.heatmap_size_hw,
-        threshold=threshold,
-        profile=profile_named(config.profile),
-        rows_per_shard=rows_per_shard,
-        optional=optional_arrays(config, teacher),
-    )
-    return begin_teacher(folder, run_id, people, digests, views, new)
-
-
-TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
-"""Bits on disk of a heatmap's cell by profile: measured on stores of real people, rounded up."""
-TYPICAL_CROP_BITS_PER_PIXEL = 2.4
-"""Bits of a JPEG crop's pixel at the default quality: measured at 256 x 192, rounded up."""
-TYPICAL_TOKEN_BITS = 16.2
-"""Bits on disk of a float16 of a token, which lz4 cannot shorten: measured, rounded up."""
+    heatmaps = cells * profile_named(config.profile).bytes_per_cell
+    return default_rows_per_shard(config.views + 1, max(heatmaps, tokens))
 
 
 @dataclass(frozen=True)
@@ -197,19 +171,17 @@ class StoreEstimate:
 
 def expected_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
     """Return the sizes that the store will have."""
-    num_views, profile = config.views + 1, profile_named(config.profile)
-    optional = optional_arrays(config, teacher)
     return StoreDimensions(
         num_instances=people.num_instances,
         num_images=len(people.image_id),
         num_ignored=len(people.ignored.annotation_id),
         name_length=pack_names(people.image_name).shape[1],
-        num_views=num_views,
+        num_views=config.views + 1,
         num_keypoints=teacher.num_keypoints,
         heatmap_size_hw=teacher.heatmap_size_hw,
-        rows_per_shard=default_rows_per_shard(num_views, largest_view_bytes(config, teacher)),
-        profile=profile,
-        optional=optional,
+        rows_per_shard=_rows_per_shard(config, teacher),
+        profile=profile_named(config.profile),
+        optional=optional_arrays(config, teacher),
     )
 
 
@@ -220,7 +192,10 @@ def estimate_from_typical_stores(
     dimensions = expected_dimensions(config, people, teacher)
     cells = math.prod(dimensions.view_shape)
     per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8
-    more = _typical_optional(dimensions, teacher.input_size_hw)
+    shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
+    more = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
+    if dimensions.optional.crops is not None:
+        more["crops"] = math.prod(teacher.input_size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))
@@ -252,15 +227,6 @@ def estimate_from_trial(
         + slots * trial.seconds / trial.num_slots
     )
     return StoreEstimate(dimensions, size + trial.document_bytes, more, seconds)
-
-
-def _typical_optional(dimensions: StoreDimensions, size_hw: SizeHW) -> dict[str, float]:
-    """Return the bytes of one view's crop and tokens, by array."""
-    shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
-    found = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
-    if dimensions.optional.crops is not None:
-        found["crops"] = math.prod(size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
-    return found
 
 
 def _num_bytes(

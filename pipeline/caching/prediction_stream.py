@@ -29,7 +29,6 @@ from pipeline.frames.crop_stream import (
 )
 from pipeline.machine import map_ahead
 from pipeline.teacher_store.opening import StoredPlan
-from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
@@ -172,11 +171,19 @@ class PredictionStream:
 
         ranges: rows of the store; iterated a little ahead.
         """
+        people = self.plan.people
         begun: deque[tuple[range, int]] = deque()
 
         def requests() -> Iterator[ImageRequest]:
             for rows in ranges:
-                group = self._requests(rows)
+                taken = slice(rows.start, rows.stop)
+                group = requests_by_image(
+                    people,
+                    self.image_folder,
+                    people.image_index[taken],
+                    self.plan.views.image_to_crop[taken],
+                    image_sha256=self.plan.image_sha256,
+                )
                 begun.append((rows, len(group)))
                 yield from group
 
@@ -208,16 +215,6 @@ class PredictionStream:
                 # summed in the order of batches, whichever was encoded first
                 encoded.codec_error = sum_codec_errors([encoded.codec_error, error])
                 on_progress(num_views)
-
-    def _requests(self, rows: range) -> list[ImageRequest]:
-        people, taken = self.plan.people, slice(rows.start, rows.stop)
-        return requests_by_image(
-            people,
-            self.image_folder,
-            people.image_index[taken],
-            self.plan.views.image_to_crop[taken],
-            image_sha256=self.plan.image_sha256,
-        )
 
     def _batches(
         self,
@@ -256,16 +253,9 @@ class PredictionStream:
                 with_tokens=self.dimensions.optional.tokens is not None,
             )
         rows, views = batch.rows, batch.views  # the crops themselves are not kept any longer
-        return encoded, encoders.submit(self._encode, encoded, rows, views, prediction)
 
-    def _encode(
-        self,
-        encoded: EncodedRows,
-        rows: NDArray[np.int64],
-        views: NDArray[np.int64],
-        prediction: Prediction,
-    ) -> tuple[int, CodecError]:
-        """Decode the keypoints of heatmaps, and encode both into their rows."""
-        with self.clock.measure("encode"):
-            output = self.teacher.decode(prediction)
-            return len(rows), encoded.encode(rows, views, output)
+        def encode() -> tuple[int, CodecError]:
+            with self.clock.measure("encode"):
+                return len(rows), encoded.encode(rows, views, self.teacher.decode(prediction))
+
+        return encoded, encoders.submit(encode)

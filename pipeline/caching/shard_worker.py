@@ -1,7 +1,7 @@
 """Writes shards of a teacher store: one process with its teacher and the store's plan.
 
 While the teacher predicts one shard, the one before is encoded and published, and the first images
-of the next one are decoded: the teacher waits for nobody. The bytes depend on none of this.
+of the next one are decoded, so that the teacher does not wait. The bytes do not depend on it.
 """
 
 from collections import deque
@@ -18,10 +18,9 @@ from pipeline.caching.breakdown import Breakdown, WorkClock
 from pipeline.caching.prediction_stream import BadImage, EncodedRows, OnProgress, PredictionStream
 from pipeline.machine import available_cores
 from pipeline.settings import TeacherSettings
-from pipeline.teacher_store.opening import StoredPlan, read_plan
+from pipeline.teacher_store.opening import StoredPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.teacher import Teacher
-from store_schemas.chunks import Run
 from store_schemas.manifest import ShardReceipt, digest_of_images
 
 
@@ -146,20 +145,7 @@ class ShardWorker:
         if bad_images and not task.skip_bad:
             return ShardOutcome(shard, None, bad_images, self._clock.lap())
         images = plan.people.image_index[encoded.rows.start : encoded.rows.stop]
-        with self._clock.measure("write"):
-            receipt = task.writer.write_shard(
-                shard,
-                encoded.heatmaps,
-                encoded.outputs,
-                encoded.status,
-                digest_of_images(plan.image_sha256, images),
-                encoded.codec_error,
-                run=self._in_threads(pool),
-                optional=encoded.optional,
-            )
-        return ShardOutcome(shard, receipt, bad_images, self._clock.lap())
 
-    def _in_threads(self, pool: ThreadPoolExecutor) -> Run:
         def run(
             encode: Callable[[NDArray[Any]], bytes], views: Iterable[NDArray[Any]]
         ) -> Iterator[bytes]:
@@ -169,9 +155,15 @@ class ShardWorker:
 
             return pool.map(measured, views)
 
-        return run
-
-
-def read_writers_plan(writer: TeacherStoreWriter) -> StoredPlan:
-    """Return people and views as the store has them now."""
-    return read_plan(writer.layout)
+        with self._clock.measure("write"):
+            receipt = task.writer.write_shard(
+                shard,
+                encoded.heatmaps,
+                encoded.outputs,
+                encoded.status,
+                digest_of_images(plan.image_sha256, images),
+                encoded.codec_error,
+                run=run,
+                optional=encoded.optional,
+            )
+        return ShardOutcome(shard, receipt, bad_images, self._clock.lap())

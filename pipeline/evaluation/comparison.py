@@ -135,8 +135,11 @@ def oks_difference(arms: Sequence[Arm], one: str, other: str, seed: int) -> ArmD
 
     Arms of one name are one network under several seeds; a person's OKS is averaged over them.
     """
-    oks = {name: _oks_of(arms, name) for name in (one, other)}
-    return ArmDifference(one, other, paired_bootstrap(oks[one], oks[other], seed=seed))
+    oks_one, oks_other = (
+        np.mean([arm.figures.localisation.oks for arm in arms if arm.name == name], axis=0)
+        for name in (one, other)
+    )
+    return ArmDifference(one, other, paired_bootstrap(oks_one, oks_other, seed=seed))
 
 
 def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -> str:
@@ -157,10 +160,6 @@ def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -
         },
         indent=2,
     )
-
-
-def _oks_of(arms: Sequence[Arm], name: str) -> NDArray[np.float64]:
-    return np.mean([arm.figures.localisation.oks for arm in arms if arm.name == name], axis=0)
 
 
 def _arm(

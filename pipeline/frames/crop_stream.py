@@ -174,7 +174,7 @@ def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
     if found != planned:
         raise ImageError(
             f"image {str(path)!r} has changed since the plan: expected sha256 "
-            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or take this "
+            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or accept this "
             f"one with --resume --accept-mended-images"
         )
     return decode_image_bytes(file.content, path)

@@ -1,4 +1,4 @@
-"""Poses in crops, by a student or by a teacher under its settings, and poses of people in images."""
+"""Poses in crops, by a student or a teacher under its settings, and poses of people in images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -11,11 +11,12 @@ import distributed
 import pytest
 
 from pipeline import teachers
-from pipeline.caching import cluster, cluster_worker, shard_worker
+from pipeline.caching import cluster, cluster_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome, ShardWorker
 from pipeline.coco import image_files
 from pipeline.errors import ClusterError, ImageError, Stopped
+from pipeline.teacher_store import opening
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import CorruptError
@@ -183,18 +184,18 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
     inputs: Any, scheduler: EngineChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is replaced behind the coordinator's back, as under another mount."""
-    read_plan = shard_worker.read_writers_plan
+    read_plan = opening.read_plan
     done: list[str] = []
     writing = threading.Lock()  # both workers replace it, and neither may read half a file
 
-    def replace_teacher(writer: Any) -> Any:
+    def replace_teacher(layout: Any) -> Any:
         with writing:
             if "replaced" not in done:
                 inputs.write_teacher(seed=1)
                 done.append("replaced")
-        return read_plan(writer)
+        return read_plan(layout)
 
-    monkeypatch.setattr(shard_worker, "read_writers_plan", replace_teacher)
+    monkeypatch.setattr(opening, "read_plan", replace_teacher)
     with (
         every_shard(monkeypatch, lambda _: None) as tries,
         pytest.raises(

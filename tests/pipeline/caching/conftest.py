@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.shard_worker import ShardTask, ShardWorker
 from pipeline.coco.image_files import sha256_file
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
@@ -18,6 +18,7 @@ from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
+from pipeline.teacher_store.opening import read_plan
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
@@ -89,7 +90,7 @@ class Caching:
         self, writer: TeacherStoreWriter, *, skip_bad: bool = False, num_threads: int = 3
     ) -> ShardWorker:
         task = ShardTask(writer, Path(), self.teacher.settings, self.folder, skip_bad)
-        return ShardWorker(task, self.teacher, read_writers_plan(writer), num_threads)
+        return ShardWorker(task, self.teacher, read_plan(writer.layout), num_threads)
 
     def digests(self, name: str = "store.zarr") -> dict[str, str]:
         root = self.folder / name
