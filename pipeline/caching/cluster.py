@@ -273,7 +273,9 @@ class _Run:
         finally:
             future.release()
         if isinstance(result, Refusal):
-            self._refuse(address, result)
+            if address not in self._refused:
+                self._refused[address] = result
+                self._log(f"refused: {result}; its shards go to other workers")
             self._waiting.appendleft(attempt)
             return None
         self._proven.add(address)
@@ -298,11 +300,6 @@ class _Run:
                 last_worker=address,
             )
         )
-
-    def _refuse(self, address: str, refusal: Refusal) -> None:
-        if address not in self._refused:
-            self._refused[address] = refusal
-            self._log(f"refused: {refusal}; its shards go to other workers")
 
     def _read_workers(self) -> None:
         """Read the list of workers, and put back the shards of those that are lost."""

@@ -123,12 +123,7 @@ def run_trial(
         heatmap_bytes=bytes_of.pop("heatmaps"),
         optional_bytes=bytes_of,
         document_bytes=sum(size for name, size in sizes.items() if name.endswith("zarr.json")),
-        num_slots=count_slots(
-            chosen.num_instances,
-            dimensions.num_views,
-            dimensions.rows_per_shard,
-            teacher.settings.batch_size,
-        ),
+        num_slots=_count_slots(dimensions, teacher.settings.batch_size),
         seconds=seconds,
         seconds_per_image_digest=(digested - began) / len(chosen.image_id),
         seconds_per_person_drawn=seconds_drawing / chosen.num_instances,
@@ -136,11 +131,11 @@ def run_trial(
     )
 
 
-def count_slots(num_people: int, num_views: int, rows_per_shard: int, batch_size: int) -> int:
+def _count_slots(dimensions: StoreDimensions, batch_size: int) -> int:
     """Return the places in all batches; the last batch of each shard is padded."""
-    whole, rest = divmod(num_people, rows_per_shard)
-    batches = whole * -(-rows_per_shard * num_views // batch_size)
-    batches += -(-rest * num_views // batch_size)
+    rows, num_views = dimensions.rows_per_shard, dimensions.num_views
+    whole, rest = divmod(dimensions.num_instances, rows)
+    batches = whole * -(-rows * num_views // batch_size) + -(-rest * num_views // batch_size)
     return batches * batch_size
 
 
@@ -214,12 +209,7 @@ def estimate_from_trial(
     more = {name: size / trial.num_views for name, size in trial.optional_bytes.items()}
     per_view += sum(more.values())
     size = _num_bytes(dimensions, array_specs(dimensions, "teacher"), per_view)
-    slots = count_slots(
-        dimensions.num_instances,
-        dimensions.num_views,
-        dimensions.rows_per_shard,
-        teacher.settings.batch_size,
-    )
+    slots = _count_slots(dimensions, teacher.settings.batch_size)
     seconds = (
         fixed_seconds
         + len(np.unique(people.image_index)) * trial.seconds_per_image_digest

@@ -123,8 +123,10 @@ class EncodedRows:
                 self.optional["crops"][image.request.rows] = image.stored
             yield image
 
-    def mark_unreadable(self, image: ImageCrops, instance_ids: NDArray[np.int64]) -> int:
-        """Mark all views of an image's people as missing, and return their number.
+    def mark_unreadable(
+        self, instance_ids: NDArray[np.int64], on_progress: OnProgress, image: ImageCrops
+    ) -> None:
+        """Mark all views of an image's people as missing, and count them as progress.
 
         instance_ids: (N,), of all people of the store.
         """
@@ -132,7 +134,7 @@ class EncodedRows:
         self.status[rows] = Status.IMAGE_UNREADABLE
         ids = tuple(instance_ids[self.rows.start + rows].tolist())
         self.bad_images.append(BadImage(image.request.path.name, ids, str(image.error)))
-        return self.status[rows].size
+        on_progress(self.status[rows].size)
 
 
 def describe_bad_images(bad_images: list[BadImage]) -> str:
@@ -230,15 +232,10 @@ class PredictionStream:
             rows, num_images = begun.popleft()
             encoded = EncodedRows(rows, self.dimensions, self.threshold)
             of_range = encoded.keep_crops(chain([image], islice(images, num_images - 1)))
-            mark = partial(self._mark_unreadable, encoded, on_progress)
+            mark = partial(encoded.mark_unreadable, self.plan.people.instance_id, on_progress)
             for batch in batched_crops(of_range, self.teacher.settings.batch_size, mark):
                 yield encoded, batch
             yield encoded, None
-
-    def _mark_unreadable(
-        self, encoded: EncodedRows, on_progress: OnProgress, image: ImageCrops
-    ) -> None:
-        on_progress(encoded.mark_unreadable(image, self.plan.people.instance_id))
 
     def _predict_and_encode(
         self, encoded: EncodedRows, batch: CropBatch | None, encoders: Executor

@@ -54,10 +54,9 @@ class ImageBytes(NamedTuple):
 
 
 def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image file whole, or raise ``ImageError``.
+    """Decode an image file whole to (H, W, 3) uint8 RGB, or raise ``ImageError``.
 
-    Returns:
-        (H, W, 3) uint8, RGB; greyscale, palette, CMYK and transparent images are converted.
+    Greyscale, palette, CMYK and transparent images are converted.
     """
     return decode_image_bytes(read_image_bytes(path).content, path)
 
@@ -107,11 +106,7 @@ def resolve_image(folder: Path, name: str) -> Path:
 
 
 def checked_image_name(name: str) -> str:
-    """Return a name; refuse one that is no path inside the image folder, or that no file can have.
-
-    Raises:
-        PeopleError: it leaves the folder, is empty or holds a character of no file name.
-    """
+    """Return an image's name, or raise PeopleError if no file of the folder can have it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         reason = "leaves the image folder"

@@ -24,10 +24,7 @@ def instance_scores(predictions: PosePredictions, rule: ScoreRule) -> NDArray[np
     if rule.kind == "one":
         return predictions.box_score.copy()
     scores = predictions.keypoint_scores[:, _scored_columns(rule, predictions)]
-    if rule.threshold is None:
-        counted = np.ones_like(scores, dtype=np.bool_)
-    else:
-        counted = scores > rule.threshold
+    counted = scores > (-np.inf if rule.threshold is None else rule.threshold)
     total = np.where(counted, scores, 0.0).sum(axis=1)
     mean = total / np.maximum(counted.sum(axis=1), 1)
     return np.asarray(mean * predictions.box_score)
