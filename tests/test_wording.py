@@ -23,12 +23,8 @@ BANNED = {
 REWRITTEN_NOW: tuple[str, ...] = (
     "ARCHITECTURE.md",
     "README.md",
-    "pipeline/caching",
     "pipeline/repair",
-    "pipeline/runs",
     "pipeline/teacher_store",
-    "pipeline/teachers",
-    "pipeline/training",
     "stages/commands/store.py",
     "stages/store_repair.py",
     "stages/store_verify.py",

@@ -34,9 +34,9 @@ from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
-    encode_heatmaps,
     is_measured,
     measure_codec_error,
+    quantise_heatmaps,
     sum_codec_errors,
 )
 from store_schemas.teacher_store import Status, StoreDimensions
@@ -106,7 +106,7 @@ class EncodedRows:
         is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
         self.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)
         rows, views, heatmaps = rows[is_finite], views[is_finite], output.heatmaps[is_finite]
-        stored, scale = encode_heatmaps(heatmaps, self._threshold, self._profile)
+        stored, scale = quantise_heatmaps(heatmaps, self._threshold, self._profile)
         self.heatmaps[rows, views] = stored
         self.outputs[rows, views, :, 0] = scale
         self.outputs[rows, views, :, 1] = output.confidences[is_finite]

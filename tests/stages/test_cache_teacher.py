@@ -27,7 +27,7 @@ from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 from store_schemas.errors import IncompleteError, StoreError
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from store_schemas.teacher_store import Status
 
 FLIP = flip_indices_of_names(COCO_KEYPOINT_NAMES)
@@ -63,7 +63,7 @@ def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> No
         said = teacher.predict_and_decode(np.stack(crops), FLIP)
         np.testing.assert_allclose(stored.keypoints, said.keypoints, atol=1e-3)
         np.testing.assert_allclose(stored.confidence, said.confidences, atol=1e-6)
-        error = np.abs(decode_heatmaps(stored.heatmaps, stored.scale) - said.heatmaps)
+        error = np.abs(dequantise_heatmaps(stored.heatmaps, stored.scale) - said.heatmaps)
         bound = np.maximum(stored.scale / 2, store.threshold)[..., None, None]
         assert (error <= bound + 1e-6).all()
 

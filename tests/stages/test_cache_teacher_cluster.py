@@ -225,7 +225,7 @@ def test_an_interrupted_cluster_finishes_what_runs_and_the_plain_loop_goes_on(
     interrupt_after_the_first_shard(monkeypatch)
     with (
         every_shard(monkeypatch, lambda _: None) as tries,
-        pytest.raises(Stopped, match=r" has \d of \d shards?: go on"),
+        pytest.raises(Stopped, match=r" has \d of \d shards?: continue"),
     ):
         cache_teacher(inputs.config(), engine_choice=scheduler)
     said: list[str] = []

@@ -22,9 +22,9 @@ from pipeline.teachers import Teacher
 from store_schemas import heatmap_codec
 from store_schemas.errors import StorageError
 from store_schemas.heatmap_codec import (
-    encode_heatmaps,
     is_measured,
     measure_codec_error,
+    quantise_heatmaps,
     sum_codec_errors,
 )
 from store_schemas.manifest import digest_of_images
@@ -55,7 +55,7 @@ def write_one_after_another(caching: Any, writer: TeacherStoreWriter, shard: int
             for row, view in places[start : start + BATCH]
         ]
         seen = teacher.predict_and_decode(np.stack(crops), people.skeleton.flip_indices)
-        stored, scale = encode_heatmaps(seen.heatmaps, writer.threshold)
+        stored, scale = quantise_heatmaps(seen.heatmaps, writer.threshold)
         for i, (row, view) in enumerate(places[start : start + BATCH]):
             heatmaps[row - rows.start, view] = stored[i]
             one = np.concatenate(
