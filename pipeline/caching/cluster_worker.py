@@ -110,8 +110,8 @@ def image_differences(task: "ShardTask", plan: "StoredPlan", shard: int) -> tupl
     expected = plan.image_sha256[image].tobytes().hex()
     try:
         found = sha256_file(path)
-    except ImageError as error:
-        return (f"image {path} must have sha256 {expected[:12]}, got: {error}",)
+    except ImageError:
+        return (f"image {path} must have sha256 {expected[:12]}, got no readable file",)
     if found != expected:
         return (f"image {path} must have sha256 {expected[:12]}, got {found[:12]}",)
     return ()
@@ -147,7 +147,6 @@ class Job(TypedDict):
 
 def write_shard_on_worker(job: Job, shard: int) -> "ShardOutcome | Refusal":
     """Write a shard of a job, or return the reasons for which this worker may not."""
-
     worker = get_worker()
     state = _STATES.setdefault(worker.address, _WorkerState())
     with state.lock:

@@ -94,6 +94,7 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)
     if image_folder is not None:
         _check_files(image_folder, images, np.unique(instances.image_index), annotations)
+    blank = np.array([np.nan, np.nan, 0])  # for the arbitrary position of unlabelled keypoints
     return People(
         skeleton=skeleton,
         category_id=category_id,
@@ -104,7 +105,9 @@ def read_people(annotations: Path, image_folder: Path | None, settings: PeopleSe
         image_index=instances.image_index,
         bbox_xywh=bbox_xywh,
         area=instances.area,
-        keypoints=_blank_unlabelled(instances.keypoints),
+        keypoints=np.where(instances.keypoints[..., 2:] > 0, instances.keypoints, blank).astype(
+            np.float32
+        ),
         ignored=IgnoreRegions(
             **{field.name: getattr(others, field.name) for field in fields(IgnoreRegions)}
         ),
@@ -222,12 +225,6 @@ def _check_files(folder: Path, images: Images, used: NDArray[np.int64], path: Pa
     Entries(lambda _: str(path)).refuse(
         np.array([message is not None for message in found]), lambda row: str(found[row])
     )
-
-
-def _blank_unlabelled(keypoints: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Replace the arbitrary position of unlabelled keypoints by (NaN, NaN, 0)."""
-    blank = np.array([np.nan, np.nan, 0])
-    return np.where(keypoints[..., 2:] > 0, keypoints, blank).astype(np.float32)
 
 
 def _read_images(values: list[dict[str, Any]], path: Path) -> Images:

@@ -82,7 +82,6 @@ def oks_nms(
     sigmas: NDArray[np.float64],
     *,
     threshold: float = NMS_OKS,
-    max_per_image: int = MAX_POSES,
 ) -> NDArray[np.int64]:
     """Drop poses that repeat a better scored pose of their image, for boxes from a detector.
 
@@ -93,7 +92,7 @@ def oks_nms(
     starts = np.flatnonzero(np.diff(predictions.image_id[by_image])) + 1
     kept: list[np.int64] = []
     for rows in np.split(by_image, starts):
-        kept += _greedy(predictions, rows, sigmas, threshold)[:max_per_image]
+        kept += _greedy(predictions, rows, sigmas, threshold)[:MAX_POSES]
     return np.array(kept, dtype=np.int64)
 
 

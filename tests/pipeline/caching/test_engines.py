@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.caching import cluster, cluster_worker
@@ -85,3 +86,12 @@ def test_a_store_must_be_readable_and_held_by_the_run(tmp_path: Path) -> None:
         assert held == f"{root} must be held by run bbbbbbbb, got run {lease.run_id[:8]}"
     (free,) = cluster_worker.store_differences(task)
     assert free == f"{root} must be held by run {lease.run_id[:8]}, got no run"
+
+
+def test_a_worker_without_the_images_is_refused(tmp_path: Path) -> None:
+    people = SimpleNamespace(image_index=np.zeros(1, np.int64), image_name=("a.jpg",))
+    plan: Any = SimpleNamespace(people=people, image_sha256=np.zeros((1, 32), np.uint8))
+    writer = SimpleNamespace(shard_rows=lambda _: range(1))
+    task: Any = SimpleNamespace(writer=writer, images=tmp_path)
+    (missing,) = cluster_worker.image_differences(task, plan, 0)
+    assert missing == f"image {tmp_path}/a.jpg must have sha256 {'0' * 12}, got no readable file"
