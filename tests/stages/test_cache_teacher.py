@@ -203,14 +203,14 @@ def no_readable_image(inputs: Any) -> None:
     [
         (lose_an_image, {}, PeopleError, r"image '.*jpg' is not in the folder"),
         (no_teacher, {}, TeacherError, r"teacher\.onnx does not exist"),
-        (fewer_maps, {}, TeacherError, r"gives 5 heatmaps and the category has 17 keypoints"),
+        (fewer_maps, {}, TeacherError, r"predicts 5 heatmaps, but the category has 17 keypoints"),
         (no_finite_map, {}, TeacherError, r"values that are not finite; check its preprocessing"),
         (no_readable_image, {}, TeacherError, r"of the probe's .* images none can be read"),
         (
             None,
             {"teacher_settings__heatmap_activation": "none"},
             TeacherError,
-            r"--heatmap-activation sigmoid if the model gives logits",
+            r"--heatmap-activation sigmoid if the model outputs logits",
         ),
         (
             None,
