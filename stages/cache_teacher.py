@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
-from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
 from pipeline.caching.inputs import (
     digest_images,
@@ -21,6 +20,7 @@ from pipeline.caching.inputs import (
     stored_view_plan,
     view_identity,
 )
+from pipeline.caching.prediction_stream import BadImage, describe_bad_images
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.caching.shard_worker import ShardTask
 from pipeline.caching.stopping import StopRequest

@@ -10,9 +10,16 @@ from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import read_results
 from pipeline.errors import ConfigError
-from pipeline.evaluation.people import people_to_predict, require_stored_people, with_sigmas
+from pipeline.evaluation.inputs import (
+    describe_missing,
+    people_to_predict,
+    read_stored_poses,
+    require_stored_people,
+    store_facts,
+    with_sigmas,
+)
 from pipeline.evaluation.report import EvaluationReport, compare_results
-from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses, store_facts
+from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import (
     Facts,
     OpenedNetwork,
@@ -20,7 +27,6 @@ from pipeline.prediction.networks import (
     open_heatmap_teacher,
     open_student,
 )
-from pipeline.prediction.people import predict_people
 from pipeline.prediction.pose_scores import instance_scores, without_duplicates
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.runs.run_folder import RunFolder

@@ -8,10 +8,10 @@ from pipeline.caching.estimate import (
     StoreEstimate,
     estimate_from_trial,
     estimate_from_typical_stores,
+    run_trial,
 )
 from pipeline.caching.inputs import open_inputs
 from pipeline.caching.settings import CacheSettings
-from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.storage.object_client import is_object_location

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.coco.poses import ScoreRule, coco_results
-from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
+from pipeline.evaluation.inputs import describe_missing, read_stored_poses
 from pipeline.prediction.pose_scores import instance_scores
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.storage.files import publish

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.caching.encoded_rows import BadImage, describe_bad_images
-from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.prediction_stream import BadImage, describe_bad_images
+from pipeline.caching.shard_worker import ShardTask, ShardWorker
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
@@ -161,7 +161,7 @@ def _reopen(
 def _write_shards(task: ShardTask, teacher: Teacher, todo: ShardRepair, progress: Progress) -> None:
     """Write the pending shards; people may be left out only where some were before."""
     pending = task.writer.pending_shards()
-    plan = read_writers_plan(task.writer)
+    plan = read_plan(task.writer.layout)
     held_back: list[BadImage] = []
     num_views = task.writer.layout.dimensions.num_views
     num_pending = num_views * sum(len(task.writer.shard_rows(shard)) for shard in pending)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from pipeline.coco.people import Skeleton
-from pipeline.devices import choose_device
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import Validation, open_validation
+from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.devices import choose_device
 from pipeline.frames.geometry import crop_to_heatmap
 from pipeline.frames.views import describe_missing_halves
+from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (

@@ -17,10 +17,10 @@ COMMANDS = "stages/commands"
 STORE_SCHEMAS_NEEDS = {"numpy", "zarr", "numcodecs", "zstandard", "google_crc32c"}
 ROOMS = (
     ("errors", "wording"),
-    ("config", "progress", "parallel"),
+    ("config", "progress"),
     ("storage", "drawn"),
     ("settings",),
-    ("coco", "devices"),
+    ("coco", "machine"),
     ("frames",),
     ("models",),
     ("runs",),

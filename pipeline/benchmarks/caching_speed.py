@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown
+from pipeline.caching.estimate import Trial, run_trial
 from pipeline.caching.settings import TeacherInputs
-from pipeline.caching.trial import Trial, run_trial
 from pipeline.coco.people import People
-from pipeline.parallel import available_cores
+from pipeline.machine import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
 from pipeline.teachers.checks import Probe
 from pipeline.teachers.network import Prediction

@@ -18,7 +18,7 @@ from pipeline.benchmarks.fidelity import (
     measure_poses,
     stream_crop_batches,
 )
-from pipeline.frames.stored_crops import decode_crop, encode_crop
+from pipeline.frames.crops import decode_crop, encode_crop
 from pipeline.teachers.teacher import Teacher
 from store_schemas.choices import SUBSAMPLINGS
 from store_schemas.formats import CropFormat, crop_format

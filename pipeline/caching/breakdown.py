@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipeline.parallel import available_cores
+from pipeline.machine import available_cores
 
-MEASURED = ("decode", "warp", "encode", "write")
 ACTIVITIES = ("decode", "warp", "teacher", "encode", "write", "idle")
 
 

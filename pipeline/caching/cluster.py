@@ -1,4 +1,4 @@
-"""Shards written by the workers of a dask cluster, assigned to them here.
+"""A dask cluster: processes started here or a running scheduler, and shards assigned to workers.
 
 Every shard is bound to one worker, which has at most two at a time. dask's own placement does not
 fit: a worker that refuses does so at once, hence is always the idlest and is given nearly all tasks
@@ -11,21 +11,26 @@ A shard may be written twice: the bytes are the same, and each file replaces the
 cluster keeps nothing that a resumed run needs.
 """
 
+import importlib.util
+import logging
 import pickle
 import queue
+import signal
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distributed import Client
+import dask
+import distributed
+from distributed import Worker, WorkerPlugin
 from distributed.scheduler import KilledWorker
 
-from pipeline.caching.admission import Refusal, software
-from pipeline.caching.cluster_worker import Job, write_shard_on_worker
+from pipeline.caching.cluster_worker import Job, Refusal, software, write_shard_on_worker
 from pipeline.caching.prediction_stream import OnProgress
 from pipeline.caching.shard_worker import ShardOutcome, ShardTask
 from pipeline.caching.stopping import StopRequest
@@ -33,6 +38,11 @@ from pipeline.errors import ClusterError
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import Log, counted
 
+# half of their methods bear no types
+Client: Any = distributed.Client
+LocalCluster: Any = distributed.LocalCluster
+
+CONNECT_SECONDS = 30
 MAX_RETRIES = 3
 """Retries of a shard after an I/O error or the loss of its worker; bad data is not retried."""
 RETRY_SECONDS = 1.0
@@ -47,6 +57,76 @@ NO_WORKER_SECONDS = 300.0
 """Longest time without any worker, which batch systems may start late."""
 
 
+@contextmanager
+def open_client(num_workers: int | None, scheduler: str | None, log: Log) -> Iterator[Any]:
+    """Yield a client of a cluster of processes here, or of the one at an address.
+
+    Raises:
+        ClusterError: there is no scheduler at the address.
+    """
+    with ExitStack() as stack:
+        if scheduler is None:
+            assert num_workers is not None
+            cluster = stack.enter_context(_local_cluster(num_workers))
+            client = stack.enter_context(Client(cluster, set_as_default=False))
+            client.register_plugin(_KeepsWorking())
+            where = counted(num_workers, "process")
+        else:
+            try:
+                client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+            except (OSError, ValueError) as error:
+                raise ClusterError(
+                    f"{scheduler} must be the address of a dask scheduler, such as "
+                    f"tcp://10.0.0.1:8786, got: {error}"
+                ) from error
+            stack.enter_context(client)
+            where = f"{counted(len(client.nthreads()), 'worker')} at {scheduler}"
+        has_bokeh = client.run_on_scheduler(importlib.util.find_spec, "bokeh") is not None
+        dashboard = (
+            f"dashboard at {client.dashboard_link}"
+            if has_bokeh
+            else "no dashboard, as bokeh is not installed beside the scheduler"
+        )
+        log(f"cluster: {where}; {dashboard}")
+        yield client
+
+
+@contextmanager
+def _local_cluster(num_workers: int) -> Iterator[Any]:
+    settings = {
+        "distributed.scheduler.allowed-failures": MAX_RETRIES,  # of a task whose worker is lost
+        "distributed.worker.multiprocessing-method": "spawn",
+    }
+    with dask.config.set(settings), warnings.catch_warnings():
+        # a second run on a machine gets another port for its dashboard, which is printed
+        warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
+        cluster = LocalCluster(
+            n_workers=num_workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # dask would pause a worker near a limit, and its shards with it
+            dashboard_address="127.0.0.1:8787",
+            silence_logs=logging.ERROR,  # a worker that is killed at the end is no news
+        )
+    with cluster:
+        yield cluster
+
+
+class _KeepsWorking(WorkerPlugin):
+    """Makes a worker ignore SIGINT and SIGTERM, so that the coordinator alone decides when to stop.
+
+    A terminal sends Ctrl-C, and a batch system SIGTERM, to the workers too (distributed #1925).
+    """
+
+    idempotent = True
+    name = "distil-keeps-working"
+
+    def setup(self, worker: Worker) -> None:
+        """Ignore both signals; a worker's setup runs in its main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 @dataclass(frozen=True)
 class _Attempt:
     shard: int
@@ -55,19 +135,14 @@ class _Attempt:
     last_worker: str = ""
 
 
+@dataclass(frozen=True)
 class ClusterEngine:
     """Assigns shards to the workers of a cluster, including those that join later."""
 
-    def __init__(
-        self, client: Client, log: Log = lambda _: None, threads_per_worker: int | None = None
-    ) -> None:
-        """Use the workers of a client's cluster.
-
-        threads_per_worker: threads beside the teacher's; None: one for each core of the worker.
-        """
-        self._client: Any = client  # half of its methods bear no types
-        self._log = log
-        self._num_threads = threads_per_worker
+    client: Any
+    log: Log
+    threads_per_worker: int | None
+    """Threads beside the teacher's; None: one for each core of the worker."""
 
     def run(
         self,
@@ -83,10 +158,10 @@ class ClusterEngine:
             software=software(),
             task=pickle.dumps(task),
             teacher_sha256=teacher.network.sha256,
-            num_threads=self._num_threads,
+            num_threads=self.threads_per_worker,
         )
         name = f"distil-{task.writer.entry.fingerprint[:12]}-{task.writer.run_id[:12]}"
-        run = _Run(self._client, name, job, self._log)
+        run = _Run(self.client, name, job, self.log)
         for outcome in run.outcomes(shards, stop):
             on_progress(num_views * len(task.writer.shard_rows(outcome.shard)))
             yield outcome
@@ -198,7 +273,9 @@ class _Run:
         finally:
             future.release()
         if isinstance(result, Refusal):
-            self._refuse(address, result)
+            if address not in self._refused:
+                self._refused[address] = result
+                self._log(f"refused: {result}; its shards go to other workers")
             self._waiting.appendleft(attempt)
             return None
         self._proven.add(address)
@@ -223,11 +300,6 @@ class _Run:
                 last_worker=address,
             )
         )
-
-    def _refuse(self, address: str, refusal: Refusal) -> None:
-        if address not in self._refused:
-            self._refused[address] = refusal
-            self._log(f"refused: {refusal}; its shards go to other workers")
 
     def _read_workers(self) -> None:
         """Read the list of workers, and put back the shards of those that are lost."""
@@ -267,11 +339,10 @@ class _Run:
 
     def _begin_no_more(self) -> None:
         """Cancel all shards but those being written, one in each thread of a worker."""
+        self._waiting.clear()  # one that failed since is for the next run
         if self._is_stopping:
-            self._waiting.clear()  # a failed one is for the next run
             return
         self._is_stopping = True
-        self._waiting.clear()
         writing = Counter[str]()
         for key, (_, address, _) in list(self._running.items()):  # in the order of their submission
             writing[address] += 1

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.caching.prediction_stream import OnProgress
-from pipeline.caching.shard_worker import ShardOutcome, ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.shard_worker import ShardOutcome, ShardTask, ShardWorker
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import ConfigError
-from pipeline.parallel import available_cores
+from pipeline.machine import available_cores
+from pipeline.teacher_store.plan import read_plan
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import Log
 
@@ -77,8 +78,7 @@ def open_engine(choice: EngineChoice, log: Log = lambda _: None) -> Iterator[Eng
     if not choice.is_cluster:
         yield PlainLoop()
         return
-    from pipeline.caching.cluster import ClusterEngine
-    from pipeline.caching.cluster_access import open_client
+    from pipeline.caching.cluster import ClusterEngine, open_client
 
     share = max(1, available_cores() // choice.num_workers) if choice.num_workers else None
     with open_client(choice.num_workers, choice.scheduler, log) as client:
@@ -102,5 +102,5 @@ class PlainLoop:
             on_progress(count)
             stop.add_views(count)
 
-        worker = ShardWorker(task, teacher, read_writers_plan(task.writer))
+        worker = ShardWorker(task, teacher, read_plan(task.writer.layout))
         yield from worker.write_shards(shards, add_views, stop.is_requested)

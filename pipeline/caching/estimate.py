@@ -1,16 +1,27 @@
-"""Estimates of a store's bytes, every file included, and of the seconds to write it."""
+"""Estimates of a store's bytes, every file included, and of the seconds to write it.
+
+A trial is a small store of a few people, written to a temporary folder, measured and removed. It
+runs the same code as a whole run, with all views and digests, and waits for the disk.
+"""
 
 import math
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.caching.inputs import optional_arrays
-from pipeline.caching.settings import CacheSettings
-from pipeline.caching.trial import Trial, count_slots, largest_view_bytes
-from pipeline.coco.people import People
-from pipeline.frames.geometry import SizeHW
+from pipeline.caching.breakdown import Breakdown, sum_breakdowns
+from pipeline.caching.inputs import digest_images, draw_view_plan, optional_arrays
+from pipeline.caching.settings import CacheSettings, TeacherInputs
+from pipeline.caching.shard_worker import ShardTask, ShardWorker
+from pipeline.coco.people import People, people_of_rows, spread_rows
+from pipeline.storage.folder import LocalFolder
+from pipeline.storage.lease import acquire_lease
+from pipeline.teacher_store.plan import read_plan
+from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from pipeline.teachers import Teacher
 from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
 from store_schemas.formats import profile_named
@@ -32,6 +43,115 @@ TYPICAL_TOKEN_BITS = 16.2
 
 
 @dataclass(frozen=True)
+class Trial:
+    """Bytes and times of a small store."""
+
+    num_views: int
+    heatmap_bytes: int
+    """Bytes of all views, with checksums and without the shards' indexes."""
+    optional_bytes: dict[str, int]
+    """Bytes of crops and tokens likewise, by array."""
+    document_bytes: int
+    """Bytes of all ``zarr.json`` files, which are as long in a large store."""
+    num_slots: int
+    """Places in the teacher's batches, padding included."""
+    seconds: float
+    """Time of writing all shards, after a warm-up."""
+    seconds_per_image_digest: float
+    seconds_per_person_drawn: float
+    breakdown: Breakdown
+
+
+def run_trial(
+    config: TeacherInputs,
+    people: People,
+    teacher: Teacher,
+    threshold: float,
+    num_people: int,
+    *,
+    scratch: Path | None = None,
+    in_whole_shards: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Trial:
+    """Write a store of people spread evenly over all, and measure it.
+
+    threshold: largest error of heat far from a map's peak.
+    scratch: folder for the store; None: the system's folder for temporary files.
+    in_whole_shards: whether shards are as large as those of a real store; else they have one batch
+        of people, so that no batch is padded that would not be padded in a real store.
+    on_progress: receives the number of views that were added, those of the warm-up too.
+
+    Raises:
+        PeopleError: an image cannot be read.
+    """
+    chosen = people_of_rows(people, spread_rows(people.num_instances, num_people))
+    began = time.perf_counter()
+    digests = digest_images(chosen, config.images)
+    digested = time.perf_counter()
+    views = draw_view_plan(config, chosen, teacher)
+    seconds_drawing = time.perf_counter() - digested
+    rows = min(teacher.settings.batch_size, _rows_per_shard(config, teacher), chosen.num_instances)
+    new = NewTeacher(
+        name="trial",
+        identity=teacher.identity(),
+        recipe=teacher.execution_recipe(),
+        provenance={},
+        heatmap_size_hw=teacher.heatmap_size_hw,
+        threshold=threshold,
+        profile=profile_named(config.profile),
+        rows_per_shard=None if in_whole_shards else rows,
+        optional=optional_arrays(config, teacher),
+    )
+    with tempfile.TemporaryDirectory(prefix="distil-", dir=scratch) as root:
+        folder = LocalFolder(Path(root) / "trial.zarr")
+        with acquire_lease(folder) as lease:
+            writer = begin_teacher(folder, lease.run_id, chosen, digests, views, new)
+            task = ShardTask(writer, config.teacher, teacher.settings, config.images, skip_bad=True)
+            worker = ShardWorker(task, teacher, read_plan(writer.layout))
+            worker.write_shard(0, on_progress)  # warm-up: libraries load on first use, caches fill
+            started = time.perf_counter()
+            outcomes = list(worker.write_shards(range(writer.num_shards), on_progress))
+            seconds = time.perf_counter() - started
+            writer.finish()
+        sizes = {name: folder.size(name) or 0 for name in folder.names()}
+    specs = writer.layout.shard_specs
+    dimensions = writer.layout.dimensions
+    index = shard_index_bytes(dimensions.rows_per_shard * dimensions.num_views)
+    bytes_of = {
+        name: sum(sizes[spec.chunk_name(outcome.shard)] - index for outcome in outcomes)
+        for name, spec in specs.items()
+        if spec.is_sharded
+    }
+    return Trial(
+        num_views=chosen.num_instances * dimensions.num_views,
+        heatmap_bytes=bytes_of.pop("heatmaps"),
+        optional_bytes=bytes_of,
+        document_bytes=sum(size for name, size in sizes.items() if name.endswith("zarr.json")),
+        num_slots=_count_slots(dimensions, teacher.settings.batch_size),
+        seconds=seconds,
+        seconds_per_image_digest=(digested - began) / len(chosen.image_id),
+        seconds_per_person_drawn=seconds_drawing / chosen.num_instances,
+        breakdown=sum_breakdowns(outcome.breakdown for outcome in outcomes),
+    )
+
+
+def _count_slots(dimensions: StoreDimensions, batch_size: int) -> int:
+    """Return the places in all batches; the last batch of each shard is padded."""
+    rows, num_views = dimensions.rows_per_shard, dimensions.num_views
+    whole, rest = divmod(dimensions.num_instances, rows)
+    batches = whole * -(-rows * num_views // batch_size) + -(-rest * num_views // batch_size)
+    return batches * batch_size
+
+
+def _rows_per_shard(config: TeacherInputs, teacher: Teacher) -> int:
+    """Return the people of a whole shard, by the bytes of a view in the largest array."""
+    cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
+    tokens = optional_arrays(config, teacher).view_bytes(teacher.num_keypoints)
+    heatmaps = cells * profile_named(config.profile).bytes_per_cell
+    return default_rows_per_shard(config.views + 1, max(heatmaps, tokens))
+
+
+@dataclass(frozen=True)
 class StoreEstimate:
     """Size of a store before it is written, and the time to write it."""
 
@@ -50,19 +170,17 @@ class StoreEstimate:
 
 def expected_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
     """Return the sizes that the store will have."""
-    num_views, profile = config.views + 1, profile_named(config.profile)
-    optional = optional_arrays(config, teacher)
     return StoreDimensions(
         num_instances=people.num_instances,
         num_images=len(people.image_id),
         num_ignored=len(people.ignored.annotation_id),
         name_length=pack_names(people.image_name).shape[1],
-        num_views=num_views,
+        num_views=config.views + 1,
         num_keypoints=teacher.num_keypoints,
         heatmap_size_hw=teacher.heatmap_size_hw,
-        rows_per_shard=default_rows_per_shard(num_views, largest_view_bytes(config, teacher)),
-        profile=profile,
-        optional=optional,
+        rows_per_shard=_rows_per_shard(config, teacher),
+        profile=profile_named(config.profile),
+        optional=optional_arrays(config, teacher),
     )
 
 
@@ -73,7 +191,10 @@ def estimate_from_typical_stores(
     dimensions = expected_dimensions(config, people, teacher)
     cells = math.prod(dimensions.view_shape)
     per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8
-    more = _typical_optional(dimensions, teacher.input_size_hw)
+    shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
+    more = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
+    if dimensions.optional.crops is not None:
+        more["crops"] = math.prod(teacher.input_size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))
@@ -92,12 +213,7 @@ def estimate_from_trial(
     more = {name: size / trial.num_views for name, size in trial.optional_bytes.items()}
     per_view += sum(more.values())
     size = _num_bytes(dimensions, array_specs(dimensions, "teacher"), per_view)
-    slots = count_slots(
-        dimensions.num_instances,
-        dimensions.num_views,
-        dimensions.rows_per_shard,
-        teacher.settings.batch_size,
-    )
+    slots = _count_slots(dimensions, teacher.settings.batch_size)
     seconds = (
         fixed_seconds
         + len(np.unique(people.image_index)) * trial.seconds_per_image_digest
@@ -105,15 +221,6 @@ def estimate_from_trial(
         + slots * trial.seconds / trial.num_slots
     )
     return StoreEstimate(dimensions, size + trial.document_bytes, more, seconds)
-
-
-def _typical_optional(dimensions: StoreDimensions, size_hw: SizeHW) -> dict[str, float]:
-    """Return the bytes of one view's crop and tokens, by array."""
-    shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
-    found = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
-    if dimensions.optional.crops is not None:
-        found["crops"] = math.prod(size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
-    return found
 
 
 def _num_bytes(

@@ -15,14 +15,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, WorkClock
-from pipeline.caching.encoded_rows import BadImage, EncodedRows
-from pipeline.caching.prediction_stream import OnProgress, PredictionStream
-from pipeline.parallel import available_cores
+from pipeline.caching.prediction_stream import BadImage, EncodedRows, OnProgress, PredictionStream
+from pipeline.machine import available_cores
 from pipeline.settings import TeacherSettings
-from pipeline.teacher_store.plan import StoredPlan, read_plan
+from pipeline.teacher_store.plan import StoredPlan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers.teacher import Teacher
-from store_schemas.chunks import Run
 from store_schemas.manifest import ShardReceipt, digest_of_images
 
 
@@ -147,20 +145,7 @@ class ShardWorker:
         if bad_images and not task.skip_bad:
             return ShardOutcome(shard, None, bad_images, self._clock.lap())
         images = plan.people.image_index[encoded.rows.start : encoded.rows.stop]
-        with self._clock.measure("write"):
-            receipt = task.writer.write_shard(
-                shard,
-                encoded.heatmaps,
-                encoded.outputs,
-                encoded.status,
-                digest_of_images(plan.image_sha256, images),
-                encoded.codec_error,
-                run=self._in_threads(pool),
-                optional=encoded.optional,
-            )
-        return ShardOutcome(shard, receipt, bad_images, self._clock.lap())
 
-    def _in_threads(self, pool: ThreadPoolExecutor) -> Run:
         def run(
             encode: Callable[[NDArray[Any]], bytes], views: Iterable[NDArray[Any]]
         ) -> Iterator[bytes]:
@@ -170,9 +155,15 @@ class ShardWorker:
 
             return pool.map(measured, views)
 
-        return run
-
-
-def read_writers_plan(writer: TeacherStoreWriter) -> StoredPlan:
-    """Return the people and views of the writer's store, read again."""
-    return read_plan(writer.layout)
+        with self._clock.measure("write"):
+            receipt = task.writer.write_shard(
+                shard,
+                encoded.heatmaps,
+                encoded.outputs,
+                encoded.status,
+                digest_of_images(plan.image_sha256, images),
+                encoded.codec_error,
+                run=run,
+                optional=encoded.optional,
+            )
+        return ShardOutcome(shard, receipt, bad_images, self._clock.lap())

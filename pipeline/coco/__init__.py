@@ -1,6 +1,5 @@
 """COCO files: annotated people, their images, detections and results, each read strictly.
 
-annotations.py   images and annotations of a file as columns
 image_files.py   image file -> pixels, size, digest
 people.py        people, their skeleton and their images as columns
 poses.py         poses as columns, the rule of their score, COCO's result layout

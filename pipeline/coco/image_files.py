@@ -27,7 +27,6 @@ warnings.filterwarnings("error", module=r"PIL\.")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Modes of 8 bits a channel or fewer; Pillow would clip the others to white instead of scaling them.
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_MODES_WITH_PALETTE = ("P", "PA")
 _MOST_PIXELS = 89_478_485  # Pillow's own threshold of a decompression bomb: 0.25 GiB of RGB
 
 _Result = TypeVar("_Result")
@@ -55,27 +54,11 @@ class ImageBytes(NamedTuple):
 
 
 def decode_image(path: Path) -> NDArray[np.uint8]:
-    """Decode an image file whole, or raise ``ImageError``.
+    """Decode an image file whole to (H, W, 3) uint8 RGB, or raise ``ImageError``.
 
-    Returns:
-        (H, W, 3) uint8, RGB; greyscale, palette, CMYK and transparent images are converted.
+    Greyscale, palette, CMYK and transparent images are converted.
     """
     return decode_image_bytes(read_image_bytes(path).content, path)
-
-
-def decode_image_with_sha256(path: Path) -> tuple[NDArray[np.uint8], bytes]:
-    """Decode an image file whole and digest the very bytes that were decoded.
-
-    Returns:
-        pixels: (H, W, 3) uint8, RGB.
-        sha256: 32 bytes.
-
-    Raises:
-        ImageError: it cannot be read or decoded; ``read_image_bytes`` gives the digest of such a
-            file too.
-    """
-    file = read_image_bytes(path)
-    return decode_image_bytes(file.content, path), file.sha256
 
 
 def read_image_bytes(path: Path) -> ImageBytes:
@@ -101,7 +84,7 @@ def decode_image_bytes(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 def image_size_hw(path: Path) -> tuple[int, int]:
     """Read an image's size from its header, EXIF rotation ignored, or raise ``ImageError``."""
-    return _read(path, path, _size_hw)
+    return _read(path, path, lambda image: (image.height, image.width))
 
 
 def sha256_file(path: Path) -> str:
@@ -123,11 +106,7 @@ def resolve_image(folder: Path, name: str) -> Path:
 
 
 def checked_image_name(name: str) -> str:
-    """Return a name; refuse one that is no path inside the image folder, or that no file can have.
-
-    Raises:
-        PeopleError: it leaves the folder, is empty or holds a character of no file name.
-    """
+    """Return an image's name, or raise PeopleError if no file of the folder can have it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         reason = "leaves the image folder"
@@ -160,15 +139,11 @@ def _read(path: Path, source: Path | io.BytesIO, read: Callable[[Image.Image], _
         raise ImageError(_unreadable(path, cause)) from cause
 
 
-def _size_hw(image: Image.Image) -> tuple[int, int]:
-    return image.height, image.width
-
-
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode not in _MODES:
         raise ValueError(f"pixels of mode {image.mode} have more than 8 bits; convert it to 8 bits")
     image.load()
-    if image.mode in _MODES_WITH_PALETTE:
+    if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of a transparent palette
     return np.array(image.convert("RGB"), dtype=np.uint8)
 

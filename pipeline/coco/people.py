@@ -5,7 +5,6 @@ person (``N`` instances) or the same image (``M`` images). Annotated people are 
 annotation id), so that an image is decoded once for all its people.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -56,37 +55,6 @@ class People:
     ignored: IgnoreRegions = field(default_factory=IgnoreRegions.none)
     box_score: NDArray[np.float64] | None = None
     """(N,), the scores of a detector's boxes; None: the people are annotated."""
-
-    @classmethod
-    def in_boxes(
-        cls,
-        skeleton: Skeleton,
-        image_name: Sequence[str],
-        image_size_hw: NDArray[np.int64],
-        image_index: NDArray[np.int64],
-        bbox_xywh: NDArray[np.float64],
-        box_score: NDArray[np.float64] | None = None,
-    ) -> Self:
-        """Return people in boxes on images that no annotation file names.
-
-        image_name: (M,), relative to the image folder; the images get the ids 1 to M.
-        image_size_hw: (M, 2).
-        image_index, bbox_xywh, box_score: as of ``with_boxes``.
-        """
-        nobody = np.zeros(0)
-        images = cls(
-            skeleton=skeleton,
-            category_id=1,
-            image_id=np.arange(1, len(image_name) + 1),
-            image_name=tuple(image_name),
-            image_size_hw=image_size_hw,
-            instance_id=nobody.astype(np.int64),
-            image_index=nobody.astype(np.int64),
-            bbox_xywh=nobody.reshape(0, 4),
-            area=nobody,
-            keypoints=np.zeros((0, skeleton.num_keypoints, 3), np.float32),
-        )
-        return images.with_boxes(image_index, bbox_xywh, box_score)
 
     def with_boxes(
         self,

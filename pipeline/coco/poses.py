@@ -59,9 +59,6 @@ class PosePredictions(Poses):
         for column in (self.image_id, self.annotation_id, self.box_score, self.crop_area):
             if column.shape != (num_poses,):
                 raise ValueError(f"a column has shape {column.shape}, expected {(num_poses,)}")
-        self._refuse_non_finite()
-
-    def _refuse_non_finite(self) -> None:
         # pycocotools takes a NaN similarity for a match, and NMS for a duplicate.
         for name in ("keypoints", "keypoint_scores", "box_score", "crop_area"):
             is_finite = np.isfinite(getattr(self, name))

@@ -138,10 +138,7 @@ class Entries:
         return np.array(rows, dtype=np.float64).reshape(-1, length)
 
     def image_index(self, wanted: Sequence[int], image_id: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the place of every wanted id among the image ids (M,) of the annotation file.
-
-        Returns:
-            (N,) int64.
+        """Return the places (N,) of the wanted ids among the image ids (M,) of the annotation file.
 
         Raises:
             PeopleError: there is no image of such an id.

@@ -19,23 +19,9 @@ from pipeline.settings import SkeletonSettings
 from pipeline.wording import counted
 
 COCO_KEYPOINT_NAMES = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
+    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
 )
 COCO_SIGMAS = tuple(
     tenths / 10
@@ -46,8 +32,6 @@ COCO_SIGMAS = tuple(
     )
 )
 _CATEGORIES = TypeAdapter(list[CategoryRecord])
-_COCO_UPPER_BODY = COCO_KEYPOINT_NAMES[:11]
-_COCO_LOWER_BODY = COCO_KEYPOINT_NAMES[11:]
 
 
 def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings) -> Skeleton:
@@ -71,7 +55,7 @@ def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings
         )
     upper, lower = settings.upper_body, settings.lower_body
     if is_coco and not upper and not lower:
-        upper, lower = _COCO_UPPER_BODY, _COCO_LOWER_BODY
+        upper, lower = names[:11], names[11:]
     upper_body, lower_body = _halves(upper, lower, names)
     return Skeleton(
         keypoint_names=names,

@@ -66,8 +66,25 @@ def coco_ground_truth(people: People) -> COCO:
 
     Within an image instances come first, each group by annotation id; the id is the annotation's.
     """
-    annotations = [*_instances(people), *_ignore_regions(people)]
-    _replace_id_zero(annotations)
+    count, ignored = people.num_instances, people.ignored
+    ids = np.concatenate([people.instance_id, ignored.annotation_id])
+    # pycocotools marks an unmatched pose by 0, so a person of id 0 could never be found.
+    ids[ids == 0] = ids.max(initial=0) + 1
+    keypoints = np.zeros((len(ids), 3 * people.skeleton.num_keypoints))
+    # Without labelled keypoints pycocotools measures the distance to twice the box.
+    keypoints[:count] = np.nan_to_num(people.keypoints.reshape(count, keypoints.shape[1]))
+    columns = {
+        "id": ids,
+        "image_id": people.image_id[np.concatenate([people.image_index, ignored.image_index])],
+        "category_id": np.full(len(ids), people.category_id),
+        "bbox": np.concatenate([people.bbox_xywh, ignored.bbox_xywh]),
+        "area": np.concatenate([people.area, ignored.area]),
+        "iscrowd": np.concatenate([np.zeros(count, np.int64), ignored.is_crowd]),
+        "keypoints": keypoints,
+        "num_keypoints": np.concatenate([people.is_labelled.sum(axis=1), ignored.num_keypoints]),
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    annotations = [dict(zip(columns, row, strict=True)) for row in rows]
     skeleton = people.skeleton
     category = {
         "id": people.category_id,
@@ -82,51 +99,6 @@ def coco_ground_truth(people: People) -> COCO:
         )
     ]
     return _indexed({"images": images, "annotations": annotations, "categories": [category]})
-
-
-def _instances(people: People) -> list[dict[str, Any]]:
-    keypoints = np.nan_to_num(people.keypoints.astype(np.float64), nan=0.0)
-    num_labelled = people.is_labelled.sum(axis=1)
-    return [
-        {
-            "id": int(people.instance_id[row]),
-            "image_id": int(people.image_id[people.image_index[row]]),
-            "category_id": people.category_id,
-            "bbox": people.bbox_xywh[row].tolist(),
-            "area": float(people.area[row]),
-            "iscrowd": 0,
-            "keypoints": keypoints[row].ravel().tolist(),
-            "num_keypoints": int(num_labelled[row]),
-        }
-        for row in range(people.num_instances)
-    ]
-
-
-def _ignore_regions(people: People) -> list[dict[str, Any]]:
-    ignored = people.ignored
-    # Without labelled keypoints pycocotools measures the distance to twice the box.
-    no_keypoints = [0.0] * (3 * people.skeleton.num_keypoints)
-    return [
-        {
-            "id": int(ignored.annotation_id[row]),
-            "image_id": int(people.image_id[ignored.image_index[row]]),
-            "category_id": people.category_id,
-            "bbox": ignored.bbox_xywh[row].tolist(),
-            "area": float(ignored.area[row]),
-            "iscrowd": int(ignored.is_crowd[row]),
-            "keypoints": no_keypoints,
-            "num_keypoints": int(ignored.num_keypoints[row]),
-        }
-        for row in range(len(ignored.annotation_id))
-    ]
-
-
-def _replace_id_zero(annotations: list[dict[str, Any]]) -> None:
-    # pycocotools marks an unmatched pose by 0, so a person of id 0 could never be found.
-    free_id = max((annotation["id"] for annotation in annotations), default=0) + 1
-    for annotation in annotations:
-        if annotation["id"] == 0:
-            annotation["id"] = max(free_id, 1)
 
 
 def _detected(truth: COCO, results: list[KeypointResult]) -> COCO:

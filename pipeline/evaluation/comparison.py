@@ -17,9 +17,8 @@ from pipeline.evaluation.localisation import Difference, paired_bootstrap
 from pipeline.evaluation.report import ComparisonRow, compare_figures
 from pipeline.frames.geometry import padded_box_size
 from pipeline.models.cost import count_multiply_adds, count_parameters
-from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator
+from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator, predict_people
 from pipeline.prediction.networks import OpenedNetwork, open_heatmap_teacher, open_student
-from pipeline.prediction.people import predict_people
 from pipeline.settings import PADDING, TeacherSettings
 from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork
@@ -136,8 +135,11 @@ def oks_difference(arms: Sequence[Arm], one: str, other: str, seed: int) -> ArmD
 
     Arms of one name are one network under several seeds; a person's OKS is averaged over them.
     """
-    oks = {name: _oks_of(arms, name) for name in (one, other)}
-    return ArmDifference(one, other, paired_bootstrap(oks[one], oks[other], seed=seed))
+    oks_one, oks_other = (
+        np.mean([arm.figures.localisation.oks for arm in arms if arm.name == name], axis=0)
+        for name in (one, other)
+    )
+    return ArmDifference(one, other, paired_bootstrap(oks_one, oks_other, seed=seed))
 
 
 def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -> str:
@@ -158,10 +160,6 @@ def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -
         },
         indent=2,
     )
-
-
-def _oks_of(arms: Sequence[Arm], name: str) -> NDArray[np.float64]:
-    return np.mean([arm.figures.localisation.oks for arm in arms if arm.name == name], axis=0)
 
 
 def _arm(

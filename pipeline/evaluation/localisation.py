@@ -52,11 +52,21 @@ def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2
         ConfigError: the skeleton has no OKS fall-offs.
     """
     rows = pose_of_person(people, poses)
-    similarities = _similarities(people, poses, rows)
+    has_pose = rows >= 0
+    found, truth = poses.keypoints[rows[has_pose]], people.keypoints[has_pose, :, :2]
+    similarities = np.zeros(people.is_labelled.shape)
+    similarities[has_pose] = keypoint_similarities(
+        found, truth.astype(np.float64), people.area[has_pose], oks_sigmas(people.skeleton)
+    )
+    is_near = np.zeros(people.is_labelled.shape)
+    with np.errstate(over="ignore"):
+        distance = np.hypot(*np.moveaxis(found - truth, -1, 0))
+    longer_side = people.bbox_xywh[has_pose, 2:].max(axis=1, keepdims=True)
+    is_near[has_pose] = distance <= pck_fraction * longer_side
     return Localisation(
         oks=_mean_where_labelled(similarities, people.is_labelled, axis=1),
         keypoint_oks=_mean_where_labelled(similarities, people.is_labelled, axis=0),
-        pck=_pck(people, poses, rows, pck_fraction),
+        pck=_mean_where_labelled(is_near, people.is_labelled, axis=0),
     )
 
 
@@ -104,18 +114,6 @@ def paired_bootstrap(
     return Difference(mean=float(difference.mean()), low=float(low), high=float(high))
 
 
-def _similarities(people: People, poses: Poses, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the OKS terms: (N, K) float64, 0 without a pose, anything where unlabelled."""
-    sigmas = oks_sigmas(people.skeleton)
-    has_pose = rows >= 0
-    similarities = np.zeros(people.is_labelled.shape)
-    truth = people.keypoints[has_pose, :, :2].astype(np.float64)
-    similarities[has_pose] = keypoint_similarities(
-        poses.keypoints[rows[has_pose]], truth, people.area[has_pose], sigmas
-    )
-    return similarities
-
-
 def _nearest_poses(people: People, poses: Poses) -> NDArray[np.int64]:
     sigmas = oks_sigmas(people.skeleton)
     by_image = np.argsort(poses.image_id, kind="stable")
@@ -132,19 +130,6 @@ def _nearest_poses(people: People, poses: Poses) -> NDArray[np.int64]:
         oks = keypoint_similarities(keypoints, truth, area, sigmas[labelled]).mean(axis=1)
         nearest[person] = candidates[np.argmax(oks)]
     return nearest
-
-
-def _pck(
-    people: People, poses: Poses, rows: NDArray[np.int64], fraction: float
-) -> NDArray[np.float64]:
-    has_pose = rows >= 0
-    is_near = np.zeros(people.is_labelled.shape)
-    with np.errstate(over="ignore"):
-        offset = poses.keypoints[rows[has_pose]] - people.keypoints[has_pose, :, :2]
-        distance = np.hypot(offset[..., 0], offset[..., 1])
-    longer_side = people.bbox_xywh[has_pose, 2:].max(axis=1, keepdims=True)
-    is_near[has_pose] = distance <= fraction * longer_side
-    return _mean_where_labelled(is_near, people.is_labelled, axis=0)
 
 
 def _mean_where_labelled(

@@ -80,7 +80,8 @@ class EvaluationReport:
 
     def to_json(self) -> str:
         """Write the report as JSON, null where a figure is not defined."""
-        localisation = self.row.localisation
+        localisation, rule = self.row.localisation, self.score_rule
+        kind = {"kind": "keypoint_mean"} if rule is not None and rule.kind == "learned" else {}
         content = {
             **self.row.own_score.as_dict(),
             "score_one": self.row.score_one.as_dict(),
@@ -95,14 +96,10 @@ class EvaluationReport:
             "num_images": self.num_images,
             "num_people": self.num_people,
             "num_poses": self.num_poses,
-            "score_rule": None if self.score_rule is None else _rule_json(self.score_rule),
+            "score_rule": None if rule is None else asdict(rule) | kind,
             "evaluated": dict(self.evaluated),
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _rule_json(rule: ScoreRule) -> dict[str, object]:
-    return asdict(rule) | ({"kind": "keypoint_mean"} if rule.kind == "learned" else {})
 
 
 def _defined(value: float | np.float64) -> float | None:

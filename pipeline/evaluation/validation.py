@@ -12,8 +12,8 @@ from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
 from pipeline.evaluation.report import compare_figures
 from pipeline.models.pose_networks import Student
+from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import student_estimator
-from pipeline.prediction.people import predict_people
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.settings import PeopleSettings
 
@@ -60,16 +60,16 @@ def open_validation(
     people = read_people(annotations, image_folder, settings)
     names, expected = people.skeleton.keypoint_names, trained.keypoint_names
     if names != expected:
+        if len(names) != len(expected):
+            difference = (
+                f"{len(expected)} ({', '.join(expected)}), got {len(names)} ({', '.join(names)})"
+            )
+        else:
+            place = next(i for i, name in enumerate(names) if name != expected[i])
+            difference = f"number {place + 1} of them {expected[place]!r}, got {names[place]!r}"
         raise PeopleError(
             f"keypoint_names of {annotations} must be those of training in the same order, "
-            f"{_first_difference(names, expected)}; validate on people of the same keypoints"
+            f"{difference}; validate on people of the same keypoints"
         )
     oks_sigmas(people.skeleton)
     return Validation(people, image_folder, device)
-
-
-def _first_difference(names: tuple[str, ...], expected: tuple[str, ...]) -> str:
-    if len(names) != len(expected):
-        return f"{len(expected)} ({', '.join(expected)}), got {len(names)} ({', '.join(names)})"
-    place = next(i for i, pair in enumerate(zip(names, expected, strict=True)) if len({*pair}) > 1)
-    return f"number {place + 1} of them {expected[place]!r}, got {names[place]!r}"

@@ -18,10 +18,9 @@ from pipeline.coco.image_files import (
 )
 from pipeline.coco.people import People
 from pipeline.errors import ImageError
-from pipeline.frames.crops import warp_crop
+from pipeline.frames.crops import jpeg_round_trip, warp_crop
 from pipeline.frames.geometry import SizeHW
-from pipeline.frames.stored_crops import jpeg_round_trip
-from pipeline.parallel import map_ahead
+from pipeline.machine import map_ahead
 from store_schemas.formats import CropFormat
 
 Measure = Callable[[str], AbstractContextManager[None]]
@@ -103,14 +102,22 @@ def stream_crops(
     crop_format: format in which crops are stored; those yielded are then decoded from it.
     """
 
+    def read(path: Path, planned: bytes | None) -> NDArray[np.uint8]:
+        if planned is None:
+            return decode(path)
+        file = read_image_bytes(path)
+        if (found := file.sha256) != planned:  # compared over the very bytes that are decoded
+            raise ImageError(
+                f"image {str(path)!r} has changed since the plan: expected sha256 "
+                f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or accept "
+                f"this one with --resume --accept-mended-images"
+            )
+        return decode_image_bytes(file.content, path)
+
     def cut(request: ImageRequest) -> ImageCrops:
         try:
             with measure("decode"):
-                image = (
-                    decode(request.path)
-                    if request.sha256 is None
-                    else _decode_planned(request.path, request.sha256)
-                )
+                image = read(request.path, request.sha256)
         except ImageError as error:
             return ImageCrops(request, None, error)
         leading = request.image_to_crop.shape[:-2]
@@ -166,16 +173,3 @@ def batched_crops(
             yield take(batch_size)
     if places:
         yield take(len(places))
-
-
-def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
-    """Decode an image whose file must have a digest, compared over the very bytes decoded."""
-    file = read_image_bytes(path)
-    found = file.sha256
-    if found != planned:
-        raise ImageError(
-            f"image {str(path)!r} has changed since the plan: expected sha256 "
-            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or accept this "
-            f"one with --resume --accept-mended-images"
-        )
-    return decode_image_bytes(file.content, path)

@@ -1,7 +1,6 @@
 """Poses of people in images, by any network; a box with an image is enough.
 
-estimators.py   crops -> keypoints and scores: students and teachers behind one protocol
+estimators.py   crops and people -> poses: students and teachers behind one protocol
 networks.py     a student or a teacher opened, with the settings that its own file states
-people.py       people -> poses in image pixels
 pose_scores.py  the score of a pose, and the removal of duplicate poses
 """

@@ -1,15 +1,21 @@
-"""What finds the keypoints of a person in a crop: a student, or a teacher under its settings."""
+"""Poses in crops, by a student or a teacher under its settings, and poses of people in images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.frames.geometry import SizeHW
+from pipeline.coco.people import People
+from pipeline.coco.poses import NO_ANNOTATION, PosePredictions
+from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
+from pipeline.frames.geometry import SizeHW, apply, box_to_crop, invert, padded_box_size
 from pipeline.frames.pixels import PixelNormalisation
 from pipeline.models.pose_networks import Student
+from pipeline.settings import PADDING
 from pipeline.teachers.teacher import Teacher
 
 
@@ -84,3 +90,41 @@ class StudentEstimator:
         height, width = self.input_size_hw
         points = output.keypoints.double().cpu().numpy() * np.array([width, height])
         return CropPoses(points, output.scores.double().cpu().numpy())
+
+
+def predict_people(
+    estimator: PoseEstimator,
+    people: People,
+    image_folder: Path,
+    *,
+    padding: float = PADDING,
+    batch_size: int = 64,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> PosePredictions:
+    """Predict the pose of every person, in their order; only their boxes and images are used.
+
+    on_progress: called with the number of poses of every batch.
+
+    Raises:
+        ImageError: an image cannot be decoded whole.
+    """
+    size_hw = estimator.input_size_hw
+    image_to_crop = box_to_crop(people.bbox_xywh, size_hw, padding)
+    num_poses, num_keypoints = people.num_instances, people.skeleton.num_keypoints
+    keypoints = np.empty((num_poses, num_keypoints, 2))
+    scores = np.empty((num_poses, num_keypoints))
+    requests = requests_by_image(people, image_folder, people.image_index, image_to_crop)
+    for rows, _, crops in batched_crops(stream_crops(requests, size_hw), batch_size):
+        poses = estimator.estimate(crops)
+        keypoints[rows] = apply(invert(image_to_crop[rows]), poses.keypoints)
+        scores[rows] = poses.scores
+        on_progress(len(rows))
+    is_annotated = people.box_score is None
+    return PosePredictions(
+        image_id=people.image_id[people.image_index],
+        annotation_id=people.instance_id if is_annotated else np.full(num_poses, NO_ANNOTATION),
+        keypoints=keypoints,
+        keypoint_scores=scores,
+        box_score=np.ones(num_poses) if people.box_score is None else people.box_score,
+        crop_area=padded_box_size(people.bbox_xywh, size_hw, padding).prod(axis=-1),
+    )

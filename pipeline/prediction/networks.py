@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.coco.people import Skeleton
 from pipeline.coco.poses import ScoreRule
-from pipeline.devices import choose_device
 from pipeline.errors import RunFolderError
+from pipeline.machine import choose_device
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import PoseEstimator, StudentEstimator, TeacherEstimator
 from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info

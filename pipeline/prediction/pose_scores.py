@@ -24,10 +24,7 @@ def instance_scores(predictions: PosePredictions, rule: ScoreRule) -> NDArray[np
     if rule.kind == "one":
         return predictions.box_score.copy()
     scores = predictions.keypoint_scores[:, _scored_columns(rule, predictions)]
-    if rule.threshold is None:
-        counted = np.ones_like(scores, dtype=np.bool_)
-    else:
-        counted = scores > rule.threshold
+    counted = scores > (-np.inf if rule.threshold is None else rule.threshold)
     total = np.where(counted, scores, 0.0).sum(axis=1)
     mean = total / np.maximum(counted.sum(axis=1), 1)
     return np.asarray(mean * predictions.box_score)
@@ -85,7 +82,6 @@ def oks_nms(
     sigmas: NDArray[np.float64],
     *,
     threshold: float = NMS_OKS,
-    max_per_image: int = MAX_POSES,
 ) -> NDArray[np.int64]:
     """Drop poses that repeat a better scored pose of their image, for boxes from a detector.
 
@@ -96,7 +92,7 @@ def oks_nms(
     starts = np.flatnonzero(np.diff(predictions.image_id[by_image])) + 1
     kept: list[np.int64] = []
     for rows in np.split(by_image, starts):
-        kept += _greedy(predictions, rows, sigmas, threshold)[:max_per_image]
+        kept += _greedy(predictions, rows, sigmas, threshold)[:MAX_POSES]
     return np.array(kept, dtype=np.int64)
 
 

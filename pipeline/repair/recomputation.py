@@ -24,7 +24,7 @@ from pipeline.frames.crop_stream import (
     requests_by_image,
     stream_crops,
 )
-from pipeline.parallel import available_cores, map_ahead
+from pipeline.machine import available_cores, map_ahead
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.opening import open_teacher

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.image_files import decode_image_with_sha256, resolve_image
+from pipeline.coco.image_files import decode_image_bytes, read_image_bytes, resolve_image
 from pipeline.coco.people import People
 from pipeline.errors import ConfigError, ImageError
 from pipeline.repair.metadata import read_shard_status
@@ -188,7 +188,8 @@ def _digests_now(
 def _digest_of_readable(people: People, folder: Path, image: int) -> bytes:
     """Return the sha256 of an image file that can be decoded to its annotated size."""
     path = resolve_image(folder, people.image_name[image])
-    pixels, digest = decode_image_with_sha256(path)
+    file = read_image_bytes(path)
+    pixels = decode_image_bytes(file.content, path)
     expected_hw = tuple(people.image_size_hw[image].tolist())
     if pixels.shape[:2] != expected_hw:
         raise ImageError(
@@ -196,4 +197,4 @@ def _digest_of_readable(people: People, folder: Path, image: int) -> bytes:
             f"width), its annotation says {expected_hw[0]} x {expected_hw[1]}; give the "
             "annotated image"
         )
-    return digest
+    return file.sha256

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frames.stored_crops import decode_crop
+from pipeline.frames.crops import decode_crop
 from pipeline.teacher_store.plan import StoreLayout
 from pipeline.teacher_store.shard_files import ManifestFiles
 from pipeline.teacher_store.shards import NoRecords, Records, ShardedArray

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import SizeHW
-from pipeline.parallel import available_cores
+from pipeline.machine import available_cores
 from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import Prediction
 

@@ -11,10 +11,12 @@ import distributed
 import pytest
 
 from pipeline import teachers
-from pipeline.caching import admission, cluster, shard_worker
+from pipeline.caching import cluster, cluster_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome, ShardWorker
+from pipeline.coco import image_files
 from pipeline.errors import ClusterError, ImageError, Stopped
+from pipeline.teacher_store import plan as store_plan
 from pipeline.teachers import Teacher
 from stages.cache_teacher import cache_teacher
 from store_schemas.errors import CorruptError
@@ -154,7 +156,7 @@ def test_a_worker_with_another_library_is_refused_by_name_and_its_shards_go_to_o
     monkeypatch: pytest.MonkeyPatch,
     written_here: dict[str, str],
 ) -> None:
-    report = admission.software
+    report = cluster_worker.software
 
     def differing() -> dict[str, str]:
         try:
@@ -165,7 +167,7 @@ def test_a_worker_with_another_library_is_refused_by_name_and_its_shards_go_to_o
 
     wrote: set[str] = set()
     said: list[str] = []
-    monkeypatch.setattr(admission, "software", differing)
+    monkeypatch.setattr(cluster_worker, "software", differing)
     with every_shard(monkeypatch, lambda _: wrote.add(worker_name())):
         cache_teacher(inputs.config(), engine_choice=scheduler, say=said.append)
     assert wrote == {"0"}
@@ -182,18 +184,18 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
     inputs: Any, scheduler: EngineChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is replaced behind the coordinator's back, as under another mount."""
-    read_plan = shard_worker.read_writers_plan
+    read_plan = store_plan.read_plan
     done: list[str] = []
     writing = threading.Lock()  # both workers replace it, and neither may read half a file
 
-    def replace_teacher(writer: Any) -> Any:
+    def replace_teacher(layout: Any) -> Any:
         with writing:
             if "replaced" not in done:
                 inputs.write_teacher(seed=1)
                 done.append("replaced")
-        return read_plan(writer)
+        return read_plan(layout)
 
-    monkeypatch.setattr(shard_worker, "read_writers_plan", replace_teacher)
+    monkeypatch.setattr(store_plan, "read_plan", replace_teacher)
     with (
         every_shard(monkeypatch, lambda _: None) as tries,
         pytest.raises(
@@ -209,7 +211,7 @@ def test_a_cluster_whose_workers_see_another_teacher_writes_nothing(
 def test_a_cluster_whose_workers_see_other_images_writes_nothing(
     inputs: Any, scheduler: EngineChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "sha256_file", lambda _: "ab" * 32)
+    monkeypatch.setattr(image_files, "sha256_file", lambda _: "ab" * 32)
     with pytest.raises(ClusterError, match=r"image .*jpg must have sha256 .*, got abababababab"):
         cache_teacher(inputs.config(), engine_choice=scheduler)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.caching import admission, cluster, shard_worker
+from pipeline.caching import cluster, cluster_worker, shard_worker
 from pipeline.caching.engines import EngineChoice
 from pipeline.caching.shard_worker import ShardOutcome
 from pipeline.errors import Stopped
@@ -31,7 +31,7 @@ def torch_config(inputs: Any, **changes: Any) -> Any:
 @pytest.fixture
 def written_here_by_torch(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What the plain loop writes; sources that are edited while processes start are let pass."""
-    versions = {name: v for name, v in admission.software().items() if name != "distil"}
+    versions = {name: v for name, v in cluster_worker.software().items() if name != "distil"}
     monkeypatch.setattr(cluster, "software", lambda: versions)
     config = torch_config(inputs, store=str(inputs.folder / "here.zarr"))
     cache_teacher(config)

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
+from pipeline.caching.shard_worker import ShardTask, ShardWorker
 from pipeline.coco.image_files import sha256_file
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.settings import HeatmapFrame, TeacherSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import WriterLease, acquire_lease
-from pipeline.teacher_store.plan import ViewPlan
+from pipeline.teacher_store.plan import ViewPlan, read_plan
 from pipeline.teacher_store.writer import NewTeacher, TeacherStoreWriter, begin_teacher
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
@@ -88,7 +88,7 @@ class Caching:
         self, writer: TeacherStoreWriter, *, skip_bad: bool = False, num_threads: int = 3
     ) -> ShardWorker:
         task = ShardTask(writer, Path(), self.teacher.settings, self.folder, skip_bad)
-        return ShardWorker(task, self.teacher, read_writers_plan(writer), num_threads)
+        return ShardWorker(task, self.teacher, read_plan(writer.layout), num_threads)
 
     def digests(self, name: str = "store.zarr") -> dict[str, str]:
         root = self.folder / name

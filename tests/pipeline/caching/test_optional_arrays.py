@@ -10,8 +10,7 @@ from pipeline.caching.inputs import optional_arrays
 from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.image_files import decode_image
 from pipeline.errors import TeacherError
-from pipeline.frames.crops import warp_crop
-from pipeline.frames.stored_crops import jpeg_round_trip
+from pipeline.frames.crops import jpeg_round_trip, warp_crop
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher

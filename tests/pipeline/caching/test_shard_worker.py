@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.caching.breakdown import ACTIVITIES, sum_breakdowns
-from pipeline.caching.shard_worker import read_writers_plan
 from pipeline.coco import image_files
 from pipeline.coco.image_files import decode_image, sha256_file
 from pipeline.frames import crop_stream
 from pipeline.frames.crops import warp_crop
+from pipeline.teacher_store.plan import read_plan
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from store_schemas import heatmap_codec
@@ -38,7 +38,7 @@ IMAGES = (0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6)
 
 def write_one_after_another(caching: Any, writer: TeacherStoreWriter, shard: int) -> None:
     """Write a shard in the plainest way: image by image, batch by batch, then publish."""
-    rows, affines = writer.shard_rows(shard), read_writers_plan(writer).views.image_to_crop
+    rows, affines = writer.shard_rows(shard), read_plan(writer.layout).views.image_to_crop
     people, teacher = caching.people, caching.teacher
     order = sorted(rows, key=lambda row: int(people.image_index[row]))
     places = [(row, view) for row in order for view in range(NUM_VIEWS)]

@@ -20,7 +20,6 @@ from pipeline.coco.image_files import (
     FileStamp,
     decode_image,
     decode_image_bytes,
-    decode_image_with_sha256,
     image_size_hw,
     read_image_bytes,
     resolve_image,
@@ -130,9 +129,9 @@ def test_bytes_in_memory_decode_as_a_file_does(
 
 def test_a_digest_is_that_of_the_bytes_that_were_decoded(tmp_path: Path) -> None:
     photo().save(tmp_path / "a.png")
-    pixels, sha256 = decode_image_with_sha256(tmp_path / "a.png")
-    np.testing.assert_array_equal(pixels, as_rgb(photo()))
-    assert sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
+    file = read_image_bytes(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode_image_bytes(file.content, Path("a")), as_rgb(photo()))
+    assert file.sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
 
 
 def test_a_file_bears_the_stamp_of_inode_length_and_time(tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_image_is_refused(tmp_path: Path) -> None:
-    for read in (decode_image, decode_image_with_sha256, image_size_hw, sha256_file):
+    for read in (decode_image, read_image_bytes, image_size_hw, sha256_file):
         with pytest.raises(ImageError, match=r"a\.jpg' cannot be read: No such file"):
             read(tmp_path / "a.jpg")
 

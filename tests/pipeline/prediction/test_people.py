@@ -16,8 +16,12 @@ from pipeline.errors import ImageError
 from pipeline.frames.geometry import apply, box_to_crop, invert
 from pipeline.models.heads import StudentOutput
 from pipeline.models.pose_networks import RegressionStudent, build_network
-from pipeline.prediction.estimators import CropPoses, StudentEstimator, TeacherEstimator
-from pipeline.prediction.people import predict_people
+from pipeline.prediction.estimators import (
+    CropPoses,
+    StudentEstimator,
+    TeacherEstimator,
+    predict_people,
+)
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
 from pipeline.teachers.network import Prediction
 from pipeline.teachers.teacher import Teacher

@@ -11,8 +11,7 @@ from pipeline.coco.poses import NO_ANNOTATION
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import box_to_crop
 from pipeline.frames.views import draw_views
-from pipeline.prediction.estimators import TeacherEstimator
-from pipeline.prediction.people import predict_people
+from pipeline.prediction.estimators import TeacherEstimator, predict_people
 from pipeline.settings import ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
@@ -42,14 +41,16 @@ def dotted(tmp_path_factory: pytest.TempPathFactory) -> Dotted:
 def boxed(dotted: Dotted) -> People:
     """The dotted people as photographs with boxes, which no annotation file names."""
     people = dotted.people
-    return People.in_boxes(
-        people.skeleton,
-        people.image_name,
-        people.image_size_hw,
-        people.image_index,
-        people.bbox_xywh,
-        np.linspace(1, 0.5, people.num_instances),
+    nobody = people_of_rows(people, np.zeros(0, np.int64))
+    images = replace(
+        nobody,
+        category_id=1,
+        image_id=np.arange(1, len(people.image_name) + 1),
+        image_name=people.image_name,
+        image_size_hw=people.image_size_hw,
     )
+    scores = np.linspace(1, 0.5, people.num_instances)
+    return images.with_boxes(people.image_index, people.bbox_xywh, scores)
 
 
 def test_a_person_in_a_box_has_an_id_an_area_and_no_labelled_keypoint(boxed: People) -> None:

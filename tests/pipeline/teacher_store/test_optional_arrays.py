@@ -13,7 +13,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.frames.stored_crops import decode_crop, encode_crop
+from pipeline.frames.crops import decode_crop, encode_crop
 from pipeline.repair.verification import verify_store
 from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.plan import layout_of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.errors import TeacherError
-from pipeline.parallel import available_cores
+from pipeline.machine import available_cores
 from pipeline.settings import TeacherSettings
 from pipeline.teachers import Teacher, open_teacher
 

@@ -1,11 +1,17 @@
-"""Number of usable cores, and a map over threads that runs a bounded number of items ahead."""
+"""Usable cores, the device of a network, and a map over threads that runs a few items ahead."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from pipeline.errors import ConfigError
+from pipeline.settings import DeviceName
+
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,3 +43,22 @@ def map_ahead(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def choose_device(name: DeviceName, num_threads: int | None = None) -> "torch.device":
+    """Return the device, and set the number of threads of torch's kernels on the CPU.
+
+    name: ``auto`` takes CUDA where there is one.
+
+    Raises:
+        ConfigError: the name is ``cuda`` and torch finds no CUDA device.
+    """
+    import torch
+
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
