@@ -26,7 +26,7 @@ No data at hand? `distil demo` draws its own people and does all of this in minu
 """
 COMMANDS = {
     "cache-teacher": (
-        "stages.commands.caching:cache_teacher_command",
+        "stages.commands.training:cache_teacher_command",
         "COCO keypoints, images, teacher -> teacher store",
     ),
     "train-student": (
@@ -54,7 +54,7 @@ COMMANDS = {
         "COCO keypoints, images -> run folder with a teacher",
     ),
     "draw-people": (
-        "stages.commands.drawing:draw_people_command",
+        "stages.commands.training:draw_people_command",
         "a seed -> drawn people: images, COCO keypoints",
     ),
     "benchmark": (
@@ -62,7 +62,7 @@ COMMANDS = {
         "people, teacher or store -> figures of this machine",
     ),
     "demo": (
-        "stages.commands.drawing:demo_command",
+        "stages.commands.training:demo_command",
         "nothing -> all of it on drawn people, in minutes",
     ),
 }

@@ -10,7 +10,7 @@ from pipeline.prediction.pose_scores import instance_scores
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.storage.files import publish
 from pipeline.teacher_store.reader import TeacherStore
-from stages.settings.store import StoreExportConfig
+from stages.settings.evaluation import StoreExportConfig
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
 from pipeline.wording import counted
-from stages.settings.store import StoreRepairConfig
+from stages.settings.evaluation import StoreRepairConfig
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.manifest import Manifest, read_manifest

@@ -7,10 +7,9 @@ from rich.text import Text
 
 from pipeline.benchmarks.caching_speed import Speed
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy
-from pipeline.benchmarks.crop_study import CropFigures
+from pipeline.benchmarks.crop_study import CropStudy
 from pipeline.benchmarks.fidelity import Shifts
 from pipeline.benchmarks.figures import StoreFigures
-from pipeline.benchmarks.processes import CropLoading
 from pipeline.wording import counted
 
 _CODEC_COST = ("bytes", "raw / it", "encode", "decode")
@@ -72,15 +71,13 @@ def _p99(shifts: Shifts | None) -> str:
 _CROP_TITLES = ("bytes", "AP", "mean OKS", "OKS", "shift", "encode ms", "decode ms")
 
 
-def print_crop_study(
-    console: Console, figures: list[CropFigures], num_people: int, loading: CropLoading | None
-) -> None:
+def print_crop_study(console: Console, study: CropStudy) -> None:
     """Print every way to keep crops, and what the columns say."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
     for title in _CROP_TITLES:
         table.add_column(title, justify="right", no_wrap=True)
-    for found in figures:
+    for found in study.figures:
         table.add_row(
             found.name,
             f"{found.bytes_per_view:.0f}",
@@ -93,12 +90,12 @@ def print_crop_study(
         )
     console.print(table)
     console.print(
-        f"View 0 of {counted(num_people, 'person')}, predicted from the decoded JPEG. OKS: "
+        f"View 0 of {counted(study.num_people, 'person')}, predicted from the decoded JPEG. OKS: "
         "mean absolute change of a person's. shift: of labelled keypoints, median, heatmap cells; "
         "both against the lossless crop. encode, decode: processor time of one crop.",
         style="dim",
     )
-    if loading is not None:
+    if loading := study.loading:
         console.print(
             f"a worker's batch of {loading.batch_size} with targets is {loading.speed_up:.2f} "
             f"times faster from crops ({1e3 * loading.crops_with_targets:.1f} ms) than from images "

@@ -9,7 +9,7 @@ from pipeline.wording import counted
 from stages.commands.command_map import CommandMap, Decorator, fail
 from stages.commands.evaluation import show_command
 from stages.commands.options import configured, options_of, setting_option
-from stages.settings.store import (
+from stages.settings.evaluation import (
     StoreExportConfig,
     StoreInfoConfig,
     StoreRepairConfig,
