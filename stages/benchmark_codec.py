@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 from pipeline.benchmarks.codec_study import (
-    CandidateFigures,
     CodecStudy,
     profile_candidates,
     search_space,
