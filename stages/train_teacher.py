@@ -81,25 +81,21 @@ def train_teacher(
         heatmap_frame=config.heatmap_frame,
     )
 
+    training = Training(
+        network=network,
+        criterion=criterion,
+        normalise=info.pixels.normalise,
+        info=info,
+        batches_of_epoch=loader.batches_of_epoch,
+        steps_per_epoch=len(order),
+        batch_size=order.batch_size,
+        epochs=config.epochs,
+        optimisation=config.optimisation,
+        device=device,
+    )
     folder.begin(config, {"command": list(command)}, resume=resume)
     with folder.logging():
-        place = fit(
-            Training(
-                network=network,
-                criterion=criterion,
-                normalise=info.pixels.normalise,
-                info=info,
-                batches_of_epoch=loader.batches_of_epoch,
-                steps_per_epoch=len(order),
-                batch_size=order.batch_size,
-                epochs=config.epochs,
-                optimisation=config.optimisation,
-                device=device,
-            ),
-            folder,
-            progress,
-            resume=resume,
-        )
+        place = fit(training, folder, progress, resume=resume)
     if config.float16_copy is not None:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)

@@ -1,4 +1,4 @@
-"""`distil train-student` and `train-teacher`: parse, call one stage, print its result."""
+"""`distil cache-teacher`, `train-student`, `train-teacher`, `draw-people` and `demo`."""
 
 import functools
 import sys

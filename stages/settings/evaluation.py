@@ -1,4 +1,4 @@
-"""Settings of ``distil evaluate``, ``compare`` and ``show``."""
+"""Settings of ``distil evaluate``, ``compare``, ``show`` and the commands of ``distil store``."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -203,12 +203,17 @@ class CompareConfig(StageConfig):
         return sum(other == name for other, _ in self.arms)
 
 
-class ShowConfig(StageConfig):
-    """All settings of ``distil show``."""
+class _StoredTeacher(StageConfig):
+    """One teacher of a store."""
 
     store: InputStore
     teacher_name: str | None = None
     """Name of the teacher, for a store with several."""
+
+
+class ShowConfig(_StoredTeacher):
+    """All settings of ``distil show``."""
+
     output: OutputFile
     """PNG file to write."""
     images: InputFolder | None = None
@@ -235,12 +240,9 @@ class StoreInfoConfig(StageConfig):
     """Name of the teacher, for a store with several; by default all of them."""
 
 
-class StoreSources(StageConfig):
+class StoreSources(_StoredTeacher):
     """A store and what it was made from, where that is not where it was."""
 
-    store: InputStore
-    teacher_name: str | None = None
-    """Name of the teacher, for a store with several."""
     teacher: InputPath | None = None
     """Teacher file or run folder; by default the one that the store was made with."""
     images: InputFolder | None = None
@@ -267,12 +269,9 @@ class StoreRepairConfig(StoreSources):
     """Accept images that have changed, as long as no shard that is kept was written from them."""
 
 
-class StoreExportConfig(StageConfig):
+class StoreExportConfig(_StoredTeacher):
     """All settings of ``distil store export``."""
 
-    store: InputStore
-    teacher_name: str | None = None
-    """Name of the teacher, for a store with several."""
     output: OutputFile
     """JSON file to write."""
     keypoint_threshold: float = 0.2
