@@ -9,15 +9,12 @@ from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.teachers.checks import measure_units
 from pipeline.teachers.probe import take_probe
-from pipeline.wording import Log
 from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.profiles import profile_named
 
 
 def benchmark_cache(
-    config: BenchmarkCacheConfig,
-    progress: Progress = NO_PROGRESS,
-    say: Log = lambda _: None,
+    config: BenchmarkCacheConfig, progress: Progress = NO_PROGRESS
 ) -> Measured[tuple[Speed, ...]]:
     """Write stores of some people with a null teacher and with the given one, and time both.
 
@@ -28,7 +25,7 @@ def benchmark_cache(
         PeopleError: annotations or images contradict themselves.
         TeacherError: the teacher cannot be loaded, or does not fit the people.
     """
-    people, teacher = open_inputs(config, say)
+    people, teacher = open_inputs(config)
     plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
     probe = take_probe(teacher, people, config.images, plain)
     threshold = measure_units(probe, profile_named(config.profile)).threshold

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.evaluation.stored_poses import describe_missing, read_stored_poses
@@ -17,7 +16,6 @@ from stages.settings.evaluation import StoreExportConfig
 class ExportResult:
     """Summary of an export."""
 
-    output: Path
     num_poses: int
     missing: str | None
     """Number of people without a pose, and the reason; None if all have one."""
@@ -37,4 +35,4 @@ def store_export(config: StoreExportConfig, progress: Progress = NO_PROGRESS) ->
     scores = instance_scores(poses, ScoreRule(threshold=config.keypoint_threshold))
     results = coco_results(poses, scores, store.people.category_id)
     publish(config.output, json.dumps(results).encode())
-    return ExportResult(config.output, len(results), describe_missing(store))
+    return ExportResult(len(results), describe_missing(store))

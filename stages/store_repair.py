@@ -5,10 +5,8 @@ its damaged shards, and the teacher predicts them as under ``cache-teacher --res
 either command finishes the store.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker, read_writers_plan
@@ -21,7 +19,7 @@ from pipeline.repair.sources import open_stored_teacher, source_path
 from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
-from pipeline.teacher_store.opening import StoredPlan, StoreLayout, layout_of, read_plan
+from pipeline.teacher_store.opening import StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
@@ -85,7 +83,8 @@ def store_repair(
         repaired += repair_image_digests(layout, manifest, images, lease.run_id, accept=accept)
         plan = read_plan(layout)
         if config.annotations is not None:
-            _compare_annotations(config.annotations, plan, entry)
+            settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
+            compare_people(plan.people, read_people(config.annotations, None, settings))
         for name in repaired:
             say(f"repaired: {name}")
 
@@ -123,11 +122,6 @@ def store_repair(
     )
 
 
-def _compare_annotations(annotations: Path, plan: StoredPlan, entry: TeacherEntry) -> None:
-    settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
-    compare_people(plan.people, read_people(annotations, None, settings))
-
-
 def _reopen(
     config: StoreRepairConfig,
     layout: StoreLayout,
@@ -139,9 +133,8 @@ def _reopen(
 ) -> TeacherStoreWriter:
     """Return a writer whose pending shards are those to be repaired."""
     recipe = teacher.execution_recipe()
-    stored: Mapping[str, Any] = {"execution_recipe": entry.execution_recipe}
     compare_identity(
-        stored,
+        {"execution_recipe": entry.execution_recipe},
         {"execution_recipe": recipe},
         way_out="repair on a machine of the store's kind, or write another store",
     )

@@ -1,4 +1,8 @@
-"""Size, speed and fidelity of all candidates over the same maps, interleaved batch by batch."""
+"""Ways to store heatmaps: size, speed and fidelity over the same maps, interleaved by batch.
+
+A way is a quantisation, by which heat becomes stored values, and a packing, by which these become
+bytes. Only codecs of Zarr v3's core are packings: ``transpose``, ``blosc``, ``zstd``, ``gzip``.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -145,21 +149,21 @@ def search_space() -> list[Candidate]:
     """Return every candidate that the profiles were chosen among, and the profiles."""
     default = profile_candidate(PROFILES["default"])
     found = profile_candidates()
-    found += [Candidate(how, default.packing) for how in _quantisations()]
+    for radius in (None, 4, 5, 6, 7):
+        for threshold in (0.005, 0.01, 0.015, 0.02, 0.025, 0.03):
+            found.append(Candidate(Quantisation("uint8", threshold, radius), default.packing))
     found += [Candidate(default.quantisation, packing) for packing in _packings()]
-    found += [Candidate(Quantisation("float16"), packing) for packing in _float16_packings()]
+    plain = Packing(shuffle="shuffle")
+    float16_packings = (
+        *(replace(plain, level=level) for level in (1, 3, 5, 9)),
+        *(replace(plain, shuffle=name) for name in ("noshuffle", "bitshuffle")),
+        replace(plain, compressor="lz4hc", level=9),
+    )
+    found += [Candidate(Quantisation("float16"), packing) for packing in float16_packings]
     unique: dict[tuple[Quantisation, Packing], Candidate] = {}
     for candidate in found:  # profiles come first, so that their names are kept
         unique.setdefault((candidate.quantisation, candidate.packing), candidate)
     return list(unique.values())
-
-
-def _quantisations() -> list[Quantisation]:
-    thresholds = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03)
-    radii: Sequence[int | None] = (None, 4, 5, 6, 7)
-    return [
-        Quantisation("uint8", threshold, radius) for radius in radii for threshold in thresholds
-    ]
 
 
 def _packings() -> list[Packing]:
@@ -175,15 +179,6 @@ def _packings() -> list[Packing]:
         *(replace(zstd, order=order) for order in ((1, 2, 0), (0, 2, 1))),
         *(Packing("zstd", level) for level in (1, 3, 5, 9, 15, 19, 22)),
         *(Packing("gzip", level) for level in (1, 6, 9)),
-    ]
-
-
-def _float16_packings() -> list[Packing]:
-    zstd = Packing(shuffle="shuffle")
-    return [
-        *(replace(zstd, level=level) for level in (1, 3, 5, 9)),
-        *(replace(zstd, shuffle=name) for name in ("noshuffle", "bitshuffle")),
-        replace(zstd, compressor="lz4hc", level=9),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a store costs the processes of a training: opening, memory of a worker, time in a loader."""
+"""What a store of any size costs a training: opening, memory of a worker, time in a loader."""
 
 import multiprocessing
 import os
@@ -35,6 +35,9 @@ from store_schemas.root_metadata import read_entry
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:
     """Write a complete store of about ``num_views`` views, at least one shard.
+
+    Its people, views and manifest are valid, and its shards are hard links to whole ones of the
+    source: it is opened and read like any other store, and takes the disk space of the source.
 
     Raises:
         DistilError: the source has no whole shard, or lies on another file system.

@@ -143,4 +143,4 @@ def export_command(**options: Any) -> None:
     result = store_export(config)
     if result.missing:
         click.echo(result.missing)
-    click.echo(f"wrote {counted(result.num_poses, 'pose')} to {result.output}")
+    click.echo(f"wrote {counted(result.num_poses, 'pose')} to {config.output}")

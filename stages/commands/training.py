@@ -15,11 +15,10 @@ from stages.commands.options import (
     FOLDER,
     config_options,
     configured,
+    names,
     people_options,
     setting_option,
-    stack,
     switch_off,
-    teacher_names_option,
     teacher_options,
     training_options,
 )
@@ -27,45 +26,43 @@ from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
 
 _option = functools.partial(setting_option, CacheTeacherConfig)
 _stored = functools.partial(_option, heading="Other stored arrays")
-_store_options = stack(
-    _option("store", "--store", metavar="PATH|URL"),
-    _option("teacher_name", "--teacher-name"),
-    _option("profile", "--profile"),
-    _stored("crops", "--crops"),
-    _stored("crop_quality", "--crop-quality", metavar="Q"),
-    _stored("tokens", "--tokens"),
-)
-_view_options = stack(
-    _option("views", "--views"),
-    _option("seed", "--seed"),
-    _option("teacher_settings.flip_test", "--flip-test"),
-)
-_run_options = stack(
-    click.option("--plan", is_flag=True, help="Print what the store would cost; write nothing."),
-    _option("probe_people", "--probe"),
-    click.option("--workers", type=int, metavar="N",
-                 help="Number of processes of this machine that share the work.  "
-                 "[default: this process]"),
-    click.option("--scheduler", metavar="ADDRESS",
-                 help="Address of a running dask cluster that does the work: tcp://HOST:8786."),
-    click.option("--resume", is_flag=True, help="Continue a store that was begun."),
-    click.option("--take-over", is_flag=True,
-                 help="Replace another run that seems to be writing this store."),
-    _option("grace_seconds", "--grace", metavar="SECONDS"),
-    _option("skip_bad", "--skip-bad"),
-    _option("accept_mended_images", "--accept-mended-images"),
-    _option("accept_weak_teacher", "--accept-weak-teacher"),
-    _option("people.area_fraction", "--area-fraction"),
-    _option("teacher_settings.batch_size", "--batch-size"),
+_student = functools.partial(setting_option, TrainStudentConfig)
+_teacher = functools.partial(setting_option, TrainTeacherConfig)
+_checks = functools.partial(_student, heading="Checks of store and images")
+_run_folder_option = click.option(
+    "--run-folder", type=FOLDER, required=True, help="Folder for checkpoints and metrics.",
 )  # fmt: skip
 
 
 @command("cache-teacher")
 @people_options(CacheTeacherConfig)
 @_option("teacher", "--teacher")
-@_store_options
-@_view_options
-@_run_options
+@_option("store", "--store", metavar="PATH|URL")
+@_option("teacher_name", "--teacher-name")
+@_option("profile", "--profile")
+@_stored("crops", "--crops")
+@_stored("crop_quality", "--crop-quality", metavar="Q")
+@_stored("tokens", "--tokens")
+@_option("views", "--views")
+@_option("seed", "--seed")
+@_option("teacher_settings.flip_test", "--flip-test")
+@click.option("--plan", is_flag=True, help="Print what the store would cost; write nothing.")
+@_option("probe_people", "--probe")
+@click.option("--workers", type=int, metavar="N",
+              help="Number of processes of this machine that share the work.  "
+              "[default: this process]")  # fmt: skip
+@click.option("--scheduler", metavar="ADDRESS",
+              help="Address of a running dask cluster that does the work: tcp://HOST:8786.",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue a store that was begun.")
+@click.option("--take-over", is_flag=True,
+              help="Replace another run that seems to be writing this store.")  # fmt: skip
+@_option("grace_seconds", "--grace", metavar="SECONDS")
+@_option("skip_bad", "--skip-bad")
+@_option("accept_mended_images", "--accept-mended-images")
+@_option("accept_weak_teacher", "--accept-weak-teacher")
+@_option("people.area_fraction", "--area-fraction")
+@_option("teacher_settings.batch_size", "--batch-size")
 @teacher_options(CacheTeacherConfig)
 @config_options
 def cache_teacher_command(
@@ -109,17 +106,9 @@ def cache_teacher_command(
         click.echo(result.breakdown.describe())
 
 
-_student = functools.partial(setting_option, TrainStudentConfig)
-_teacher = functools.partial(setting_option, TrainTeacherConfig)
-_checks = functools.partial(_student, heading="Checks of store and images")
-_run_folder_option = click.option(
-    "--run-folder", type=FOLDER, required=True, help="Folder for checkpoints and metrics.",
-)  # fmt: skip
-
-
 @command("train-student")
 @_student("store", "--store")
-@teacher_names_option(TrainStudentConfig, "data.teachers")
+@_student("data.teachers", "--teacher-name", type=str, callback=names, metavar="NAME[,NAME...]")
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
@@ -152,13 +141,9 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 
     with training_progress() as progress:
         result = train_student(
-            config,
-            run_folder,
-            resume=resume,
-            progress=progress,
-            command=tuple(sys.argv),
+            config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv),
             say=click.echo,
-        )
+        )  # fmt: skip
     best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}"
     click.echo(
         f"{run_folder}: {counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}{best}; "
@@ -195,24 +180,17 @@ def train_teacher_command(
 
     with training_progress() as progress:
         result = train_teacher(
-            config,
-            run_folder,
-            resume=resume,
-            progress=progress,
-            command=tuple(sys.argv),
+            config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv),
             say=click.echo,
-        )
+        )  # fmt: skip
     click.echo(
         f"{run_folder}: {counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}; "
         f"weights in {result.weights}"
     )
 
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
-
 @command("draw-people")
-@click.option("--output", type=_FOLDER, required=True,
+@click.option("--output", type=FOLDER, required=True,
               help="Folder for images/ and annotations.json.")  # fmt: skip
 @click.option("--images", "num_images", type=click.IntRange(min=1), metavar="N", default=600,
               show_default=True, help="Number of images.")  # fmt: skip
@@ -232,7 +210,7 @@ def draw_people_command(output: Path, num_images: int, seed: int, first_index: i
 
 
 @command("demo")
-@click.option("--output", type=_FOLDER, default=Path("demo"), show_default=True,
+@click.option("--output", type=FOLDER, default=Path("demo"), show_default=True,
               help="Folder for all that the demo writes.")  # fmt: skip
 @click.option("--thorough", is_flag=True,
               help="Train with three seeds on more people; takes far longer.")  # fmt: skip
