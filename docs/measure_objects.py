@@ -20,8 +20,7 @@ import numpy as np
 from pipeline.storage.folder import StoreFolder, open_folder
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.block_order import BlockOrder
-from pipeline.training.view_order import ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewOrder
 
 BATCH_SIZE = 64
 ROUNDS = 3

@@ -187,7 +187,7 @@ def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
 def _owner_at(
     stage: type[BaseModel], location: Sequence[str]
 ) -> tuple[type[BaseModel] | None, list[str], list[str]]:
-    """Return the model at a location, the names that lead to it, and which of unions it was."""
+    """Return the model at a location, the names that lead to it, and the members of unions."""
     owner: type[BaseModel] | None = stage
     names: list[str] = []
     kinds: list[str] = []

@@ -1,6 +1,6 @@
-"""Every error the pipeline raises on purpose.
+"""The errors that the pipeline raises on purpose.
 
-The command line alone turns them into one line and exit code 1.
+Only the command line turns them into one line and exit code 1.
 
 DistilError
 ├── ConfigError        a setting is unknown, out of range, or contradicts another
@@ -9,9 +9,9 @@ DistilError
 ├── TeacherError       a teacher cannot be loaded, or is set up wrongly for these people
 ├── RunFolderError     a run folder cannot be resumed, or holds another run
 ├── ClusterError       no worker of a cluster can do the work, or one thing failed on several
-├── ObjectStoreError   an object store does not answer, or refuses; nothing is said of its bytes
-├── TrainingError      a loss or a gradient is no longer finite
-└── Stopped            somebody asked the run to end; it can go on
+├── ObjectStoreError   an object store does not answer, or refuses; its files may be intact
+├── TrainingError      a loss or a gradient is not finite
+└── Stopped            a signal ended the run; it can be resumed
 
 A message says what was wrong, what was expected, what was found and what to do, on one line.
 """
@@ -54,7 +54,7 @@ class ObjectStoreError(DistilError):
 
 
 class TrainingError(DistilError, ArithmeticError):
-    """A loss or a gradient is no longer finite."""
+    """A loss or a gradient is not finite."""
 
 
 class Stopped(DistilError):

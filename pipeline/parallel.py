@@ -1,4 +1,4 @@
-"""Cores that this process may use, and work done in threads a little ahead of its consumer."""
+"""Number of usable cores, and a map over threads that runs a bounded number of items ahead."""
 
 import os
 from collections import deque

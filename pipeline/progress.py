@@ -1,4 +1,4 @@
-"""Progress of a stage: one protocol for whoever shows it, and counters of pieces of work."""
+"""Progress of a stage: the protocol of its display, and counters that report to it."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ class Progress(Protocol):
     def update(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
         """Show that ``done`` of ``total`` units of work are done.
 
-        figures: what the work has shown lately, by name: mean losses, a speed.
+        figures: latest measurements by name, such as mean losses or a speed.
         """
 
 
@@ -19,7 +19,7 @@ class NoProgress:
     """Shows nothing."""
 
     def update(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
-        """Ignore the news."""
+        """Do nothing."""
 
 
 NO_PROGRESS = NoProgress()

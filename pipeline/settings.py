@@ -26,7 +26,7 @@ PROBE_PEOPLE = 64
 
 
 class SkeletonSettings(ComponentConfig):
-    """What an annotation file cannot say of its keypoints; COCO's 17 need none of it."""
+    """Properties of keypoints that an annotation file lacks; not needed for COCO's 17."""
 
     sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     """Fall-off of OKS, one number per keypoint."""
@@ -37,7 +37,7 @@ class SkeletonSettings(ComponentConfig):
 
 
 class PeopleSettings(ComponentConfig):
-    """How an annotation file is read."""
+    """Settings for reading an annotation file."""
 
     skeleton: SkeletonSettings = SkeletonSettings()
     area_fraction: float | None = Field(default=None, gt=0, le=1)
@@ -50,7 +50,7 @@ class PeopleSettings(ComponentConfig):
 
 
 class ViewRecipe(ComponentConfig):
-    """How an augmented view is drawn. Probabilities in [0, 1]."""
+    """Distribution of augmented views. Probabilities are in [0, 1]."""
 
     padding: float = Field(PADDING, ge=1)
     """Factor by which a person's box is enlarged before it is cropped."""
@@ -68,9 +68,9 @@ class ViewRecipe(ComponentConfig):
 
 
 class TeacherSettings(ComponentConfig):
-    """How a teacher's input is prepared and its heatmaps are read.
+    """Preprocessing of a teacher's input, and decoding of its heatmaps.
 
-    The network's own file fills the fields that are None.
+    Fields that are None are taken from the network's own file.
     """
 
     input_size_hw: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Numbers of things in words for people, and the functions that show people a line."""
+"""Wording of messages: numbers with their noun, and the type of functions that show a line."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ _IRREGULAR = {"entry": "entries", "person": "people", "process": "processes"}
 
 
 def counted(number: int, noun: str) -> str:
-    """Say how many: 1 shard, 2 shards, 0 people.
+    """Return a number with its noun: 1 shard, 2 shards, 0 people.
 
-    noun: in the singular; of several words the last one takes the plural.
+    noun: the noun in the singular; of several words the last one gets the plural.
     """
     if number == 1:
         return f"1 {noun}"

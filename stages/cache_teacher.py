@@ -27,7 +27,7 @@ from pipeline.caching.stopping import StopRequest
 from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
-from pipeline.runs.provenance import provenance
+from pipeline.runs.run_folder import provenance
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher, compare_views
@@ -36,8 +36,7 @@ from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.teachers.checks import check_teacher
-from pipeline.teachers.probe import take_probe
+from pipeline.teachers.checks import check_teacher, take_probe
 from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity

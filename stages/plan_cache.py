@@ -16,8 +16,7 @@ from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.storage.object_client import is_object_location
 from pipeline.teachers import Teacher
-from pipeline.teachers.checks import check_teacher
-from pipeline.teachers.probe import take_probe
+from pipeline.teachers.checks import check_teacher, take_probe
 from pipeline.wording import Log, counted
 from store_schemas.profiles import profile_named
 

@@ -24,7 +24,7 @@ from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from stages.settings.evaluation import ShowConfig
 from store_schemas.errors import IncompleteError
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 
 TILE_HEIGHT = 320
 MIN_CONFIDENCE = 0.2
@@ -118,7 +118,7 @@ def person_tiles(
         crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
     )
     colours = keypoint_colours(skeleton)
-    heat = decode_heatmaps(shown.heatmaps, shown.scale)
+    heat = dequantise_heatmaps(shown.heatmaps, shown.scale)
     tiles: list[Picture] = []
     for view, image_to_crop in enumerate(shown.image_to_crop):
         image_to_tile = compose(crop_to_tile, image_to_crop)

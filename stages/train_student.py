@@ -12,10 +12,14 @@ from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import open_validation
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
-from pipeline.runs.checkpoints import CheckpointInfo, describe_network, read_info
-from pipeline.runs.initial_weights import copy_initial_weights
+from pipeline.runs.checkpoints import (
+    CheckpointInfo,
+    copy_initial_weights,
+    describe_network,
+    read_info,
+)
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.corrupt_ledger import CorruptLedger
+from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
 from pipeline.training.losses import StudentCriterion

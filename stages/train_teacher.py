@@ -15,8 +15,12 @@ from pipeline.frames.geometry import crop_to_heatmap
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.pose_networks import build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
-from pipeline.runs.checkpoints import describe_network, load_network, save_weights
-from pipeline.runs.initial_weights import copy_initial_weights
+from pipeline.runs.checkpoints import (
+    copy_initial_weights,
+    describe_network,
+    load_network,
+    save_weights,
+)
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
 from pipeline.training.heatmap_criterion import HeatmapCriterion

@@ -21,7 +21,7 @@ MEASURED_ROWS = 16
 """The codec's error is measured over the people whose row's sha256 is divisible by it."""
 
 
-def encode_heatmaps(
+def quantise_heatmaps(
     heatmaps: NDArray[np.float32],
     threshold: float,
     profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE],
@@ -54,7 +54,7 @@ def encode_heatmaps(
     return levels_of_heat(heatmaps, threshold, profile.exact_radius)
 
 
-def decode_heatmaps(stored: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+def dequantise_heatmaps(stored: NDArray[Any], scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the heat of stored maps.
 
     Args:
@@ -106,7 +106,7 @@ def measure_codec_error(
 ) -> CodecError:
     """Compare heatmaps (..., K, Hh, Wh) with their stored form."""
     given = heatmaps if stored.dtype == np.float16 else np.maximum(heatmaps, np.float32(0))
-    difference = (decode_heatmaps(stored, scale) - given).astype(np.float64)
+    difference = (dequantise_heatmaps(stored, scale) - given).astype(np.float64)
     largest = float(np.abs(difference).max(initial=0.0))
     return CodecError(largest, float(np.square(difference).sum()), difference.size)
 

@@ -94,7 +94,7 @@ def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("stages.commands.options.load_config", read)
     result = distil("train-student", "--store", "s", "--run-folder", "r")
-    assert refusal(result).endswith("stopped; go on with the same command and --resume\n")
+    assert refusal(result).endswith("stopped; continue with the same command and --resume\n")
 
 
 FIRST_MISTAKES: list[tuple[str, str]] = [

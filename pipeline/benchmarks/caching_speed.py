@@ -20,8 +20,8 @@ from pipeline.caching.trial import run_trial
 from pipeline.coco.people import People
 from pipeline.parallel import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
+from pipeline.teachers.checks import Probe
 from pipeline.teachers.network import Prediction
-from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
 

@@ -24,7 +24,7 @@ from pipeline.frames.views import draw_views
 from pipeline.prediction.pose_scores import instance_scores
 from pipeline.settings import ViewRecipe
 from pipeline.teachers import Teacher
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class FidelityMeter:
         scale: NDArray[np.float32],
     ) -> None:
         """Compare a batch of live heatmaps (B, K, Hh, Wh) with what is stored of it."""
-        restored = decode_heatmaps(stored, scale)
+        restored = dequantise_heatmaps(stored, scale)
         is_clamped = stored.dtype == np.uint8
         error = restored - (np.maximum(heatmaps, np.float32(0)) if is_clamped else heatmaps)
         self._squares += float(np.square(error, dtype=np.float64).sum())

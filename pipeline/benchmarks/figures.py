@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import StageConfig
-from pipeline.runs.provenance import provenance
+from pipeline.runs.run_folder import provenance
 from pipeline.storage.files import make_folder, publish
 
 Way = TypeVar("Way")

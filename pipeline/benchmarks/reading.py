@@ -33,7 +33,7 @@ from pipeline.benchmarks.figures import (
 )
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.blosc_chunks import decode_blosc
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 
 RAW = "raw float16, preadv"
 OURS = "distil"
@@ -110,7 +110,7 @@ def write_raw_float16(store: TeacherStore, drawn: DrawnViews, path: Path) -> Non
     length = _raw_view_bytes(store)
     with path.open("wb") as file:
         for view, stored, scale in _maps(store, drawn):
-            heat = decode_heatmaps(stored, scale).astype(np.float16)
+            heat = dequantise_heatmaps(stored, scale).astype(np.float16)
             os.pwrite(file.fileno(), heat.tobytes(), view * length)
         os.fsync(file.fileno())
 

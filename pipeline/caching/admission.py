@@ -1,7 +1,7 @@
 """Checks that a worker must pass before it may write shards of a run on another machine.
 
 The bytes of a store depend on libraries, the teacher, the images and the lease; on another machine
-the same names may stand for different ones. This module does without dask.
+the same names may stand for different ones. This module does not import dask.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ def store_differences(task: ShardTask) -> tuple[str, ...]:
         return (f"the store must be readable at {folder}, got nothing there",)
     holder = read_holder(folder)
     if holder != run_id:
-        whose = "nobody" if holder is None else f"run {holder[:8]}"
+        whose = "no run" if holder is None else f"run {holder[:8]}"
         return (f"{folder} must be held by run {run_id[:8]}, got {whose}",)
     return ()
 

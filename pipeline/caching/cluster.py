@@ -56,7 +56,7 @@ class _Attempt:
 
 
 class ClusterEngine:
-    """Has shards written by the workers of a cluster, those included that join later."""
+    """Assigns shards to the workers of a cluster, including those that join later."""
 
     def __init__(
         self, client: Client, log: Log = lambda _: None, threads_per_worker: int | None = None
@@ -213,7 +213,7 @@ class _Run:
                 f"worker {self._describe(address)} with {reason}; the shards that were written "
                 f"stay: read that worker's log, then run again with --resume"
             ) from error
-        self._log(f"shard {attempt.shard} again: worker {self._describe(address)} had {reason}")
+        self._log(f"shard {attempt.shard} again: worker {self._describe(address)} raised {reason}")
         pause = 0.0 if isinstance(error, _LostWorkerError) else RETRY_SECONDS
         self._waiting.appendleft(
             replace(
@@ -227,7 +227,7 @@ class _Run:
     def _refuse(self, address: str, refusal: Refusal) -> None:
         if address not in self._refused:
             self._refused[address] = refusal
-            self._log(f"refused: {refusal}; its shards go to others")
+            self._log(f"refused: {refusal}; its shards go to other workers")
 
     def _read_workers(self) -> None:
         """Read the list of workers, and put back the shards of those that are lost."""
@@ -248,7 +248,7 @@ class _Run:
         for key, (attempt, address, _) in list(self._running.items()):
             if address not in found:
                 self._drop([key])
-                self._try_again(attempt, address, _LostWorkerError("it is gone"))
+                self._try_again(attempt, address, _LostWorkerError("the worker left"))
 
     def _require_worker(self) -> None:
         """Raise ClusterError if all workers are refused, or none has been there for too long."""
@@ -283,7 +283,7 @@ class _Run:
         )
 
     def _drop(self, keys: list[str]) -> None:
-        """Cancel tasks; those that run already go on, and their results are ignored."""
+        """Cancel tasks; those that run already continue, and their results are ignored."""
         futures = [self._running.pop(key)[2] for key in keys]
         if futures and self._client.status == "running":
             with suppress(OSError):

@@ -79,7 +79,7 @@ def _prepare(state: _WorkerState, task: "ShardTask", job: Job, shard: int) -> tu
     teacher = _open_teacher(state, task, job["teacher_sha256"])
     if isinstance(teacher, str):
         return (teacher,)
-    # the share of cores is unknown in a cluster of others: one batch for each of dask's threads
+    # a running cluster does not tell a worker's share of cores: one batch per dask thread
     num_parallel = 1 if job["num_threads"] is None else None
     state.shards = ShardWorker(task, teacher, plan, job["num_threads"], num_parallel)
     state.run_id = task.writer.run_id

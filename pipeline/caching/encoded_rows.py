@@ -1,4 +1,4 @@
-"""The rows of a shard: what a teacher predicted for all views of some people, encoded."""
+"""The rows of a shard: a teacher's predictions for all views of some people, encoded."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from pipeline.wording import counted
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
-    encode_heatmaps,
     is_measured,
     measure_codec_error,
+    quantise_heatmaps,
 )
 from store_schemas.teacher_store import Status, StoreDimensions
 
@@ -64,21 +64,21 @@ class EncodedRows:
         views: NDArray[np.int64],
         output: TeacherOutput,
     ) -> CodecError:
-        """Encode what the teacher predicted for a batch of views, and return the codec's error.
+        """Encode the teacher's predictions for a batch of views, and return the codec's error.
 
         Several threads may encode batches at the same time.
 
         rows, views: (B,), places of the batch; rows counted from the first.
         output: with tokens, if the store keeps any.
         """
-        with np.errstate(over="ignore"):  # what is too large is refused before it is written
+        with np.errstate(over="ignore"):  # infinite tokens are refused when the shard is written
             for name in self.optional.keys() - {"crops"}:
                 values = (output.tokens or {})[name.removesuffix("_tokens")]
                 self.optional[name][rows, views] = values.astype(np.float16)
         is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
         self.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)
         rows, views, heatmaps = rows[is_finite], views[is_finite], output.heatmaps[is_finite]
-        stored, scale = encode_heatmaps(heatmaps, self._threshold, self._profile)
+        stored, scale = quantise_heatmaps(heatmaps, self._threshold, self._profile)
         self.heatmaps[rows, views] = stored
         self.outputs[rows, views, :, 0] = scale
         self.outputs[rows, views, :, 1] = output.confidences[is_finite]

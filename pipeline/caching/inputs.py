@@ -62,7 +62,7 @@ def open_inputs(
 def _with_threads(
     settings: TeacherSettings, execution_recipe: Mapping[str, Any]
 ) -> TeacherSettings:
-    """Return settings with the number of threads of a forward pass, which moves last bits.
+    """Return settings with the number of threads of a forward pass, which changes last bits.
 
     The default is one: it is the same on every machine, and a batch for every core is faster than
     all cores for every batch.

@@ -1,7 +1,7 @@
-"""Crops in, encoded rows out: decoding, the teacher and encoding overlap, in threads.
+"""Stream from images to encoded rows: decoding, the teacher and encoding overlap, in threads.
 
 Images are decoded and warped, and heatmaps encoded, in threads beside the teacher's, so that the
-teacher waits for nobody. It predicts several batches at a time where that keeps the cores busier
+teacher does not wait. It predicts several batches at a time where that keeps the cores busier
 than one batch that all of them share. The results do not depend on the order of work in time.
 """
 
@@ -161,7 +161,7 @@ class PredictionStream:
         views: NDArray[np.int64],
         prediction: Prediction,
     ) -> tuple[int, CodecError]:
-        """Decode the heatmaps' points, and encode both into their places."""
+        """Decode the keypoints of heatmaps, and encode both into their rows."""
         with self.clock.measure("encode"):
             output = self.teacher.decode(prediction)
             return len(rows), encoded.encode(rows, views, output)

@@ -75,6 +75,6 @@ class CacheTeacherConfig(CacheSettings):
     skip_bad: bool = False
     """Leave out people whose image cannot be decoded, and list them."""
     accept_mended_images: bool = False
-    """With --resume: accept images that have changed, as long as no shard was written from them."""
+    """Accept changed images with --resume, as long as no shard was written from them."""
     grace_seconds: float = Field(20.0, ge=0)
     """Time in seconds that the running shard may take to finish after SIGTERM or Ctrl-C."""

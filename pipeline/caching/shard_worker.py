@@ -1,7 +1,7 @@
 """Writes shards of a teacher store: one process with its teacher and the store's plan.
 
 While the teacher predicts one shard, the one before is encoded and published, and the first images
-of the next one are decoded: the teacher waits for nobody. The bytes depend on none of this.
+of the next one are decoded, so that the teacher does not wait. The bytes do not depend on it.
 """
 
 from collections import deque
@@ -174,5 +174,5 @@ class ShardWorker:
 
 
 def read_writers_plan(writer: TeacherStoreWriter) -> StoredPlan:
-    """Return people and views as the store has them now."""
+    """Return the people and views of the writer's store, read again."""
     return read_plan(writer.layout)

@@ -1,7 +1,8 @@
 """Early ends of stage one: on SIGTERM, on Ctrl-C, or because the disk is full.
 
-Whole shards are kept in any case. Decided here are whether the running shard is finished, and the
-message at the end.
+Whole shards are kept in any case. This module decides whether the running shard is finished, and
+writes the message at the end. The grace is the time that a shard may take to finish after a stop
+was requested.
 """
 
 import os
@@ -102,7 +103,7 @@ class StopRequest:
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Within, SIGTERM and Ctrl-C request a stop, and errors that end a run tell its progress.
+        """Turn SIGTERM and Ctrl-C into stop requests; add the progress to errors that end the run.
 
         Signals are handled in the main thread only; elsewhere no handler is installed.
 
@@ -116,7 +117,8 @@ class StopRequest:
             except (Stopped, StorageError) as error:
                 self._can_wait = False
                 raise type(error)(
-                    f"{error}; {self._how_far()}: go on with the same command and --resume"
+                    f"{error}; {self._describe_progress()}: continue with the same command and "
+                    "--resume"
                 ) from error
 
     def begin(self, writer: TeacherStoreWriter) -> None:
@@ -125,7 +127,7 @@ class StopRequest:
 
     @contextmanager
     def running_shards(self, views_of_shards: Sequence[int]) -> Iterator[None]:
-        """Within, a first request waits for the end of the running shard.
+        """Let a first request wait for the end of the running shard, within the context.
 
         views_of_shards: number of views of each shard, in the order in which they are written.
         """
@@ -149,7 +151,7 @@ class StopRequest:
         rate = self._views / max(self._clock() - self._started_at, 1e-9)
         return (end - self._views) / max(rate, 1e-9)
 
-    def _how_far(self) -> str:
+    def _describe_progress(self) -> str:
         writer = self._writer
         if writer is None:
             return "the plan is not written yet"

@@ -1,6 +1,6 @@
 """A trial: a small store of a few people, written to a temporary folder, measured and removed.
 
-It runs the code of stage one, all views, digests and waiting for the disk included.
+It runs the same code as a whole run, with all views and digests, and waits for the disk.
 """
 
 import math

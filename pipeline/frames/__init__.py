@@ -1,10 +1,10 @@
-"""Image, crop and heatmap: the frames, the affines between them, and the pixels in them.
+"""Frames (image, crop and heatmap), the affines between them, and their pixels.
 
 crop_stream.py   crops of many people, by image and in batches; each image is decoded once
-crops.py         the one warp from image to crop
+crops.py         the warp from image to crop
 geometry.py      affines between the frames
-heatmaps.py      keypoints <-> heatmaps
+heatmaps.py      heatmaps encoded from keypoints, decoded to keypoints, mirrored
 pixels.py        mean and standard deviation by which pixels are normalised
-stored_crops.py  crops as JPEG
+stored_crops.py  crops encoded as JPEG and decoded
 views.py         the views of a person, drawn at random
 """

@@ -33,7 +33,7 @@ class ImageRequest:
     """The crops to cut out of one image."""
 
     path: Path
-    rows: NDArray[np.int64]  # (J,), the consumer's numbers of these people
+    rows: NDArray[np.int64]  # (J,), row of each person in the caller's numbering
     image_to_crop: NDArray[np.float64]  # (J, ..., 2, 3)
     sha256: bytes | None = None
     """Digest that the file must have; None: any file is taken."""
@@ -41,7 +41,7 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class ImageCrops:
-    """The crops of one image, or the error for which there are none."""
+    """The crops of one image, or the error because of which there are none."""
 
     request: ImageRequest
     crops: NDArray[np.uint8] | None  # (J, ..., H, W, 3)
@@ -175,7 +175,7 @@ def _decode_planned(path: Path, planned: bytes) -> NDArray[np.uint8]:
     if found != planned:
         raise ImageError(
             f"image {str(path)!r} has changed since the plan: expected sha256 "
-            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or take this "
+            f"{planned.hex()[:16]}, got {found.hex()[:16]}; put the old file back, or accept this "
             f"one with --resume --accept-mended-images"
         )
     return decode_image_bytes(file.content, path)

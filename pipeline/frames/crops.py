@@ -1,4 +1,4 @@
-"""The one warp from image to crop, for teachers, students, training, evaluation and pictures."""
+"""The warp from image to crop, the same for teachers, students, evaluation and pictures."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ cv2.setNumThreads(1)  # callers warp in threads or processes of their own
 def warp_crop(
     image: NDArray[np.uint8], image_to_crop: Affine, crop_size_hw: SizeHW
 ) -> NDArray[np.uint8]:
-    """Cut a view out of an image by bilinear interpolation; outside the image is black.
+    """Cut a crop from an image by bilinear interpolation; pixels outside the image are black.
 
     image: (H, W, 3) uint8, RGB, image frame.
     image_to_crop: (2, 3), mirror included.

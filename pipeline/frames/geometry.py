@@ -35,7 +35,7 @@ def invert(affine: Affine) -> Affine:
     """Return the affine target_to_source of an affine source_to_target.
 
     Raises:
-        numpy.linalg.LinAlgError: the affine squashes the plane to a line.
+        numpy.linalg.LinAlgError: the affine is singular.
     """
     linear = np.linalg.inv(affine[..., :, :2])
     return np.concatenate([linear, -linear @ affine[..., :, 2:]], axis=-1)
@@ -88,18 +88,23 @@ def crop_to_heatmap(frame: HeatmapFrame, input_size_hw: SizeHW, heatmap_size_hw:
 
 
 def mirror_gap(affine: Affine, input_width: int, heatmap_width: int) -> float:
-    """Return how far, in cells, a mirrored-back map lies left of its twin in a heatmap frame.
+    """Return the mirror gap of a heatmap frame, in cells.
 
-    affine: (2, 3), crop_to_heatmap. Reversing the columns of the map of a mirrored crop puts the
-    point x at (w - 1) - h(W - 1 - x); the gap h(x) minus that is 0.75 for msra at stride 4 and 0
-    for the frames that are symmetric.
+    It is how far the heatmap of a mirrored crop, mirrored back, lies left of the heatmap of the
+    crop itself. Reversing the columns puts the crop's point x at (w - 1) - h(W - 1 - x); h(x) minus
+    that is 0.75 for msra at stride 4, and 0 for the frames that are symmetric.
+
+    affine: (2, 3), crop_to_heatmap; h is its x.
     """
     scale, offset = float(affine[0, 0]), float(affine[0, 2])
     return scale * (input_width - 1) + 2 * offset - (heatmap_width - 1)
 
 
 def padded_box_size(bbox_xywh: ArrayLike, input_size_hw: SizeHW, padding: float) -> Affine:
-    """Return (..., 2) as (width, height): the box grown to the input's aspect, times padding."""
+    """Return (..., 2) as (width, height): a box's size grown to the input's aspect, times padding.
+
+    bbox_xywh: (..., 4), image pixels.
+    """
     size = np.asarray(bbox_xywh, np.float64)[..., 2:]
     aspect = input_size_hw[1] / input_size_hw[0]
     width = np.maximum(size[..., 0], size[..., 1] * aspect)
@@ -107,7 +112,7 @@ def padded_box_size(bbox_xywh: ArrayLike, input_size_hw: SizeHW, padding: float)
 
 
 def box_to_crop(bbox_xywh: ArrayLike, input_size_hw: SizeHW, padding: float = PADDING) -> Affine:
-    """Return image_to_crop of the plain, upright crop of a box.
+    """Return image_to_crop (..., 2, 3) of the plain, upright crop of a box.
 
     bbox_xywh: (..., 4), image pixels, width and height > 0. The box grows about its centre to the
         input's aspect and by ``padding``, and then fills the crop.
@@ -128,11 +133,11 @@ def view_to_crop(
     rotation: NDArray[np.float64],
     input_size_hw: SizeHW,
 ) -> Affine:
-    """Return image_to_crop of a rotated box.
+    """Return image_to_crop (..., 2, 3) of a rotated box.
 
     centre: (..., 2) as (x, y), image pixels; it maps to (W/2, H/2) of the crop.
     size_wh: (..., 2), image pixels, at the input's aspect; width maps to the crop's width.
-    rotation: (...), radians; the content turns counter-clockwise as seen on the screen.
+    rotation: (...), radians; the content turns counter-clockwise on the screen.
     """
     height, width = input_size_hw
     scale = width / size_wh[..., 0]

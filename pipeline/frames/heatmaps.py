@@ -1,4 +1,4 @@
-"""Keypoints <-> heatmaps: unbiased Gaussians in, sub-pixel peaks out, and mirroring.
+"""Heatmaps: encoded from keypoints as unbiased Gaussians, decoded to sub-pixel peaks, mirrored.
 
 DARK: Zhang et al., "Distribution-Aware Coordinate Representation for Human Pose Estimation" (CVPR
 2020). Quarter-pixel: the decoding of Stacked Hourglass and HRNet. All points are in the heatmap
@@ -69,7 +69,7 @@ def mirror_heatmaps(
 ) -> NDArray[np.float32]:
     """Mirror the maps of a mirrored crop back: swap pairs, reverse columns, shift to the right.
 
-    heatmaps: (B, K, Hh, Wh).
+    heatmaps: (B, K, Hh, Wh), and so is what is returned.
     shift: whole cells to shift to the right, which closes ``geometry.mirror_gap``; the leftmost
         columns keep their reversed values, as in HRNet's flip test.
     """

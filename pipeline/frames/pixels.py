@@ -1,7 +1,7 @@
-"""Pixels as networks take them: one normalisation for teachers, training and prediction.
+"""Normalisation of pixels, the same for teachers, training and prediction.
 
 Both forms compute ``pixel * (scale / std) - mean / std`` in float32 with factor and offset rounded
-once, so a network is measured through the very bits that it was trained through.
+once, so the input of a network has the same bits in training and in evaluation.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class PixelNormalisation:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     scale: float = 1 / 255
-    """Factor of the pixels before the mean is subtracted."""
+    """Factor that pixels are multiplied by before the mean is subtracted."""
     channel_order: ChannelOrder = "rgb"
-    """Order of the channels that the network takes; crops are always RGB."""
+    """Order of the channels that the network expects; crops are always RGB."""
 
     def normalise_array(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Normalise crops in numpy, for networks that do not run in torch.

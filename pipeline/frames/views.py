@@ -4,7 +4,7 @@ A view is one affine image_to_crop, mirror included. It is drawn once, from a co
 generator keyed by (seed, instance id, view), so it depends on no other person, order or process;
 a teacher store keeps the affine itself, so no random stream matters afterwards.
 
-The recipe is DistilPose's released one (mmpose 0.22's top-down transforms), with one repair: a
+The recipe is DistilPose's released one (mmpose 0.22's top-down transforms), with one correction: a
 fair coin chooses the half of the body, where the released code compares a *normal* variate to 0.5.
 """
 
@@ -90,7 +90,7 @@ def draw_view(
     """Draw one augmented view of one person.
 
     bbox_xywh: (4,), image pixels.
-    keypoints: (K, 3) as (x, y, visibility), image pixels; used by half-body views alone.
+    keypoints: (K, 3) as (x, y, visibility), image pixels; used only by half-body views.
     Returns image_to_crop (2, 3), mirror included.
     """
     key = hashlib.sha256(f"view {seed} {instance_id} {view}".encode()).digest()[:16]
@@ -128,7 +128,7 @@ def draw_view(
 def _half_body_keypoints(
     keypoints: NDArray[np.float32], skeleton: Skeleton, prefers_upper: bool
 ) -> NDArray[np.float64] | None:
-    """Return the (J, 2) labelled keypoints of one half, or None where no half will do."""
+    """Return the (J, 2) labelled keypoints of a half; None: neither half has more than two."""
     is_labelled = keypoints[:, 2] > 0
     if not skeleton.upper_body or is_labelled.sum() <= HALF_BODY_MIN_KEYPOINTS:
         return None

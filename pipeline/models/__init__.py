@@ -1,4 +1,4 @@
-"""Networks: images in, keypoints (students) or heatmaps (teachers) out; nothing of data or losses.
+"""Networks: images in, keypoints (students) or heatmaps (teachers) out; no data and no losses.
 
 backbones.py      images -> feature map: the strided convolutional stem and residual stages
 token_encoder.py  feature map -> keypoint and visual tokens, the same for student and teacher

@@ -114,7 +114,8 @@ def stem_net() -> ConvBackbone:
 def small_net() -> ConvBackbone:
     """Build a stem and two strided residual blocks: stride 16, 128 channels.
 
-    A strided backbone leaves the mean pose several times sooner than long token sequences do.
+    Training first predicts the mean pose of all people; with a strided backbone it gets beyond in
+    several times fewer steps than with long token sequences.
     """
     stages = [
         Stage(BasicBlock, 64, num_blocks=1, stride=2),

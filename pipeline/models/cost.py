@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds, counted and not estimated.
+"""Cost of a network: parameters and multiply-adds, counted and not estimated.
 
 Published "GFLOPs" of pose networks are multiply-adds of convolutions and linear layers, without the
 products inside attention; torch's own counter reports two operations per multiply-add.
@@ -29,7 +29,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_multiply_adds(network: PoseNetwork) -> MultiplyAdds:
-    """Count the multiply-adds of one forward pass over one crop, by running it."""
+    """Count the multiply-adds of a forward pass over one crop, by running it."""
     device = next(network.parameters()).device
     image = torch.zeros(1, 3, *network.input_size_hw, device=device)
     was_training = network.training

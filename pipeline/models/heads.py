@@ -1,4 +1,4 @@
-"""Heads: keypoint tokens -> the outputs of a network.
+"""Heads, which map keypoint tokens to the outputs of a network.
 
 The regression head is DistilPose's (CVPR 2023), the heatmap head TokenPose's (ICCV 2021).
 """
@@ -17,18 +17,18 @@ class StudentOutput(NamedTuple):
     keypoints: Tensor  # (B, K, 2) as (x, y) in [0, 1]: crop pixels / (W, H)
     scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint
     sigmas: Tensor  # (B, K, 2) as (x, y), teacher heatmap cells, > 0
-    tokens: Tokens | None = None  # of the last layer; None: not asked for
+    tokens: Tokens | None = None  # of the last layer; None: not requested
 
 
 class HeatmapOutput(NamedTuple):
     """Outputs of a heatmap network for a batch of crops."""
 
     heatmaps: Tensor  # (B, K, Hh, Wh), no activation
-    tokens: Tokens | None = None  # of the last layer; None: not asked for, or the network has none
+    tokens: Tokens | None = None  # of the last layer; None: not requested, or the network has none
 
 
 class RegressionHead(nn.Module):
-    """Read (x, y, score, sigma_x, sigma_y) off each keypoint token."""
+    """Maps each keypoint token to (x, y, score, sigma_x, sigma_y)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class RegressionHead(nn.Module):
         self.apply(initialise_linear)
 
     def forward(self, keypoint_tokens: Tensor) -> StudentOutput:
-        """Read (B, K, D) keypoint tokens."""
+        """Regress keypoints, scores and sigmas from (B, K, D) keypoint tokens."""
         raw = self.linear(self.norm(keypoint_tokens))
         return StudentOutput(
             keypoints=raw[..., 0:2].sigmoid(),
@@ -47,7 +47,7 @@ class RegressionHead(nn.Module):
 
 
 class HeatmapHead(nn.Module):
-    """Draw a heatmap from each keypoint token."""
+    """Maps each keypoint token to a heatmap."""
 
     def __init__(self, dim: int, hidden_dim: int, heatmap_size_hw: tuple[int, int]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class HeatmapHead(nn.Module):
         self.apply(initialise_linear)
 
     def forward(self, keypoint_tokens: Tensor) -> Tensor:
-        """Draw (B, K, Hh, Wh) heatmaps, no activation, from (B, K, D) keypoint tokens."""
+        """Map (B, K, D) keypoint tokens to (B, K, Hh, Wh) heatmaps, no activation."""
         hidden = self.hidden_norm(self.hidden(self.norm(keypoint_tokens)))
         heatmaps: Tensor = self.linear(hidden)
         return heatmaps.view(*keypoint_tokens.shape[:2], *self.heatmap_size_hw)

@@ -19,7 +19,7 @@ from pipeline.models.token_encoder import TokenDistillingEncoder, TokenShape
 
 
 class PoseNetwork(nn.Module):
-    """A network that takes normalised crops of one size, with the facts that its callers need."""
+    """A network that takes normalised crops of one size, with its sizes and its name."""
 
     role: ClassVar[Literal["student", "teacher"]]
     architecture: str
@@ -31,7 +31,7 @@ class PoseNetwork(nn.Module):
     """Width and patch grid of its tokens; None: the network has no tokens."""
 
     def check_crops(self, images: Tensor) -> None:
-        """Refuse crops of another size than ``input_size_hw``: ``ConfigError``."""
+        """Raise ConfigError for crops (B, 3, H, W) of another size than ``input_size_hw``."""
         if tuple(images.shape[-2:]) != self.input_size_hw:
             height, width = self.input_size_hw
             raise ConfigError(
@@ -77,7 +77,7 @@ class RegressionStudent(Student):
     def forward(self, images: Tensor, with_tokens: bool = False) -> StudentOutput:
         """Regress keypoints from (B, 3, H, W) normalised crops.
 
-        with_tokens: hand out the tokens of the last layer, before the layer norm of the head.
+        with_tokens: return the tokens of the last layer too, before the layer norm of the head.
         """
         self.check_crops(images)
         tokens = self.encoder(self.backbone(images))
@@ -107,14 +107,14 @@ class TokenPoseTeacher(HeatmapTeacher):
         self.head = head
 
     def forward(self, images: Tensor, with_tokens: bool = False) -> HeatmapOutput:
-        """Predict heatmaps of (B, 3, H, W) normalised crops; ``with_tokens`` as of a student."""
+        """Predict heatmaps of (B, 3, H, W) normalised crops; ``with_tokens`` as for a student."""
         self.check_crops(images)
         tokens = self.encoder(self.backbone(images))
         return HeatmapOutput(self.head(tokens.keypoint_tokens), tokens if with_tokens else None)
 
 
 class _Trunk(NamedTuple):
-    """What a student and the teacher of its size share."""
+    """The parts that a student and the teacher of its size share."""
 
     input_size_hw: tuple[int, int]
     backbone: ConvBackbone

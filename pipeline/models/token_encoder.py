@@ -1,8 +1,8 @@
 """The token-distilling encoder (DistilPose, CVPR 2023; TokenPose, ICCV 2021).
 
 A feature map is cut into patches, each a visual token; K learned keypoint tokens are put before
-them, and pre-norm attention layers run over all. One encoder serves students and teachers, so that
-their token spaces line up.
+them, and pre-norm attention layers run over all. Students and teachers have the same encoder, so
+that their tokens can be compared.
 """
 
 import math
@@ -80,8 +80,8 @@ class TokenDistillingEncoder(nn.Module):
         self.patch_size_hw = patch_size_hw
         self.patch_embedding = nn.Linear(math.prod(patch_size_hw) * num_channels, dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, dim))
-        # Keypoint tokens have no place: their rows are zero, so one addition serves the sequence.
-        # A formula, not a weight: left out of the state dict and of every parameter count.
+        # Keypoint tokens have no position: their rows are zero, so one addition covers all tokens.
+        # Positions are computed, not learned: no part of the state dict or of parameter counts.
         positions = functional.pad(sine_positions(grid_hw, dim), (0, 0, num_keypoints, 0))
         self.register_buffer("positions", positions, persistent=False)
         self.layers = nn.ModuleList(EncoderLayer(dim, num_heads, mlp_ratio) for _ in range(depth))
@@ -113,8 +113,8 @@ class TokenDistillingEncoder(nn.Module):
 def sine_positions(grid_hw: tuple[int, int], dim: int) -> Tensor:
     """Return the fixed 2-D sine embedding of a patch grid, as TokenPose defines it.
 
-    Places run from 1 / n to 1 along each axis, times 2 pi; the first half of the channels tells y,
-    the second x, sines and cosines alternating, wavelengths geometric up to 10,000.
+    Positions run from 1 / n to 1 along each axis, times 2 pi; the first half of the channels
+    encodes y, the second x, sines and cosines alternating, wavelengths geometric up to 10,000.
     Returns (1, P, D), row by row.
     """
     if dim % 4:

@@ -26,7 +26,7 @@ from pipeline.parallel import available_cores, map_ahead
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from store_schemas.errors import StoreError
-from store_schemas.heatmap_codec import decode_heatmaps, encode_heatmaps, error_bound
+from store_schemas.heatmap_codec import dequantise_heatmaps, error_bound, quantise_heatmaps
 from store_schemas.teacher_store import Status
 
 ARITHMETIC_TOLERANCE = 1e-3
@@ -156,8 +156,8 @@ def _compare_heat(
     found: Disagreement, store: TeacherStore, live: NDArray[np.float32], stored: StoredViews
 ) -> float:
     """Add one view's heat (K, Hh, Wh) to the differences; return its excess over the bound."""
-    stored_heat = decode_heatmaps(stored.heatmaps[0], stored.scale[0])
-    again = decode_heatmaps(*encode_heatmaps(live, store.threshold, store.profile))
+    stored_heat = dequantise_heatmaps(stored.heatmaps[0], stored.scale[0])
+    again = dequantise_heatmaps(*quantise_heatmaps(live, store.threshold, store.profile))
     given = live if store.heatmap_dtype == np.float16 else np.maximum(live, np.float32(0))
     total = np.abs(stored_heat - given)
     bound = error_bound(stored.heatmaps[0], stored.scale[0], store.threshold)

@@ -1,7 +1,5 @@
-"""Runs: what a training writes, and what everybody else reads of it.
+"""Runs: the files that a training writes and that other commands read.
 
-run_folder.py       the files of a run, and whether it can start or go on
-checkpoints.py      weights and training states as safetensors
-initial_weights.py  weights of another run that a training starts from
-provenance.py       versions and hardware, recorded and never compared
+run_folder.py   the files of a run, and whether it can be started or resumed; provenance
+checkpoints.py  weights and training states as safetensors; weights that a training starts from
 """

@@ -1,10 +1,11 @@
 """Weights on disk: safetensors with a JSON header, never pickled objects.
 
 A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
-state holds network, criterion, optimiser and the place in the training; the learning rate, the
-order of people and every random draw follow from the place and the seed, so nothing else is needed.
+state holds network, criterion, optimiser, epoch and step; the learning rate, the order of people
+and every random draw follow from the step and the seed, so nothing else is needed.
 """
 
+import logging
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,7 +31,7 @@ HeaderT = TypeVar("HeaderT", bound=BaseModel)
 
 
 class CheckpointInfo(ComponentConfig):
-    """What a network is, how it is fed, and how its answers are scored."""
+    """Description of a network: architecture, input, skeleton, and scores of its poses."""
 
     kind: Literal["student", "teacher"]
     architecture: str
@@ -48,7 +49,7 @@ class CheckpointInfo(ComponentConfig):
     rgb_std: tuple[float, float, float] = IMAGENET_STD
     score_rule: ScoreKind
     scored_keypoints: tuple[int, ...]
-    """Keypoints whose score was ever trained; the others' scores mean nothing."""
+    """Indices of the keypoints whose score was trained; the scores of others are meaningless."""
     store_fingerprint: str | None = None
     store_content: str | None = None
     seed: int
@@ -73,21 +74,21 @@ class CheckpointInfo(ComponentConfig):
 
     @property
     def rule(self) -> ScoreRule:
-        """How poses of the network are scored; 1 each while no keypoint's score was trained."""
+        """Rule of the scores of poses; 1 for each pose while no keypoint's score was trained."""
         if self.score_rule == "one" or not self.scored_keypoints:
             return ScoreRule("one")
         return ScoreRule(scored_keypoints=self.scored_keypoints)
 
 
 class TrainingPlace(ComponentConfig):
-    """Where a training stands after an epoch."""
+    """How far a training is after a whole epoch."""
 
     version: Literal[2] = 2
-    """Of the arithmetic of training: a state of another one cannot go on bit for bit."""
+    """Version of the arithmetic: a training of another version cannot be resumed bit for bit."""
     epoch: int
-    """Epochs that are done."""
+    """Number of epochs that are done."""
     step: int
-    """Steps that are done."""
+    """Number of steps that are done."""
     best_ap: float | None = None
     scored_keypoints: tuple[int, ...] = ()
 
@@ -103,7 +104,7 @@ def describe_network(
     store_fingerprint: str | None = None,
     store_content: str | None = None,
 ) -> CheckpointInfo:
-    """Return what a checkpoint says of a network that has not been trained yet."""
+    """Return the description of a network that has not been trained yet."""
     return CheckpointInfo(
         kind=network.role,
         architecture=network.architecture,
@@ -132,7 +133,7 @@ def save_weights(
 ) -> None:
     """Publish a network's weights with ``info`` in the header.
 
-    as_float16: halve the file; ``load_network`` gives float32 again, rounded.
+    as_float16: store float32 tensors as float16; ``load_network`` returns them as float32.
     """
     tensors = {}
     for name, tensor in network.state_dict().items():
@@ -145,7 +146,7 @@ def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
     """Rebuild the network of a weights file, in evaluation mode.
 
     Raises:
-        RunFolderError: there is no such file, or it does not hold one of our networks.
+        RunFolderError: there is no such file, or it does not hold a network of this program.
     """
     info, tensors = _read(path, CheckpointInfo)
     try:
@@ -163,9 +164,9 @@ def save_training_state(
     optimizer: torch.optim.Optimizer,
     place: TrainingPlace,
 ) -> None:
-    """Publish all that a training needs to go on exactly where it stands.
+    """Publish all that is needed to resume a training exactly.
 
-    criterion: the loss, which may own weights of its own.
+    criterion: the loss, which may have weights of its own.
     """
     tensors = {
         f"{owner}/{name}": _plain(tensor)
@@ -179,20 +180,20 @@ def save_training_state(
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """Return what a weights file says of its network.
+    """Return the description of the network of a weights file.
 
     Raises:
-        RunFolderError: there is no such file, or it does not hold one of our networks.
+        RunFolderError: there is no such file, or it does not hold a network of this program.
     """
     return _read(path, CheckpointInfo)[0]
 
 
 def check_training_state(path: Path) -> None:
-    """Refuse a training state, if there is one, of an earlier version: ``RunFolderError``."""
+    """Raise RunFolderError for a training state of an earlier version, if there is one."""
     if path.is_file() and "version" not in _read(path, TrainingPlace)[0].model_fields_set:
         raise RunFolderError(
             f"{path} was written by an earlier version, which rounded normalised pixels otherwise, "
-            "so the run cannot go on exactly; start another run, from its weights if you like "
+            "so the run cannot be resumed exactly; start another run, from its weights if you like "
             "(--init-weights)"
         )
 
@@ -200,7 +201,7 @@ def check_training_state(path: Path) -> None:
 def load_training_state(
     path: Path, network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainingPlace:
-    """Put a saved training state into a network, its criterion and their fresh optimiser.
+    """Load a training state into a network, its criterion and their new optimiser.
 
     Raises:
         RunFolderError: there is no such file, or it belongs to another network or criterion.
@@ -228,7 +229,7 @@ def load_training_state(
 
 
 def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Copy from a weights file all tensors of some submodules that fit by name and shape.
+    """Copy the tensors of some submodules from a weights file, where name and shape agree.
 
     parts: names of submodules, such as ``backbone`` and ``encoder``.
     Returns the names of the copied tensors.
@@ -265,7 +266,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
-    """Return a moment in the memory order of its weight, which fused optimisers rely on."""
+    """Return an optimiser's moment in the memory order of its weight, as fused optimisers need."""
     if tensor.shape != weight.shape:
         return tensor  # the number of steps
     return torch.empty_like(weight, device=tensor.device, requires_grad=False).copy_(tensor)
@@ -305,3 +306,21 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else str(tuple(tensor.shape))
+
+
+_logger = logging.getLogger(__name__)
+
+
+def copy_initial_weights(network: nn.Module, weights: Path | None, parts: tuple[str, ...]) -> None:
+    """Copy parts of a weights file into a network, and log the number of tensors.
+
+    weights: the file; None: the network stays unchanged.
+    parts: submodules whose tensors are copied where name and shape agree.
+
+    Raises:
+        RunFolderError: the file cannot be read, or a part has no tensor that fits.
+    """
+    if weights is None:
+        return
+    copied = load_parts(weights, network, parts)
+    _logger.info("initial weights: %d tensors of %s", len(copied), weights)

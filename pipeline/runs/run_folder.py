@@ -1,4 +1,4 @@
-"""A run folder: every file of one training, each appearing whole.
+"""A run folder: the files of one training, each of them published whole.
 
 config.json                        all settings, defaults included
 provenance.json                    versions, command and teacher store of the start and each resume
@@ -9,28 +9,46 @@ checkpoints/best.safetensors       weights of the highest validation AP; without
                                    validation, those after the last whole epoch
 checkpoints/training_state.safetensors   what --resume needs
 evaluation.json                    written by ``distil evaluate``
-log.txt                            what was said while it ran, with times
+log.txt                            log lines of the run, with times
 """
 
 import json
 import logging
 import os
+import platform
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.config import StageConfig, changed_settings, parse_config
 from pipeline.errors import RunFolderError
 from pipeline.runs.checkpoints import check_training_state
-from pipeline.runs.provenance import provenance
 from pipeline.storage.files import publish
+from pipeline.wording import counted
+
+_PACKAGES = ("distil-pose", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "zarr")
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """Return versions, machine and time, together with the facts of the caller."""
+    cores = counted(os.cpu_count() or 1, "core")
+    return {
+        "written_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {cores}",
+        "packages": {package: version(package) for package in _PACKAGES},
+        **facts,
+    }
+
 
 StageT = TypeVar("StageT", bound=StageConfig)
 
 
 class RunFolder:
-    """The one owner of the paths of a run."""
+    """The paths of a run's files, and the reading and writing of those that are text."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,26 +62,26 @@ class RunFolder:
         self.log = root / "log.txt"
 
     def check(self, config: StageConfig, *, resume: bool) -> None:
-        """Refuse a folder in which this run can neither start nor go on; writes nothing.
+        """Refuse a folder in which this run can be neither started nor resumed; writes nothing.
 
         Raises:
-            RunFolderError: a new run, and the folder holds something; or a resumed one, and there
-                is no run, or a setting other than ``resumable_changes`` differs.
+            RunFolderError: the run is new and the folder is not empty; or it is resumed, and the
+                folder holds no run, or a setting other than ``resumable_changes`` differs.
         """
         if resume:
             self._check_resumable(config)
         elif self.root.is_dir() and any(self.root.iterdir()):
             what = "a run" if self.config.is_file() else "other files"
-            way_out = ", or go on with it by --resume" if self.config.is_file() else ""
+            way_out = ", or continue it with --resume" if self.config.is_file() else ""
             raise RunFolderError(
                 f"the run folder {self.root} already holds {what}; choose another "
                 f"--run-folder{way_out}"
             )
 
     def begin(self, config: StageConfig, facts: Mapping[str, object], *, resume: bool) -> None:
-        """Write config.json, and add to provenance.json; the folder was checked before.
+        """Write config.json, and add an event to provenance.json; call ``check`` before.
 
-        facts: what provenance.json says besides versions: command, teacher store.
+        facts: entries of the event besides versions, such as command and teacher store.
         """
         events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
         events.append({"event": "resume" if resume else "start", **provenance(**facts)})
@@ -80,7 +98,7 @@ class RunFolder:
                 )
 
     def read_config(self, stage: type[StageT]) -> StageT:
-        """Return the configuration that the run in this folder has.
+        """Return the configuration of the run in this folder.
 
         Raises:
             RunFolderError: there is no run here.
@@ -93,7 +111,7 @@ class RunFolder:
         return parse_config(stage, self.config.read_bytes(), str(self.config))
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
-        """Add one line to metrics.jsonl, durably."""
+        """Add one line to metrics.jsonl, and flush it to the disk."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
@@ -107,13 +125,13 @@ class RunFolder:
         return [json.loads(line) for line in whole_lines]
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop what metrics.jsonl says of steps after ``step``."""
+        """Drop the lines of metrics.jsonl of steps after ``step``."""
         kept = [line for line in self.read_metrics() if int(str(line["step"])) <= step]
         publish(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Write what the program says meanwhile to log.txt as well."""
+        """Write the program's log lines to log.txt too, within the context."""
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]

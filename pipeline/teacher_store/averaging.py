@@ -17,7 +17,7 @@ from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from store_schemas.errors import SchemaError
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from store_schemas.heatmap_levels import LEVELS, levels_of_heat
 from store_schemas.identity import fingerprint
 from store_schemas.optional_arrays import OptionalArrays
@@ -174,9 +174,9 @@ def _average(
     """Return the mean heat of some views as (b, K, Hh, Wh) levels and (b, K) scale."""
     share = np.float32(1 / len(found))
     first, *others = found
-    heat = decode_heatmaps(first.heatmaps[block], first.scale[block] * share)
+    heat = dequantise_heatmaps(first.heatmaps[block], first.scale[block] * share)
     for other in others:
-        heat += decode_heatmaps(other.heatmaps[block], other.scale[block] * share)
+        heat += dequantise_heatmaps(other.heatmaps[block], other.scale[block] * share)
     return levels_of_heat(heat, threshold=0.0, exact_radius=0)
 
 

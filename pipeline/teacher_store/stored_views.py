@@ -46,7 +46,7 @@ class StoredViewPlan:
         self._mirrored = layout.specs["views/is_mirrored"]
         self._process = os.getpid()
         self._files: dict[int, StoredFile] = {}
-        """By chunk, the first opened first."""
+        """Open files by chunk, the first opened first."""
         self._views_per_chunk = self._affines.rows_per_chunk * self._affines.shape[1]
         self._check(layout)
 

@@ -1,10 +1,9 @@
 """Heatmap teachers: networks that predict heatmaps, and how they are called and checked.
 
-checks.py         units, frame and accuracy of a teacher, measured on the probe
+checks.py         the probe of a few people, and units, frame and accuracy measured on it
 network.py        the protocol of a heatmap network
 onnx_network.py   any ONNX file with one heatmap output, through onnxruntime
-opening.py        a teacher's file -> teacher that fits the people
-probe.py          evaluation crops of a few people, and the teacher's heatmaps of them
+opening.py        opens a teacher's file, and refuses a teacher of other keypoints
 teacher.py        a network with its preprocessing, activation, flips, frame and decoding
 torch_network.py  a network trained by `distil train-teacher`
 """

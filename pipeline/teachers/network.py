@@ -1,4 +1,4 @@
-"""What a heatmap network must offer to be a teacher; it knows of no frames, flips and stores."""
+"""Protocol of the heatmap networks that teachers use: crops in, raw heatmaps and tokens out."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -10,18 +10,18 @@ from pipeline.frames.geometry import SizeHW
 from pipeline.settings import HeatmapFrame
 
 Tokens = Mapping[str, NDArray[np.float32]]
-"""By kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
+"""Tokens of the last layer by kind: ``keypoint`` (B, K, D) and ``visual`` (B, P, D)."""
 
 
 class Prediction(NamedTuple):
-    """What a heatmap network, or a teacher, predicts for a batch of crops."""
+    """Prediction of a heatmap network, or of a teacher, for a batch of crops."""
 
     heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh); raw where they come from a network
-    tokens: Tokens | None = None  # of the last layer, unflipped; None: not asked for
+    tokens: Tokens | None = None  # of the last layer, unflipped; None: not requested
 
 
 class HeatmapNetwork(Protocol):
-    """Crops in, raw heatmaps out, and tokens if the network has any."""
+    """A network that predicts raw heatmaps of normalised crops, and tokens if it has any."""
 
     kind: str
     architecture: str
@@ -30,9 +30,10 @@ class HeatmapNetwork(Protocol):
     heatmap_size_hw: SizeHW
     num_keypoints: int
     keypoint_names: tuple[str, ...] | None
-    """None: the file does not say."""
+    """None: the file does not name them."""
     heatmap_frame: HeatmapFrame
     fixed_batch_size: int | None
+    """Batch size that the file fixes; None: any."""
 
     @property
     def token_shape(self) -> tuple[int, SizeHW] | None:
@@ -45,9 +46,9 @@ class HeatmapNetwork(Protocol):
         ...
 
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
-        """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
+        """Predict raw heatmaps, and tokens if requested, of (B, 3, H, W) normalised crops."""
         ...
 
     def execution(self) -> dict[str, Any]:
-        """Return the settings that move the last bits of the heatmaps, resolved, as JSON values."""
+        """Return the settings that change the last bits of heatmaps, resolved, as JSON values."""
         ...

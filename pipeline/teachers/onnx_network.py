@@ -1,4 +1,4 @@
-"""Any ONNX heatmap model through onnxruntime: one image input, one (B, K, Hh, Wh) output."""
+"""ONNX heatmap models, run by onnxruntime: one image input, one (B, K, Hh, Wh) output."""
 
 import hashlib
 import importlib
@@ -46,12 +46,12 @@ class OnnxNetwork:
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
 
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
-        """Return the raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
+        """Predict raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
         (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
         return Prediction(np.asarray(heatmaps, np.float32))
 
     def execution(self) -> dict[str, Any]:
-        """Return the settings that move the last bits of the heatmaps, as JSON values."""
+        """Return the settings that change the last bits of heatmaps, as JSON values."""
         return {
             "library": "onnxruntime",
             "providers": list(self._session.get_providers()),
@@ -62,7 +62,7 @@ class OnnxNetwork:
         }
 
     def _output_size(self, path: Path) -> tuple[int, SizeHW]:
-        """Learn K and the heatmap size by running once: files often leave them dynamic."""
+        """Find K and the heatmap size by one run, as they are often dynamic in the file."""
         images = np.zeros((self.fixed_batch_size or 1, 3, *self.input_size_hw), np.float32)
         try:
             shape = self.forward(images).heatmaps.shape
@@ -156,21 +156,24 @@ def _input_size(path: Path, shape: list[Any], given: SizeHW | None) -> SizeHW:
     if height is None or width is None:
         if given is None:
             raise TeacherError(
-                f"{path} takes any height and width; say which with --input-size, for example "
+                f"{path} takes any height and width; give them with --input-size, for example "
                 "--input-size 256x192 (height x width)"
             )
         return given
     if given is not None and given != (height, width):
         raise TeacherError(
-            f"{path} takes {height}x{width} (height x width) and --input-size says "
-            f"{given[0]}x{given[1]}; leave it out"
+            f"{path} takes {height}x{width} (height x width), but --input-size is "
+            f"{given[0]}x{given[1]}; leave the option out"
         )
     return height, width
 
 
 def _output_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted is not None and wanted not in names:
-        raise TeacherError(f"{path} has no output {wanted}; it has {', '.join(names)}")
+        raise TeacherError(
+            f"{path} has no output {wanted}; it has {', '.join(names)}: pick one of them with "
+            "--output-name"
+        )
     if wanted is None and len(names) > 1:
         raise TeacherError(
             f"{path} has {len(names)} outputs ({', '.join(names)}); pick one with --output-name"

@@ -1,4 +1,4 @@
-"""Open the file of a teacher, and refuse one whose keypoints are not those of the people."""
+"""Opens the file of a teacher, and refuses a teacher of other keypoints than the people's."""
 
 from pathlib import Path
 
@@ -36,12 +36,16 @@ def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
 
 
 def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:
-    """Refuse a teacher whose number of heatmaps is not the category's number of keypoints."""
+    """Refuse a teacher whose number of heatmaps is not the category's number of keypoints.
+
+    Raises:
+        TeacherError: the numbers differ.
+    """
     if teacher.num_keypoints != len(keypoint_names):
         raise TeacherError(
-            f"the teacher gives {counted(teacher.num_keypoints, 'heatmap')} and the category has "
-            f"{counted(len(keypoint_names), 'keypoint')} ({', '.join(keypoint_names[:3])}, ...); "
-            "use one trained on these keypoints"
+            f"the teacher predicts {counted(teacher.num_keypoints, 'heatmap')}, but the category "
+            f"has {counted(len(keypoint_names), 'keypoint')} ({', '.join(keypoint_names[:3])}, "
+            "...); use a teacher trained on these keypoints"
         )
 
 
@@ -49,7 +53,7 @@ def open_fitting_teacher(path: Path, people: People, settings: TeacherSettings) 
     """Open a teacher, and refuse one whose keypoints are not those of the people.
 
     Raises:
-        TeacherError: it cannot be loaded, or gives another number of heatmaps.
+        TeacherError: it cannot be loaded, or predicts another number of heatmaps.
         PeopleError: its keypoints are not those of the people.
     """
     teacher = open_teacher(path, settings)

@@ -16,16 +16,16 @@ from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import HeatmapNetwork, Prediction, Tokens
 
 MAX_BATCHES = 8
-"""Most batches at a time: each of them takes the network's memory again."""
+"""Largest number of batches predicted at a time: each takes the network's memory again."""
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher predicts for a batch of crops, decoded."""
+    """Prediction of a teacher for a batch of crops, decoded."""
 
     heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
     confidences: NDArray[np.float32]  # (B, K), heat of the highest cell
     keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels, sub-pixel
-    tokens: Tokens | None = None  # of the last layer, unflipped; None: not asked for
+    tokens: Tokens | None = None  # of the last layer, unflipped; None: not requested
 
 
 class Teacher:
@@ -56,16 +56,16 @@ class Teacher:
 
     @property
     def expected_mirror_gap(self) -> float:
-        """Cells between a map's peak and its mirrored-back twin's that the frame implies."""
+        """Mirror gap that the frame implies, in cells; see ``geometry.mirror_gap``."""
         return mirror_gap(self.crop_to_heatmap, self.input_size_hw[1], self.heatmap_size_hw[1])
 
     def batches_at_a_time(self, num_cores: int) -> int:
-        """Return how many batches keep so many cores busy; of a network on a GPU, one."""
+        """Return the number of batches that keep so many cores busy; 1 for a network on a GPU."""
         threads = self.network.num_threads
         return 1 if threads is None else min(max(num_cores // threads, 1), MAX_BATCHES)
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides the heatmaps and the points read from them, as JSON values."""
+        """Return all settings that decide heatmaps and decoded keypoints, as JSON values."""
         settings = self.settings.model_dump(
             mode="json", exclude={"batch_size", "num_threads", "output_name"}
         )
@@ -80,10 +80,10 @@ class Teacher:
         }
 
     def execution_recipe(self) -> dict[str, Any]:
-        """Return what moves the last bits of the heatmaps, as JSON values.
+        """Return the settings that change the last bits of heatmaps, as JSON values.
 
-        Versions of libraries are left to the provenance: a library that is brought up to date may
-        go on with a store.
+        Versions of libraries stand in the provenance only, so that a store can be resumed after an
+        update.
         """
         settings = self.settings.model_dump(mode="json", include={"batch_size", "num_threads"})
         return {**settings, "machine": platform.machine(), **self.network.execution()}
@@ -103,11 +103,11 @@ class Teacher:
         """Predict crops; a flip test averages the heatmaps with those of the mirrored crops.
 
         crops: (B, H, W, 3) uint8, RGB.
-        flip_indices: used by the flip test alone.
+        flip_indices: used only by the flip test.
         with_tokens: return the tokens of the unflipped pass too.
 
         Raises:
-            TeacherError: tokens are asked for and the network has none.
+            TeacherError: tokens are requested and the network has none.
         """
         if with_tokens:
             self.require_tokens()
@@ -115,8 +115,8 @@ class Teacher:
         if not self.settings.flip_test:
             return prediction
         mirrored = self.predict_heatmaps(crops[:, :, ::-1])
-        twins = mirror_heatmaps(mirrored, flip_indices, self.settings.flip_shift or 0)
-        return prediction._replace(heatmaps=np.float32(0.5) * (prediction.heatmaps + twins))
+        back = mirror_heatmaps(mirrored, flip_indices, self.settings.flip_shift or 0)
+        return prediction._replace(heatmaps=np.float32(0.5) * (prediction.heatmaps + back))
 
     def require_tokens(self) -> tuple[int, SizeHW]:
         """Return D and the patch grid of the network's tokens.
@@ -132,14 +132,17 @@ class Teacher:
         return self.network.token_shape
 
     def decode(self, prediction: Prediction) -> TeacherOutput:
-        """Decode the keypoints and confidences of heatmaps; any thread may, at any time."""
+        """Decode the keypoints and confidences of heatmaps; thread-safe."""
         keypoints, confidences = self.decode_heatmaps(prediction.heatmaps)
         return TeacherOutput(prediction.heatmaps, confidences, keypoints, prediction.tokens)
 
     def decode_heatmaps(
         self, heatmaps: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Return (B, K, 2) points in crop pixels and (B, K) peaks; NaN for maps not finite."""
+        """Decode (B, K, Hh, Wh) heatmaps; those that are not finite give NaN.
+
+        Returns points (B, K, 2) as (x, y) float64, crop pixels; and peaks (B, K).
+        """
         is_finite = np.isfinite(heatmaps).all(axis=(2, 3))
         points, peaks = decode_heatmaps(
             heatmaps if is_finite.all() else np.nan_to_num(heatmaps), self.settings.decoding
@@ -182,10 +185,14 @@ class Teacher:
 
 
 def require_settings(settings: TeacherSettings, known: Mapping[str, Any], source: Path) -> None:
-    """Refuse settings that contradict what the network's own file says."""
+    """Refuse settings that contradict the network's own file.
+
+    known: settings that the file has; None: it has none.
+
+    Raises:
+        TeacherError: names the setting and both values.
+    """
     for field, value in known.items():
         given = getattr(settings, field)
         if given is not None and value is not None and given != value:
-            raise TeacherError(
-                f"{field} is {given} but {source} says {value}; leave the option out"
-            )
+            raise TeacherError(f"{field} is {given} but {source} has {value}; leave the option out")

@@ -19,7 +19,7 @@ from pipeline.teachers.teacher import require_settings
 
 
 class TorchNetwork:
-    """A trained heatmap teacher as a network; its checkpoint states sizes, frame and pixels."""
+    """A trained heatmap teacher as a network; sizes, frame and pixels are its checkpoint's."""
 
     kind = "torch"
     fixed_batch_size: int | None = None
@@ -50,7 +50,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
-        """Return the raw heatmaps, and the tokens if asked, of (B, 3, H, W) normalised crops."""
+        """Predict raw heatmaps, and tokens if requested, of (B, 3, H, W) normalised crops."""
         torch.set_num_threads(self.num_threads)
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         output = self.module(batch, with_tokens=with_tokens)
@@ -61,7 +61,7 @@ class TorchNetwork:
         return Prediction(heatmaps, {"keypoint": keypoint, "visual": visual})
 
     def execution(self) -> dict[str, Any]:
-        """Return the settings that move the last bits of the heatmaps, as JSON values."""
+        """Return the settings that change the last bits of heatmaps, as JSON values."""
         return {
             "library": "torch",
             "device": str(next(self.module.parameters()).device.type),
@@ -72,7 +72,7 @@ class TorchNetwork:
 
 
 def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path) -> dict[str, Any]:
-    """Return how the checkpoint's crops are normalised, refusing options that contradict it.
+    """Return the checkpoint's settings of preprocessing, and refuse options that contradict them.
 
     An option at its default counts as not given.
     """

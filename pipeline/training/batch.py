@@ -28,7 +28,7 @@ class _OnDevice:
 
 @dataclass(frozen=True)
 class TeacherBatch(_OnDevice):
-    """What a teacher predicted for a batch of crops; a field that no loss term reads is None."""
+    """A teacher's predictions for a batch of crops; a field that no loss term reads is None."""
 
     crop_to_heatmap: Tensor  # (B, 2, 3), the *student's* crop pixels to the frame of the heatmaps
     heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8 with ``scale``, or float without
@@ -41,13 +41,13 @@ class TeacherBatch(_OnDevice):
 
 @dataclass(frozen=True)
 class TrainingBatch(_OnDevice):
-    """What one step learns from."""
+    """The crops of one training step and their targets."""
 
     images: Tensor  # (B, H, W, 3) uint8, RGB, the student's crops
-    keypoints: Tensor  # (B, K, 2) as (x, y), crop pixels; anything where the weight is 0
+    keypoints: Tensor  # (B, K, 2) as (x, y), crop pixels; undefined where the weight is 0
     keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
-    teacher: TeacherBatch | None = None  # None: no loss term reads any of it
-    replacements: Sequence[Any] = ()  # views that stand in the place of corrupt ones
+    teacher: TeacherBatch | None = None  # None: no loss term reads a teacher
+    replacements: Sequence[Any] = ()  # a ``Replacement`` for each corrupt view
 
     @property
     def crop_size_wh(self) -> Tensor:

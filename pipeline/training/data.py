@@ -1,8 +1,8 @@
-"""Batches for training: crops and keypoints, and what the loss terms read of a teacher.
+"""Batches for training: crops, keypoints, and the teacher's predictions that the loss terms read.
 
-Two data sets return the same record. ``FreshViewDataset`` draws the view it is asked for.
-``StoreViewDataset`` replays the views of a teacher store, so that student and teacher see
-identical crops. Both are asked for a whole batch at once and know nothing of epochs or order.
+Two data sets return the same record. ``FreshViewDataset`` draws each view when it is read.
+``StoreViewDataset`` replays the views of a teacher store, so that student and teacher get the same
+views. Both are indexed by a whole batch, and neither knows of epochs or their order.
 """
 
 from collections.abc import Iterator
@@ -32,18 +32,17 @@ from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.block_order import BlockOrder
+from pipeline.training.corrupt_views import Replacement, ReplacingReader
 from pipeline.training.images import TrainingImages
-from pipeline.training.replacement import Replacement, ReplacingReader
 from pipeline.training.settings import OnCorrupt, TeacherField
-from pipeline.training.view_order import ViewBatch, ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
 
 
 class FreshViewDataset(Dataset[TrainingBatch]):
-    """People under views that are drawn when they are asked for; no teacher."""
+    """Annotated people under views that are drawn when they are read; without a teacher."""
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class FreshViewDataset(Dataset[TrainingBatch]):
 
 
 class _StoredBatch(NamedTuple):
-    """What a store holds of a batch, as far as a training reads it."""
+    """The arrays of a batch that a training reads from a store."""
 
     image_to_crop: NDArray[np.float64]  # (B, 2, 3), to the stored crops
     crops: NDArray[np.uint8] | None  # (B, H, W, 3), RGB; None: images are read instead
@@ -93,14 +92,14 @@ class _StoredBatch(NamedTuple):
 
 
 class StoreViewDataset(Dataset[TrainingBatch]):
-    """The views of a teacher store, with what the loss terms read of its teacher.
+    """The views of a teacher store, with the fields of the teacher that the loss terms read.
 
-    The store opens its files in the process that reads.
+    The files of the store are opened in the process that reads them.
 
-    images: None: crops are the stored ones.
-    reads: fields of the teacher that the loss terms read.
-    on_corrupt: what a view whose heatmaps or stored crop cannot be read is: an error, or replaced,
-        crop and keypoints included, by another view of the same person.
+    images: images that the crops are cut from; None: the stored crops are used.
+    reads: fields of the teacher that the loss terms read; no others are put into a batch.
+    on_corrupt: ``raise`` raises CorruptError for a view whose heatmaps or stored crop cannot be
+        read; ``skip`` replaces it, crop and keypoints included, by another view of the same person.
     """
 
     def __init__(
@@ -147,14 +146,15 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
             assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
             tokens = store.read_tokens(instances, views)
-            fields |= {f"{kind}_tokens": values for kind, values in tokens.items()}
+            named = {f"{kind}_tokens": values for kind, values in tokens.items()}
+            fields |= {name: values for name, values in named.items() if name in self._reads}
         affines = np.tile(self._crop_to_heatmap, (len(instances), 1, 1))
         tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
         teacher = TeacherBatch(torch.from_numpy(affines), **tensors)
         return _StoredBatch(stored.image_to_crop, crops, teacher)
 
     def _crop(self, instances: NDArray[np.int64], stored: _StoredBatch) -> TrainingBatch:
-        """Cut the views out of their images, or resize their stored crops."""
+        """Cut the crops from their images, or resize the stored crops."""
         image_to_crop = compose(self._stored_to_input, stored.image_to_crop)
         people, size_hw = self._store.people, self._input_size_hw
         if self._images is not None:
@@ -173,10 +173,13 @@ def crop_people(
     image_to_crop: Affine,
     input_size_hw: SizeHW,
 ) -> TrainingBatch:
-    """Cut views out of their images and move the keypoints along.
+    """Cut crops from their images, and map the keypoints into them.
 
     instances: (B,), rows of the people's table.
     image_to_crop: (B, 2, 3), mirror included, to crops of ``input_size_hw``.
+
+    Raises:
+        ImageError: an image cannot be read, or has changed.
     """
     crops = np.empty((len(instances), *input_size_hw, 3), np.uint8)
     for row, instance in enumerate(instances.tolist()):
@@ -192,7 +195,7 @@ def _batch_of(
     image_to_crop: Affine,
     input_size_hw: SizeHW,
 ) -> TrainingBatch:
-    """Return crops with the keypoints that were moved along; ``image_to_crop`` leads to them."""
+    """Return (B, H, W, 3) crops with their keypoints, which ``image_to_crop`` maps into them."""
     keypoints, weights = move_keypoints(
         people.keypoints[instances], people.skeleton, image_to_crop, input_size_hw
     )
@@ -206,7 +209,7 @@ def _batch_of(
 def move_keypoints(
     keypoints: NDArray[np.float32], skeleton: Skeleton, image_to_crop: Affine, crop_size_hw: SizeHW
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Carry annotated keypoints into their crops; a mirrored person's left is right.
+    """Map annotated keypoints into their crops; left and right of a mirrored person are swapped.
 
     keypoints: (B, K, 3) as (x, y, visibility), image pixels; NaN where unlabelled.
     image_to_crop: (B, 2, 3), mirror included.
@@ -224,13 +227,14 @@ def move_keypoints(
 
 
 class BatchLoader:
-    """The batches of each epoch, loaded by worker processes or, with none, in this one.
+    """Loads the batches of each epoch in worker processes or, with none, in this process.
 
-    Workers live as long as the loader, so that their images stay cached. An error written for
-    people comes out as it was raised, not as a worker's traceback.
+    Workers live as long as the loader, so that their images stay cached. DistilError and StoreError
+    are raised as they were in the worker, without a worker's traceback.
 
-    start_method: of the workers. A fork starts at once and inherits the people; the workers touch
-        no device and no torch kernel. A store in an object store needs another.
+    start_method: how the workers are started. ``fork`` starts at once and inherits the people; it
+        is safe as workers use no device and no torch kernel. A store in an object store cannot be
+        read by a forked process and needs another method.
     """
 
     def __init__(
@@ -243,17 +247,17 @@ class BatchLoader:
     ) -> None:
         self._order = order
         self._loader: DataLoader[TrainingBatch | DistilError | StoreError] = DataLoader(
-            _Answers(dataset),
+            _BatchesOrErrors(dataset),
             batch_size=None,
             sampler=order,
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             persistent_workers=num_workers > 0,
             prefetch_factor=4 if num_workers else None,
             worker_init_fn=_start_worker,
             multiprocessing_context=start_method if num_workers else None,
             pin_memory=device.type != "cpu",
-            # The loader draws a seed per epoch; not from the generator that training uses.
+            # The loader draws a seed per epoch, which must not advance torch's global generator.
             generator=torch.Generator(),
         )
 
@@ -265,14 +269,14 @@ class BatchLoader:
             StoreError: the store cannot be read.
         """
         self._order.epoch = epoch
-        for answer in self._loader:
-            if isinstance(answer, DistilError | StoreError):
-                raise answer
-            yield answer
+        for loaded in self._loader:
+            if isinstance(loaded, DistilError | StoreError):
+                raise loaded
+            yield loaded
 
 
-class _Answers(Dataset["TrainingBatch | DistilError | StoreError"]):
-    """Batches, or the errors that stand in their place: torch would wrap them in its own text."""
+class _BatchesOrErrors(Dataset["TrainingBatch | DistilError | StoreError"]):
+    """Returns a batch, or the error instead of raising it: torch would change its message."""
 
     def __init__(self, dataset: Dataset[TrainingBatch]) -> None:
         self._dataset = dataset
@@ -284,11 +288,11 @@ class _Answers(Dataset["TrainingBatch | DistilError | StoreError"]):
             return error
 
 
-def _as_it_is(answer: object) -> object:
-    return answer
+def _unchanged(loaded: object) -> object:
+    return loaded
 
 
 def _start_worker(_: int) -> None:
-    """Keep each worker to one thread: there is one per core already."""
+    """Limit each worker to one thread, as there is one worker per core already."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a heatmap teacher minimises: the distance to Gaussians around the annotated keypoints."""
+"""Loss of heatmap teachers: the distance to Gaussians around the annotated keypoints."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from pipeline.training.losses import Criterion, LossTerms, heatmap_loss
 class HeatmapCriterion(Criterion):
     """Mean squared error against unbiased Gaussians around the ground truth.
 
-    crop_to_heatmap: (2, 3), the teacher's own frame.
+    crop_to_heatmap: (2, 3), crop pixels to the teacher's heatmap frame.
     sigma: standard deviation of the Gaussians, in heatmap cells.
     """
 

@@ -1,4 +1,4 @@
-"""The images of a training: decoded strictly, bound to their digests, kept while memory allows."""
+"""Images of a training: decoded strictly, compared with their digests, cached up to a limit."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -18,14 +18,15 @@ from pipeline.errors import ImageError
 
 
 class TrainingImages:
-    """Images by their row in the people's table, as one process reads them.
+    """Reads images by their index in the people's table; each process has its own cache.
 
-    An image whose bytes had the store's digest is known again by inode, size and time of its last
-    change; once one of them differs, its bytes are digested again.
+    A file whose bytes had the store's digest is trusted as long as its inode, size and time of last
+    change stay the same; once one of them differs, its bytes are compared again.
 
-    image_sha256: (M, 32) uint8, what the images were when a store was written; None: not checked.
-    cache_bytes: how much of the decoded images to keep, the most recently used ones.
-    paranoid: digest the bytes of every decode, whatever the file system says of the file.
+    image_sha256: (M, 32) uint8, digests of the files when the store was written; None: not
+        compared.
+    cache_bytes: largest size of the cached decoded images; the least recently used are dropped.
+    paranoid: compare the digest at every decode, even if the file appears unchanged.
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class TrainingImages:
         """Return an image as (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: it cannot be decoded whole, or is not the image that was annotated or
-                cached.
+            ImageError: the image cannot be decoded whole, or differs in size from the annotation or
+                in its digest from the store.
         """
         if image_index in self._cached:
             self._cached.move_to_end(image_index)
@@ -73,8 +74,8 @@ class TrainingImages:
         expected_hw = tuple(self._people.image_size_hw[image_index].tolist())
         if image.shape[:2] != expected_hw:
             raise ImageError(
-                f"image {str(path)!r} is {image.shape[0]} x {image.shape[1]} pixels (height x "
-                f"width), its annotation says {expected_hw[0]} x {expected_hw[1]}; give the "
+                f"image {str(path)!r} must have {expected_hw[0]} x {expected_hw[1]} pixels (height "
+                f"x width) as annotated, got {image.shape[0]} x {image.shape[1]}; give the "
                 "annotated image"
             )
         return image
@@ -88,9 +89,9 @@ class TrainingImages:
     ) -> None:
         if file.sha256 != expected:
             raise ImageError(
-                f"image {str(path)!r} has changed since the teacher store was written (sha256 "
-                f"{file.sha256.hex()[:12]}, then {expected.hex()[:12]}); give the original image, "
-                "or write another store"
+                f"image {str(path)!r} has changed since the teacher store was written: expected "
+                f"sha256 {expected.hex()[:12]}, got {file.sha256.hex()[:12]}; give the original "
+                "image, or write another store"
             )
         if file.stamp is not None:
             self._trusted[image_index] = file.stamp

@@ -1,8 +1,8 @@
-"""The one training loop, of students and teachers alike.
+"""The training loop of students and teachers.
 
-What happens in an epoch is a function of (seed, epoch) and of the weights and the optimiser at its
-start, so a training state after each whole epoch makes ``--resume`` exact: an epoch that was cut
-short is repeated from its beginning.
+An epoch is a function of (seed, epoch) and of the weights and the optimiser at its start, so a
+training state after each whole epoch makes ``--resume`` exact: an interrupted epoch is repeated
+from its beginning.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
+from pipeline.errors import TrainingError
 from pipeline.progress import Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
@@ -27,37 +28,37 @@ from pipeline.runs.checkpoints import (
 )
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.epoch_record import EpochRecord, in_words
-from pipeline.training.losses import Criterion
+from pipeline.training.losses import Criterion, LossTerms
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.settings import OptimisationConfig
+from pipeline.wording import counted
 
 _logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 20
-"""Losses are read back this often: reading one waits for the device."""
+"""Interval at which losses are copied to the host, which waits for the device."""
 
 
 class EpochLedger(Protocol):
-    """Somebody who keeps an account of the batches beside the losses."""
+    """Counts events in the batches, such as corrupt views, and records them for each epoch."""
 
     def epoch_facts(self) -> Mapping[str, object]:
-        """Return what metrics.jsonl says of the epoch that just ended."""
+        """Return further entries for the line of the epoch that just ended in metrics.jsonl."""
         ...
 
     def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
-        """Take up the account where these lines of metrics.jsonl leave it."""
+        """Restore the counts from the lines of metrics.jsonl of earlier epochs."""
 
 
 class NoLedger:
-    """Nobody keeps an account."""
+    """Counts nothing."""
 
     def epoch_facts(self) -> Mapping[str, object]:
-        """Have nothing to say."""
+        """Return no entries."""
         return {}
 
     def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
-        """Ignore the past."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Training:
     normalise: Callable[[Tensor], Tensor]
     """Normalises the crops of a batch on the device."""
     info: CheckpointInfo
-    """Saved with the weights, once epoch, step and scored keypoints are filled in."""
+    """Description saved with the weights; epoch, step and scored keypoints are then filled in."""
     batches_of_epoch: Callable[[int], Iterable[TrainingBatch]]
     steps_per_epoch: int
     batch_size: int
@@ -77,7 +78,7 @@ class Training:
     optimisation: OptimisationConfig
     device: torch.device
     validate: Callable[[nn.Module, CheckpointInfo], Mapping[str, float | None]] | None = None
-    """Returns figures, ``AP`` among them, of the network in evaluation mode."""
+    """Returns metrics of a network in evaluation mode, ``AP`` among them; None: no validation."""
     evaluate_every_epochs: int = 1
     ledger: EpochLedger = field(default_factory=NoLedger)
 
@@ -91,13 +92,13 @@ def fit(
 ) -> TrainingPlace:
     """Train to the last epoch; metrics and checkpoints are written to the run folder.
 
-    resume: go on after the last whole epoch that the run folder holds.
-    Returns the place at the end.
+    resume: continue after the last whole epoch that the run folder holds.
+    Returns epoch, step and best AP at the end.
 
     Raises:
-        TrainingError: a loss or a gradient stopped being finite; the checkpoints are still those of
-            the last whole epoch.
-        DistilError, StoreError: the batches end with one.
+        TrainingError: a loss or a gradient is not finite; the checkpoints are still those of the
+            last whole epoch.
+        DistilError, StoreError: a batch cannot be loaded.
     """
     network = training.network.to(training.device).to(memory_format=torch.channels_last)
     criterion = training.criterion.to(training.device)
@@ -113,10 +114,10 @@ def fit(
             means = _train_epoch(training, optimizer, scheduler, epoch, progress)
         except KeyboardInterrupt:
             _logger.warning(
-                "interrupted in epoch %d; %s holds the %d whole epochs before: go on with --resume",
+                "interrupted in epoch %d; %s holds %s: continue with --resume",
                 epoch + 1,
                 run_folder.root,
-                place.epoch,
+                counted(place.epoch, "whole epoch"),
             )
             raise
         place = _next_place(training, place)
@@ -134,7 +135,7 @@ def fit(
         )
         place = _validate(training, run_folder, place)
         save_weights(run_folder.last_weights, network, _info_at(training, place))
-        # The state comes last: until it is there, the epoch counts as not done.
+        # The state is written last: without it the epoch does not count as done.
         save_training_state(run_folder.training_state, network, criterion, optimizer, place)
     return place
 
@@ -179,7 +180,7 @@ def _train_epoch(
 
 
 def _seed_epoch(seed: int, epoch: int) -> None:
-    """Seed torch's global generator, for networks that drop something at random."""
+    """Seed torch's global generator, for networks with dropout or other random layers."""
     digest = hashlib.sha256(f"epoch {seed} {epoch}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
@@ -205,9 +206,9 @@ def _info_at(training: Training, place: TrainingPlace) -> CheckpointInfo:
 
 
 def _validate(training: Training, run_folder: RunFolder, place: TrainingPlace) -> TrainingPlace:
-    """Measure the network where it is due, and keep the weights if they are the best so far.
+    """Validate the network if this epoch is due, and save the weights if they are the best so far.
 
-    Where nothing is measured, the last weights count as the best.
+    Without validation the last weights count as the best.
     """
     is_due = place.epoch % training.evaluate_every_epochs == 0 or place.epoch == training.epochs
     if training.validate is None:
@@ -221,8 +222,72 @@ def _validate(training: Training, run_folder: RunFolder, place: TrainingPlace) -
         {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
     )
     ap = figures.get("AP")
-    # Of equals the later one counts: early networks often share an AP of 0.
+    # Of equal APs the later one counts: early networks often have an AP of 0.
     if ap is None or (place.best_ap is not None and ap < place.best_ap):
         return place
     save_weights(run_folder.best_weights, training.network, _info_at(training, place))
     return place.model_copy(update={"best_ap": ap})
+
+
+class EpochRecord:
+    """The losses of an epoch, kept on the device until ``read_back`` copies them to the host."""
+
+    def __init__(self, first_step: int) -> None:
+        self._step = first_step
+        self._names: tuple[str, ...] = ()
+        self._waiting: list[Tensor] = []
+        self._sums: list[float] = []
+        self._num_steps = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of steps that are not read back yet."""
+        return len(self._waiting)
+
+    def add(self, loss: LossTerms, gradient_norm: Tensor) -> None:
+        """Keep the losses and the gradient norm of a step, without waiting for the device."""
+        self._names = ("loss", *loss.terms)
+        values = [loss.total, *loss.terms.values(), gradient_norm]
+        self._waiting.append(torch.stack([value.detach().float() for value in values]))
+
+    def read_back(self) -> dict[str, float]:
+        """Return the mean loss and terms of the steps that were not read back yet.
+
+        Raises:
+            TrainingError: a loss or a gradient is not finite; names step and terms.
+        """
+        rows = torch.stack(self._waiting).double().tolist()
+        self._waiting.clear()
+        for row in rows:
+            self._step += 1
+            if not all(map(_is_finite, row)):
+                names = (*self._names, "gradient norm")
+                raise TrainingError(
+                    f"the loss or gradient of step {self._step} is not finite: "
+                    f"{in_words(dict(zip(names, row, strict=True)))}; nothing was saved since the "
+                    "last whole epoch; lower optimisation.learning_rate or set "
+                    "optimisation.gradient_clip"
+                )
+        sums = [sum(column) for column in zip(*rows, strict=True)]
+        self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(sums), sums, strict=True)]
+        self._num_steps += len(rows)
+        return {name: x / len(rows) for name, x in zip(self._names, sums, strict=False)}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Return the mean of the loss and of each term over the steps that were read back."""
+        return {
+            name: total / self._num_steps
+            for name, total in zip(self._names, self._sums, strict=False)
+        }
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+def in_words(figures: Mapping[str, float | None]) -> str:
+    """Return figures by name as one line of text."""
+    return ", ".join(
+        f"{name} {'none' if value is None else format(value, '.4g')}"
+        for name, value in figures.items()
+    )

@@ -1,17 +1,17 @@
 """The losses of DistilPose (CVPR 2023), without the defects of its released code.
 
 Every term is a mean over the full count (B K 2, B K Hh Wh or B K), not over the labelled keypoints.
-One affine a sample, crop_to_heatmap, carries the student's point to both distilled terms: the
-centre of the simulated Gaussian and the place where the teacher's heat is looked up never differ by
-a convention. Targets of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
+One affine per sample, crop_to_heatmap, maps the student's point for both distilled terms, so that
+the centre of the simulated Gaussian and the cell whose heat the score learns always agree. Targets
+of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 
 To add a term:
   1. write its mathematics as a function of tensors, beside those below;
-  2. write the three lines that feed it from (output, batch, config), as ``_confidence`` does;
+  2. write the few lines that call it with (output, batch, config), as ``_confidence`` does;
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
-  4. give the weight a field of ``LossConfig`` (settings.py), marked with what it reads;
+  4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
   5. a term with parameters of its own (a flow, a projector) is an ``nn.Module`` that
-     ``StudentCriterion`` holds: the optimiser and the training state then know of it.
+     ``StudentCriterion`` holds: the optimiser and the training state then include it.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,16 +40,16 @@ class LossTerms(NamedTuple):
 
 
 class Criterion(nn.Module):
-    """What a training minimises; its own parameters, if any, are trained and saved too."""
+    """A loss that a training minimises; its own parameters, if any, are trained and saved too."""
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether the network has to hand out its tokens."""
+        """Whether the network must return its tokens."""
         return False
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
-        """Keypoints whose score was trained by the calls so far."""
+        """Indices of the keypoints whose score was trained by the calls so far."""
         raise NotImplementedError
 
     def forward(self, output: Any, batch: TrainingBatch, step: int) -> LossTerms:
@@ -68,7 +68,7 @@ class StudentCriterion(Criterion):
     def __init__(self, config: LossConfig, num_keypoints: int) -> None:
         super().__init__()
         self.config = config
-        # On the device: finding out which keypoints are scored never waits for it.
+        # A buffer on the device, so that updating it does not wait for the device.
         self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
 
     @property
@@ -111,7 +111,7 @@ def term_weight(config: LossConfig, name: str, step: int) -> float:
 
 
 def keypoints_to_heatmap(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
-    """Carry (B, K, 2) keypoints, fractions of the student's crop, to the heatmap frame."""
+    """Map (B, K, 2) keypoints from fractions of the student's crop to the heatmap frame."""
     width, height = batch.images.shape[2], batch.images.shape[1]
     affine = _require_teacher(batch).crop_to_heatmap.to(keypoints)[:, None]  # (B, 1, 2, 3)
     x, y = (keypoints[..., 0:1] * width, keypoints[..., 1:2] * height)
@@ -161,6 +161,7 @@ def simulated_heatmap_loss(
     sigmas: (B, K, 2) as (x, y), heatmap cells.
     heatmaps: (B, K, Hh, Wh), uint8 with scale (B, K), or float.
     keypoint_weights: (B, K) in {0, 1}.
+    sigma_floor: smallest width of a Gaussian, heatmap cells, added to sigmas in quadrature.
     """
     is_used = keypoint_weights > 0
     if heatmaps.is_floating_point():
@@ -187,7 +188,7 @@ def confidence_loss(
 ) -> Tensor:
     """Return the mean absolute difference of scores and the teacher's heat, over B K keypoints.
 
-    The look-up passes no gradient to the points: a score copies the heat, it never chases it.
+    No gradient reaches the points: the score learns the heat, and the point is not moved to it.
 
     scores: (B, K), raw.
     points: (B, K, 2) as (x, y), heatmap frame.
@@ -287,8 +288,8 @@ LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], 
 def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     if batch.teacher is None:
         raise ConfigError(
-            "the configured loss terms need a teacher's heatmaps, and the batch holds nothing of a "
-            "teacher; train from a store with a teacher, or set their weights to 0"
+            "the configured loss terms need a teacher's predictions, but the batch holds none; "
+            "train from a teacher store, or set their weights to 0"
         )
     return batch.teacher
 
@@ -298,7 +299,7 @@ def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
     heatmaps, scale = teacher.heatmaps, teacher.scale
     if heatmaps is None:
         raise ConfigError(
-            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, and the batch "
+            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
             "holds none; train from a store with heatmaps, or set both weights to 0"
         )
     if (heatmaps.dtype == torch.uint8) != (scale is not None):

@@ -1,7 +1,7 @@
 """The optimiser and the learning rate as a pure function of the step.
 
-Weight decay spares one-dimensional parameters (norms, biases) and the learned tokens and positions,
-as timm's ViTs do. Schedules are timm's, counted in steps.
+Weight decay leaves out one-dimensional parameters (norms, biases) and learned tokens and positions,
+as in timm's ViTs. Schedules are timm's, counted in steps.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.training.settings import OptimisationConfig
 
 _WARMUP_START = 1e-3
-"""Fraction of the learning rate that the first step of a warm-up uses, as released."""
+"""Fraction of the learning rate that a warm-up begins with, as in DistilPose's released code."""
 
 _TOKEN_PATTERNS = ("*token", "*tokens", "*token.*", "*pos_embed*", "*position*")
 

@@ -13,7 +13,7 @@ from store_schemas.choices import TEACHER_NAME
 
 RegressionKind = Literal["smooth_l1", "l1"]
 TeacherField = Literal["heatmaps", "keypoints", "keypoint_tokens", "visual_tokens"]
-"""What a loss term may read of a teacher: ``heatmaps`` come with their scale, ``keypoints`` with
+"""Fields of a teacher that a loss term may read: ``heatmaps`` include their scale, ``keypoints``
 their confidences."""
 
 
@@ -30,7 +30,7 @@ _HEATMAPS = Term(frozenset({"heatmaps"}))
 
 
 class LossConfig(ComponentConfig):
-    """Which terms a student is trained with; a weight of 0 leaves the term out."""
+    """Weights and settings of the loss terms of a student; a weight of 0 leaves the term out."""
 
     regression: Annotated[Weight, Term()] = 1.0
     """Weight of the distance between keypoints and ground truth."""
@@ -70,7 +70,7 @@ class LossConfig(ComponentConfig):
 
     @property
     def reads(self) -> frozenset[TeacherField]:
-        """What the configured terms read of a teacher."""
+        """Fields of the teacher that the configured terms read."""
         return frozenset().union(*(term.reads for term in self.terms.values()))
 
     @property
@@ -128,7 +128,7 @@ class ReplayedViewSettings(ComponentConfig):
         """Return these settings with the order that they imply for a store."""
         if self.view_order is not None:
             return self
-        # In an object store every shard that is open is a download.
+        # In an object store every shard that is read is downloaded whole.
         in_blocks = self.store_cache is None and is_object_location(store)
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
@@ -149,7 +149,7 @@ def name_the_source(settings: Any) -> Any:
 
 
 class OptimisationConfig(ComponentConfig):
-    """How weights are moved. The defaults are DistilPose's released recipe (300 epochs)."""
+    """Optimiser and schedule. The defaults are DistilPose's released recipe (300 epochs)."""
 
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
@@ -177,7 +177,10 @@ class OptimisationConfig(ComponentConfig):
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError("weight_decay needs optimizer = 'adamw', which decouples it")
         if self.min_learning_rate > self.learning_rate:
-            raise ValueError("min_learning_rate exceeds learning_rate")
+            raise ValueError(
+                f"min_learning_rate is {self.min_learning_rate}; expected at most learning_rate, "
+                f"{self.learning_rate}"
+            )
         return self
 
 
@@ -192,7 +195,7 @@ class InitialWeights(ComponentConfig):
 
 
 class InitialTeacherWeights(InitialWeights):
-    """A teacher of the same architecture is trained on, its head too."""
+    """Weights of a teacher of the same architecture, whose head is taken too."""
 
     weights: InputFile | None = None
     """Weights of another teacher to start from, for example one of other photographs."""

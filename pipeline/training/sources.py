@@ -1,4 +1,4 @@
-"""Where training people and their views come from: a teacher store, or an annotation file."""
+"""Sources of training people and their views: a teacher store, or an annotation file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,15 @@ from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import PeopleSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
-from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import FreshViewDataset, StartMethod, StoreViewDataset
 from pipeline.training.images import TrainingImages
 from pipeline.training.settings import FreshViewSettings, ReplayedViewSettings, TeacherField
-from pipeline.training.view_order import ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewOrder
 from pipeline.wording import counted
 
 
 class StoreDigests(NamedTuple):
-    """What binds a training to the store that it learns from; None: it learns from none."""
+    """Digests of the store that a training learns from; None: it learns from no store."""
 
     fingerprint: str | None = None
     content_sha256: str | None = None
@@ -37,7 +36,7 @@ class StoreDigests(NamedTuple):
 
 @dataclass(frozen=True)
 class FreshViews:
-    """People of an annotation file, each epoch under views of its own."""
+    """People of an annotation file, under new random views in every epoch."""
 
     people: People
     image_folder: Path
@@ -51,7 +50,7 @@ class FreshViews:
 
     @property
     def num_views(self) -> None:
-        """None: no epoch shows a view again."""
+        """None: every epoch draws new views."""
         return None
 
     @property
@@ -69,24 +68,24 @@ class FreshViews:
         return ViewOrder(self.instances, self.people.instance_id, self.num_views, batch_size, seed)
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the user should know before the training starts."""
+        """Return notes for the user before the training starts."""
         note = describe_missing_halves(self.people.skeleton, self.data.recipe)
         return () if note is None else (note,)
 
     @property
     def provenance(self) -> StoreDigests:
-        """Digests of the store that is trained from: none."""
+        """Digests of the store that is learned from: none."""
         return StoreDigests()
 
     @property
     def ledger_facts(self) -> tuple[str, int]:
-        """Name of what is read, and number of its person-views that can be corrupt: none."""
+        """Name of the source, and number of its person-views that can be corrupt: none."""
         return str(self.image_folder), 0
 
     def dataset(
         self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
     ) -> FreshViewDataset:
-        """Return views that are drawn when they are read, as crops of a student's input size."""
+        """Return a data set of views, drawn when they are read, at a student's input size."""
         cache_bytes = self.data.image_cache_mib << 20
         images = TrainingImages(self.people, self.image_folder, cache_bytes=cache_bytes)
         return FreshViewDataset(self.people, images, self.data.recipe, self.seed, input_size_hw)
@@ -102,7 +101,7 @@ def read_fresh_views(
     """Read the people of an annotation file and check the headers of their images.
 
     Raises:
-        PeopleError: annotations or image headers are at fault, or nobody is left.
+        PeopleError: annotations or image headers contradict themselves, or no person is left.
     """
     return FreshViews(read_people(annotations, image_folder, settings), image_folder, data, seed)
 
@@ -113,14 +112,14 @@ class ReplayedViews:
 
     store: AnyTeachers
     image_folder: Path | None
-    """None: its crops are learned from."""
+    """Folder of the images; None: the crops of the store are used."""
     data: ReplayedViewSettings
     reads: frozenset[TeacherField]
     """Fields of the teacher that the loss terms read."""
     instances: NDArray[np.int64]
     """(n,), rows of the people that can be trained on."""
     num_views: int
-    """Views of a person that epochs take turns at."""
+    """Number of augmented views of each person, which epochs show in turn."""
     padding: float
 
     @property
@@ -142,7 +141,7 @@ class ReplayedViews:
         return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the user should know before the training starts: nothing."""
+        """Return notes for the user before the training starts: none."""
         return ()
 
     @property
@@ -152,13 +151,13 @@ class ReplayedViews:
 
     @property
     def ledger_facts(self) -> tuple[str, int]:
-        """Name of what is read, and number of its person-views that can be corrupt."""
+        """Name of the source, and number of its person-views that can be corrupt."""
         return str(self.store.path), len(self.instances) * self.num_views
 
     def dataset(
         self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
     ) -> StoreViewDataset:
-        """Return the stored views, resized to a student's input.
+        """Return a data set of the stored views, resized to a student's input size.
 
         Raises:
             ConfigError: the student's input has another aspect than the stored views, or its tokens
@@ -199,16 +198,16 @@ def open_replayed_views(
     data: ReplayedViewSettings,
     reads: frozenset[TeacherField],
 ) -> ReplayedViews:
-    """Open a teacher store to train from, and refuse it if it cannot serve ``data``.
+    """Open a teacher store to train from, and refuse it if it does not fit ``data``.
 
     image_folder: needed unless ``data.from_crops``, which then opens none.
-    reads: fields of the teacher that the loss terms read; none: the views alone are used.
+    reads: fields of the teacher that the loss terms read; none: only the views are used.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
         ObjectStoreError: its object store does not answer, or refuses.
-        ConfigError: more views are asked for than there are, or crops that it does not hold.
-        PeopleError: nobody can be trained on, or the image folder or an image is missing.
+        ConfigError: ``data`` needs more views than the store has, or crops that it does not hold.
+        PeopleError: no person has all views, or the image folder or an image is missing.
     """
     data = data.with_order(str(path))
     store = open_teachers(path, data.teachers, data.store_cache)
@@ -217,14 +216,14 @@ def open_replayed_views(
     if num_views > num_stored or num_stored == 0:
         raise ConfigError(
             f"data.num_views is {data.num_views}, but {path} holds "
-            f"{counted(num_stored, 'augmented view')} of each person; ask for fewer, or write a "
-            "store with more --views"
+            f"{counted(num_stored, 'augmented view')} of each person; use fewer, or write a store "
+            "with more --views"
         )
     instances = store.present_instances()
     if not len(instances):
         raise PeopleError(
             f"{path} must hold a person all of whose views were written, but holds none of its "
-            f"{store.people.num_instances}; mend their images and write the store again"
+            f"{store.people.num_instances}; make their images readable and write the store again"
         )
     if data.from_crops:
         image_folder = None
@@ -278,31 +277,30 @@ def _size(size_hw: SizeHW) -> str:
 
 
 def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> None:
-    """Refuse a store whose tokens a student cannot be compared with, one by one.
+    """Refuse a store whose tokens differ from a student's in kind, dimension or grid.
 
     Args:
         kind: ``keypoint`` or ``visual``.
-        shape: That of the student's tokens; the grid matters for visual tokens alone.
+        shape: That of the student's tokens; the grid matters only for visual tokens.
 
     Raises:
         ConfigError: the store has no such tokens, or of another dimension or grid.
     """
     tokens = store.optional.tokens
     if tokens is None or kind not in tokens.kinds:
-        held = "none" if tokens is None else f"{', '.join(tokens.kinds)} tokens alone"
+        held = "none" if tokens is None else f"only {', '.join(tokens.kinds)} tokens"
         raise ConfigError(
             f"{store.path} must hold {kind} tokens, got {held}; write a store with cache-teacher "
             f"--tokens {kind}"
         )
     if shape is None or tokens.dim != shape.dim:
         raise ConfigError(
-            f"the student's tokens have {'no' if shape is None else shape.dim} channels, those of "
-            f"{store.path} {tokens.dim}; they must be as many: choose a student of the teacher's "
-            "size"
+            f"the student's tokens must have {tokens.dim} channels, as those of {store.path}, got "
+            f"{'no tokens' if shape is None else shape.dim}; choose a student of the teacher's size"
         )
     if kind == "visual" and tuple(tokens.grid_hw) != shape.grid_hw:
         raise ConfigError(
-            f"the student has {shape.grid_hw[0]} x {shape.grid_hw[1]} patches, the tokens of "
-            f"{store.path} are of {tokens.grid_hw[0]} x {tokens.grid_hw[1]}; they must be the "
-            "same: choose a student of the teacher's size"
+            f"the student must have {tokens.grid_hw[0]} x {tokens.grid_hw[1]} patches, as the "
+            f"tokens of {store.path}, got {shape.grid_hw[0]} x {shape.grid_hw[1]}; choose a "
+            "student of the teacher's size"
         )

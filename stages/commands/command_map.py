@@ -69,7 +69,7 @@ class CommandMap(click.Group):
         except KeyboardInterrupt:
             command = self.commands.get(ctx.invoked_subcommand or "")
             can_resume = command and any(option.name == "resume" for option in command.params)
-            way_on = "; go on with the same command and --resume" if can_resume else ""
+            way_on = "; continue with the same command and --resume" if can_resume else ""
             fail(f"stopped{way_on}")
 
 

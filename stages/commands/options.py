@@ -259,7 +259,7 @@ def teacher_options(model: Model) -> Decorator[Any]:
         option("--output-name", "output_name"),
         option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),
         option("--std", "std", type=str, callback=_triple, metavar="R,G,B"),
-        option("--pixel-scale", "scale"),
+        option("--pixel-scale", "scale", default_text="1/255"),
         option("--channel-order", "channel_order"),
         option("--heatmap-activation", "heatmap_activation"),
         option("--heatmap-gain", "heatmap_gain"),

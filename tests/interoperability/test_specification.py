@@ -10,7 +10,7 @@ import pytest
 from pipeline.frames.geometry import apply, invert
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.array_spec import ArraySpec
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from store_schemas.optional_arrays import NONE, OptionalArrays, TokenFormat, crop_format
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import SHARD_ARRAYS, StoreDimensions, array_specs
@@ -73,7 +73,9 @@ def test_the_example_reads_what_this_program_reads(
     found: dict[str, Any] = {}
     exec(code, found)
     stored = TeacherStore.open(tmp_path / "teacher.zarr").read([0], [0])
-    np.testing.assert_array_equal(found["heat"], decode_heatmaps(stored.heatmaps, stored.scale)[0])
+    np.testing.assert_array_equal(
+        found["heat"], dequantise_heatmaps(stored.heatmaps, stored.scale)[0]
+    )
     np.testing.assert_array_equal(found["confidence"], stored.confidence[0])
     in_image = apply(invert(stored.image_to_crop[0]), stored.keypoints[0])
     np.testing.assert_allclose(found["in_image"], in_image, rtol=1e-6)

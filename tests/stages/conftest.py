@@ -27,7 +27,7 @@ from pipeline.teacher_store.plan import ViewPlan
 from pipeline.training.data import move_keypoints
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
-from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
 from tests.support.evaluation_sample import Sample, draw_sample, save_network
@@ -114,7 +114,7 @@ def write_store(
             )
             points[i][weights == 0] = np.nan
         heat = encode_keypoints(apply(to_heatmap, points), HEATMAP_SIZE_HW)
-        heatmaps, outputs[..., 0] = encode_heatmaps(heat, 0.01)
+        heatmaps, outputs[..., 0] = quantise_heatmaps(heat, 0.01)
         status = np.full(shape[:2], Status.OK, np.uint8)
         if failed_row is not None and failed_row in rows:
             status[failed_row - rows.start, 1] = Status.IMAGE_UNREADABLE

@@ -27,7 +27,7 @@ from pipeline.teachers.onnx_network import OnnxNetwork
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 from store_schemas.errors import IncompleteError, StoreError
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from store_schemas.teacher_store import Status
 
 FLIP = flip_indices_of_names(COCO_KEYPOINT_NAMES)
@@ -63,7 +63,7 @@ def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> No
         said = teacher.predict_and_decode(np.stack(crops), FLIP)
         np.testing.assert_allclose(stored.keypoints, said.keypoints, atol=1e-3)
         np.testing.assert_allclose(stored.confidence, said.confidences, atol=1e-6)
-        error = np.abs(decode_heatmaps(stored.heatmaps, stored.scale) - said.heatmaps)
+        error = np.abs(dequantise_heatmaps(stored.heatmaps, stored.scale) - said.heatmaps)
         bound = np.maximum(stored.scale / 2, store.threshold)[..., None, None]
         assert (error <= bound + 1e-6).all()
 
@@ -203,14 +203,14 @@ def no_readable_image(inputs: Any) -> None:
     [
         (lose_an_image, {}, PeopleError, r"image '.*jpg' is not in the folder"),
         (no_teacher, {}, TeacherError, r"teacher\.onnx does not exist"),
-        (fewer_maps, {}, TeacherError, r"gives 5 heatmaps and the category has 17 keypoints"),
+        (fewer_maps, {}, TeacherError, r"predicts 5 heatmaps, but the category has 17 keypoints"),
         (no_finite_map, {}, TeacherError, r"values that are not finite; check its preprocessing"),
         (no_readable_image, {}, TeacherError, r"of the probe's .* images none can be read"),
         (
             None,
             {"teacher_settings__heatmap_activation": "none"},
             TeacherError,
-            r"--heatmap-activation sigmoid if the model gives logits",
+            r"--heatmap-activation sigmoid if the model outputs logits",
         ),
         (
             None,

@@ -171,7 +171,10 @@ def test_a_worker_with_another_library_is_refused_by_name_and_its_shards_go_to_o
     assert wrote == {"0"}
     (refusal,) = [line for line in said if line.startswith("refused")]
     assert refusal.startswith("refused: worker tcp://")
-    assert f"(1): numpy must be {report()['numpy']}, got 1.2.3; its shards go to" in refusal
+    assert (
+        f"(1): numpy must be {report()['numpy']}, got 1.2.3; its shards go to other workers"
+        in refusal
+    )
     assert inputs.digests() == written_here
 
 
@@ -220,7 +223,7 @@ def test_an_interrupted_cluster_finishes_what_runs_and_the_plain_loop_goes_on(
     interrupt_after_the_first_shard(monkeypatch)
     with (
         every_shard(monkeypatch, lambda _: None) as tries,
-        pytest.raises(Stopped, match=r" has \d of \d shards?: go on"),
+        pytest.raises(Stopped, match=r" has \d of \d shards?: continue"),
     ):
         cache_teacher(inputs.config(), engine_choice=scheduler)
     said: list[str] = []

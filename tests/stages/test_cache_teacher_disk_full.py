@@ -19,7 +19,7 @@ from tests.support.file_operations import Operation, watch
 
 TOLD = (
     r"cannot be written: No space left on device.* are free.*; (the plan is not written yet|.* has "
-    r"\d+ of \d+ shards?): go on with the same command and --resume$"
+    r"\d+ of \d+ shards?): continue with the same command and --resume$"
 )
 
 
@@ -94,7 +94,7 @@ def test_the_command_ends_with_1_and_says_what_was_needed_and_how_many_shards_ar
     assert " cannot be written: File too large (" in lines[0]
     assert " bytes were needed, " in lines[0]
     num_shards = len(list(Path(whole.store, "teachers/teacher/status").glob("c.*")))
-    assert f"; {inputs.store} has 2 of {num_shards} shards: go on with" in lines[0]
+    assert f"; {inputs.store} has 2 of {num_shards} shards: continue with" in lines[0]
     resumed = CliRunner().invoke(main, arguments(config, "--resume"))
     assert resumed.exit_code == 0, resumed.output
     assert inputs.digests() == inputs.digests(Path(whole.store))

@@ -94,7 +94,7 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
     said: list[str] = []
     watch_workers(monkeypatch, kill_one)
     cache_teacher(torch_config(inputs), engine_choice=EngineChoice(num_workers=2), say=said.append)
-    assert any(" again: worker tcp://" in line and "it is gone" in line for line in said)
+    assert any(" again: worker tcp://" in line and "the worker left" in line for line in said)
     assert inputs.digests() == written_here_by_torch
 
 

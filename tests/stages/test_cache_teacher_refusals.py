@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from pipeline.runs.provenance import provenance
+from pipeline.runs.run_folder import provenance
 from pipeline.storage.folder import LocalFolder
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher

@@ -209,7 +209,7 @@ def test_a_signal_finishes_the_shard_if_the_grace_allows_and_the_run_goes_on_lat
     line = process.refusal()
     assert time.monotonic() - began < 20
     assert line.startswith(f"distil: {why}; {inputs.store} has {num_shards} of ")
-    assert line.endswith(": go on with the same command and --resume")
+    assert line.endswith(": continue with the same command and --resume")
     check_resumed(inputs)
 
 
@@ -220,7 +220,7 @@ def test_a_second_ctrl_c_stops_at_once(inputs: Any) -> None:
     time.sleep(0.2)
     began = time.monotonic()
     process.send(signal.SIGINT)
-    assert re.match(r"distil: stopped; \S+ has 1 of 6 shards: go on", process.refusal())
+    assert re.match(r"distil: stopped; \S+ has 1 of 6 shards: continue", process.refusal())
     assert time.monotonic() - began < 3
     check_resumed(inputs)
 

@@ -19,11 +19,10 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.block_order import BlockOrder
 from pipeline.training.data import BatchLoader
 from pipeline.training.settings import ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
-from pipeline.training.view_order import ViewOrder
+from pipeline.training.view_order import BlockOrder, ViewOrder
 from stages.cache_teacher import cache_teacher
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student

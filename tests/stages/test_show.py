@@ -33,7 +33,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages.settings.evaluation import ShowConfig
 from stages.show import TILE_HEIGHT, person_tiles, show, spread_rows
 from store_schemas.errors import IncompleteError
-from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
 
@@ -103,7 +103,7 @@ def write_store(
     affine = crop_to_heatmap(FRAME, INPUT_HW, HEATMAP_HW)
     heat = encode_keypoints(apply(affine, points.reshape(-1, 3, 2)), HEATMAP_HW)
     heat = (heat * confidence).reshape(NUM_PEOPLE, NUM_VIEWS, 3, *HEATMAP_HW).astype(np.float32)
-    heatmaps, scale = encode_heatmaps(heat, 0.01)
+    heatmaps, scale = quantise_heatmaps(heat, 0.01)
     peaks = np.full_like(scale, confidence)
     outputs = np.concatenate([scale[..., None], peaks[..., None], points], axis=-1)
     image_sha256 = np.stack([np.frombuffer(digest, np.uint8) for digest in digests])

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cli import main
 from pipeline.errors import ImageError
-from pipeline.runs.provenance import provenance
+from pipeline.runs.run_folder import provenance
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.reader import TeacherStore

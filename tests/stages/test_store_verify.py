@@ -170,7 +170,7 @@ def test_what_is_not_there_any_more_is_said(inputs: Any) -> None:
 def test_paths_and_settings_default_to_what_was_recorded(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.runs.provenance import provenance
+    from pipeline.runs.run_folder import provenance
     from stages import cache_teacher as stage
 
     monkeypatch.setattr(stage, "provenance", provenance)

@@ -12,7 +12,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import open_teacher
 from stages.evaluate import evaluate
 from stages.settings.evaluation import EvaluateStore, EvaluateTeacher
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 
 pytestmark = pytest.mark.shared
 ARITHMETIC = 1e-4
@@ -36,13 +36,17 @@ def test_stored_views_equal_the_live_teacher_on_the_live_crop(
     teacher = open_teacher(real.teacher, TeacherSettings())
     live = teacher.predict_and_decode(np.stack(crops), store.people.skeleton.flip_indices)
 
-    error = np.abs(decode_heatmaps(stored.heatmaps, stored.scale) - np.maximum(live.heatmaps, 0))
+    error = np.abs(
+        dequantise_heatmaps(stored.heatmaps, stored.scale) - np.maximum(live.heatmaps, 0)
+    )
     bound = np.maximum(stored.scale / 2, store.threshold)[..., None, None]
     assert (error <= bound + ARITHMETIC).all()
     np.testing.assert_allclose(stored.confidence, live.confidences, atol=ARITHMETIC)
     np.testing.assert_allclose(stored.keypoints, live.keypoints, atol=1000 * ARITHMETIC)
     # The bound is no wider than it must be: another view's maps break it.
-    other = decode_heatmaps(np.roll(stored.heatmaps, 1, axis=0), np.roll(stored.scale, 1, axis=0))
+    other = dequantise_heatmaps(
+        np.roll(stored.heatmaps, 1, axis=0), np.roll(stored.scale, 1, axis=0)
+    )
     assert (np.abs(other - np.maximum(live.heatmaps, 0)) > bound).mean() > 0.01
 
 

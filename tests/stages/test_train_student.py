@@ -20,7 +20,7 @@ from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from tests.support.training_batches import heatmaps_of
 
 SETTINGS = {
@@ -80,7 +80,7 @@ def test_stored_heatmaps_peak_where_the_students_crop_puts_the_keypoints(
     rows = np.repeat(views.instances, 2)
     batch = views.dataset((128, 96))[ViewBatch(rows, np.tile([1, 2], len(views.instances)))]
     heatmaps, scale = heatmaps_of(batch)
-    heat = decode_heatmaps(heatmaps.numpy(), scale.numpy())
+    heat = dequantise_heatmaps(heatmaps.numpy(), scale.numpy())
     peaks, _ = find_peaks(heat, "dark")
     assert batch.teacher is not None
     affines = batch.teacher.crop_to_heatmap.double().numpy()

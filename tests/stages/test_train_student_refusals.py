@@ -73,7 +73,7 @@ def test_more_views_than_the_store_holds_are_refused(
     drawn: Any, store: Path, tmp_path: Path
 ) -> None:
     config = configure(drawn, store=store, data={"num_views": 3})
-    with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 .*; ask for fewer"):
+    with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 .*; use fewer"):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -177,8 +177,8 @@ def test_an_image_that_changed_since_the_store_was_written_is_named(
         pixels = np.asarray(image)
     Image.fromarray(pixels // 2).save(images / "000002.jpg")
     expected = (
-        r"000002\.jpg' has changed since the teacher store was written \(sha256 [0-9a-f]{12}, then "
-        r"[0-9a-f]{12}\); give the original image, or write another store"
+        r"000002\.jpg' has changed since the teacher store was written: expected sha256 "
+        r"[0-9a-f]{12}, got [0-9a-f]{12}; give the original image, or write another store"
     )
     with pytest.raises(ImageError, match=expected):
         train_student(configure(drawn, store=store, images=images), tmp_path / "run")
@@ -248,7 +248,7 @@ def test_a_folder_that_holds_a_run_needs_resume(drawn: Any, store: Path, tmp_pat
     config = configure(drawn, store=store)
     train_student(config, tmp_path / "run")
     with pytest.raises(
-        RunFolderError, match=r"already holds a run; .* or go on with it by --resum"
+        RunFolderError, match=r"already holds a run; .* or continue it with --resume"
     ):
         train_student(config, tmp_path / "run")
 

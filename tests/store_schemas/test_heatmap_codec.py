@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
-    decode_heatmaps,
-    encode_heatmaps,
+    dequantise_heatmaps,
     error_bound,
     is_measured,
     measure_codec_error,
+    quantise_heatmaps,
     sum_codec_errors,
 )
 from store_schemas.profiles import PROFILES, HeatmapProfile
@@ -40,33 +40,33 @@ FLOAT16 = PROFILES["lossless-float16"]
 def test_stored_heat_stays_within_the_bound(
     profile: HeatmapProfile, heatmaps: Maps, threshold: float
 ) -> None:
-    levels, scale = encode_heatmaps(heatmaps, threshold, profile)
+    levels, scale = quantise_heatmaps(heatmaps, threshold, profile)
     stored = levels.astype(np.float64) * scale[..., None, None].astype(np.float64)
     error = np.abs(stored - np.maximum(heatmaps.astype(np.float64), 0))
     bound = error_bound(levels, scale, threshold).astype(np.float64)
     assert (error <= bound * ROUNDING + SUBNORMAL).all()
-    decoded = decode_heatmaps(levels, scale)
+    decoded = dequantise_heatmaps(levels, scale)
     assert np.isfinite(decoded).all()
     np.testing.assert_allclose(decoded, stored, rtol=2.0**-23)
 
 
 @given(hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(-65504, 65504, width=32)))
 def test_float16_keeps_every_value_as_float16_rounds_it(heatmaps: Maps) -> None:
-    stored, scale = encode_heatmaps(heatmaps, 0.0, FLOAT16)
+    stored, scale = quantise_heatmaps(heatmaps, 0.0, FLOAT16)
     assert stored.dtype == np.float16
     assert (scale == 1).all()
-    error = np.abs(decode_heatmaps(stored, scale) - heatmaps)
+    error = np.abs(dequantise_heatmaps(stored, scale) - heatmaps)
     assert (error <= error_bound(stored, scale, 0.0)).all()
-    again, _ = encode_heatmaps(decode_heatmaps(stored, scale), 0.0, FLOAT16)
+    again, _ = quantise_heatmaps(dequantise_heatmaps(stored, scale), 0.0, FLOAT16)
     np.testing.assert_array_equal(again, stored)
 
 
 def test_heat_beyond_float16_is_refused_by_the_lossless_profile_alone() -> None:
     heatmaps = np.full((1, 2, 2), 70_000.0, np.float32)
     with pytest.raises(ValueError, match="at most 65504 to be stored as float16, got 70000"):
-        encode_heatmaps(heatmaps, 0.0, FLOAT16)
-    levels, scale = encode_heatmaps(heatmaps, 0.0)
-    assert decode_heatmaps(levels, scale).max() == pytest.approx(70_000)
+        quantise_heatmaps(heatmaps, 0.0, FLOAT16)
+    levels, scale = quantise_heatmaps(heatmaps, 0.0)
+    assert dequantise_heatmaps(levels, scale).max() == pytest.approx(70_000)
 
 
 # What becomes of maps that are no Gaussians of height 1.
@@ -76,29 +76,29 @@ def test_a_softmax_normalised_map_keeps_its_small_peak() -> None:
     """Its sum is 1 and its peak may lie below every threshold; the scale follows the peak."""
     heatmaps = np.full((1, 64, 48), 1e-6, np.float32)
     heatmaps[0, 20, 30] = 0.002
-    levels, scale = encode_heatmaps(heatmaps, 0.01)
+    levels, scale = quantise_heatmaps(heatmaps, 0.01)
     assert levels[0, 20, 30] == 255
     assert (levels > 0).sum() == 1
-    assert decode_heatmaps(levels, scale).max() == pytest.approx(0.002)
+    assert dequantise_heatmaps(levels, scale).max() == pytest.approx(0.002)
 
 
 def test_logits_keep_their_positive_part_alone_and_float16_keeps_all() -> None:
     heatmaps = np.array([[[-9.0, -2.0, 3.0]]], np.float32)
-    levels, scale = encode_heatmaps(heatmaps, 0.01)
-    np.testing.assert_allclose(decode_heatmaps(levels, scale), [[[0.0, 0.0, 3.0]]], rtol=1e-6)
+    levels, scale = quantise_heatmaps(heatmaps, 0.01)
+    np.testing.assert_allclose(dequantise_heatmaps(levels, scale), [[[0.0, 0.0, 3.0]]], rtol=1e-6)
     np.testing.assert_array_equal(
-        decode_heatmaps(*encode_heatmaps(heatmaps, 0.0, FLOAT16)), heatmaps
+        dequantise_heatmaps(*quantise_heatmaps(heatmaps, 0.0, FLOAT16)), heatmaps
     )
 
 
 def test_a_peak_above_1_is_not_clipped() -> None:
-    levels, scale = encode_heatmaps(np.array([[[0.0, 1.25], [0.5, -3.0]]], np.float32), 0.01)
+    levels, scale = quantise_heatmaps(np.array([[[0.0, 1.25], [0.5, -3.0]]], np.float32), 0.01)
     assert levels.tolist() == [[[0, 255], [102, 0]]]
     assert scale[0] == np.float32(1.25) / np.float32(255)
 
 
 def test_an_all_zero_or_negative_map_has_scale_0() -> None:
-    levels, scale = encode_heatmaps(np.array([[[0.0, 0.0]], [[-1.0, -2.0]]], np.float32), 0.01)
+    levels, scale = quantise_heatmaps(np.array([[[0.0, 0.0]], [[-1.0, -2.0]]], np.float32), 0.01)
     assert not levels.any()
     assert scale.tolist() == [0.0, 0.0]
 
@@ -109,19 +109,19 @@ def test_heat_that_is_not_finite_is_refused(bad: float, profile: HeatmapProfile)
     heatmaps = np.zeros((1, 2, 2), np.float32)
     heatmaps[0, 0, 0] = bad
     with pytest.raises(ValueError, match="heatmaps must be finite"):
-        encode_heatmaps(heatmaps, 0.01, profile)
+        quantise_heatmaps(heatmaps, 0.01, profile)
 
 
 def test_another_dtype_or_a_negative_threshold_is_refused() -> None:
     with pytest.raises(ValueError, match="must be float32"):
-        encode_heatmaps(np.zeros((1, 2, 2)), 0.01)  # type: ignore[arg-type]
+        quantise_heatmaps(np.zeros((1, 2, 2)), 0.01)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="threshold must be finite and at least 0"):
-        encode_heatmaps(np.zeros((1, 2, 2), np.float32), -1.0)
+        quantise_heatmaps(np.zeros((1, 2, 2), np.float32), -1.0)
 
 
 def test_the_input_is_left_as_it_was() -> None:
     heatmaps = np.array([[[-1.0, 0.5]]], np.float32)
-    encode_heatmaps(heatmaps, 0.01)
+    quantise_heatmaps(heatmaps, 0.01)
     assert heatmaps.tolist() == [[[-1.0, 0.5]]]
 
 
@@ -130,7 +130,7 @@ def test_the_input_is_left_as_it_was() -> None:
 
 def test_the_measured_error_is_that_of_the_stored_heat() -> None:
     heatmaps = np.array([[[1.0, 0.0105, -0.5]]], np.float32)
-    levels, scale = encode_heatmaps(heatmaps, 0.0)
+    levels, scale = quantise_heatmaps(heatmaps, 0.0)
     error = measure_codec_error(heatmaps, levels, scale)
     expected = abs(3 / 255 - 0.0105)
     assert error.largest == pytest.approx(expected, rel=1e-4)

@@ -22,7 +22,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages.benchmark_store import benchmark_store
 from stages.commands.benchmark_tables import print_store_benchmark
 from stages.settings.benchmark import BenchmarkStoreConfig
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from tests.support.generated_store import write_store
 
 
@@ -55,7 +55,7 @@ def test_the_raw_file_holds_the_heat_of_the_drawn_views(whole: Path, tmp_path: P
     raw = np.fromfile(tmp_path / "raw", np.float16).reshape(-1, 3, 16, 12)
     for batch, (rows, views) in enumerate(drawn.batches):
         found = store.read(rows, views)
-        heat = decode_heatmaps(found.heatmaps, found.scale).astype(np.float16)
+        heat = dequantise_heatmaps(found.heatmaps, found.scale).astype(np.float16)
         np.testing.assert_array_equal(raw[drawn.flat(batch)], heat)
 
 

@@ -84,4 +84,4 @@ def test_a_store_must_be_readable_and_held_by_the_run(tmp_path: Path) -> None:
         (held,) = admission.store_differences(replace(task, writer=writer))
         assert held == f"{root} must be held by run bbbbbbbb, got run {lease.run_id[:8]}"
     (free,) = admission.store_differences(task)
-    assert free == f"{root} must be held by run {lease.run_id[:8]}, got nobody"
+    assert free == f"{root} must be held by run {lease.run_id[:8]}, got no run"

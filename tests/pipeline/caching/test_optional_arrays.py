@@ -17,7 +17,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
 from store_schemas.errors import SchemaError
-from store_schemas.heatmap_codec import encode_heatmaps
+from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.optional_arrays import OptionalArrays, TokenFormat, crop_format
 from tests.pipeline.caching.conftest import BATCH, NUM_KEYPOINTS, NUM_VIEWS, SIZE_HW, Means
 
@@ -61,7 +61,7 @@ def test_the_teacher_predicts_the_decoded_stored_crop(caching: Any) -> None:
     rows, views = all_views(caching)
     crops, stored = store.read_crops(rows, views), store.read(rows, views)
     predicted = caching.teacher.predict(crops, caching.people.skeleton.flip_indices).heatmaps
-    heatmaps, scale = encode_heatmaps(predicted, store.threshold)
+    heatmaps, scale = quantise_heatmaps(predicted, store.threshold)
     np.testing.assert_array_equal(stored.heatmaps, heatmaps, strict=True)
     np.testing.assert_array_equal(stored.scale, scale, strict=True)
     people = caching.people

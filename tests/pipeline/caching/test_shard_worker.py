@@ -22,9 +22,9 @@ from pipeline.teachers import Teacher
 from store_schemas import heatmap_codec
 from store_schemas.errors import StorageError
 from store_schemas.heatmap_codec import (
-    encode_heatmaps,
     is_measured,
     measure_codec_error,
+    quantise_heatmaps,
     sum_codec_errors,
 )
 from store_schemas.manifest import digest_of_images
@@ -55,7 +55,7 @@ def write_one_after_another(caching: Any, writer: TeacherStoreWriter, shard: int
             for row, view in places[start : start + BATCH]
         ]
         seen = teacher.predict_and_decode(np.stack(crops), people.skeleton.flip_indices)
-        stored, scale = encode_heatmaps(seen.heatmaps, writer.threshold)
+        stored, scale = quantise_heatmaps(seen.heatmaps, writer.threshold)
         for i, (row, view) in enumerate(places[start : start + BATCH]):
             heatmaps[row - rows.start, view] = stored[i]
             one = np.concatenate(
@@ -256,7 +256,7 @@ def test_an_image_that_changed_since_the_plan_is_bad_and_says_so(
     assert (image.name, image.instance_ids) == (name, (105,))
     assert (
         f"has changed since the plan: expected sha256 {planned[:16]}, got {found[:16]}; put the "
-        "old file back, or take this one with --resume --accept-mended-images"
+        "old file back, or accept this one with --resume --accept-mended-images"
     ) in image.reason
     assert writer.pending_shards() == ([] if skip_bad else [2])
     assert (bad[0].receipt is None) == (not skip_bad)

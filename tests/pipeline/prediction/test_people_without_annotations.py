@@ -19,8 +19,7 @@ from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.beginning import NewTeacher, begin_teacher
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers.checks import check_teacher
-from pipeline.teachers.probe import take_probe
+from pipeline.teachers.checks import check_teacher, take_probe
 from store_schemas.manifest import digest_of_images
 from store_schemas.profiles import DEFAULT_PROFILE, PROFILES
 from tests.support.dotted_people import (
@@ -119,7 +118,7 @@ def test_a_few_people_without_labels_do_not_change_the_measured_accuracy(dotted:
     said: list[str] = []
     probe = take_probe(teacher, people, dotted.folder, dotted.image_to_crop)
     check_teacher(teacher, people, probe, PROFILES[DEFAULT_PROFILE], say=said.append)
-    assert said[-1] == "probe: median PCK@0.2 against the truth 1.00"
+    assert said[-1] == "probe: median PCK@0.2 against the annotations 1.00"
 
 
 def test_a_store_holds_them_and_gives_them_back(

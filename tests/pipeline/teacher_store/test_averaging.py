@@ -11,7 +11,7 @@ import pytest
 from pipeline.teacher_store.averaging import AveragedTeachers, open_teachers
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.errors import IncompleteError, SchemaError
-from store_schemas.heatmap_codec import decode_heatmaps
+from store_schemas.heatmap_codec import dequantise_heatmaps
 from store_schemas.profiles import PROFILES
 from store_schemas.teacher_store import Status
 
@@ -61,8 +61,8 @@ def test_the_heat_is_the_mean_up_to_half_a_level_but_at_the_peak(three: Path) ->
     names = ("hrnet", "b", "half")
     found = open_teachers(three, names).read(*common_views())
     each = [TeacherStore.open(three, name).read(*common_views()) for name in names]
-    mean = np.mean([decode_heatmaps(s.heatmaps, s.scale) for s in each], axis=0)
-    heat = decode_heatmaps(found.heatmaps, found.scale)
+    mean = np.mean([dequantise_heatmaps(s.heatmaps, s.scale) for s in each], axis=0)
+    heat = dequantise_heatmaps(found.heatmaps, found.scale)
     assert found.heatmaps.dtype == np.uint8
     error = np.abs(heat - mean) / found.scale[..., None, None]
     assert error.max() <= 1.001

@@ -99,7 +99,9 @@ def test_peaks_far_from_one_are_refused(peak: float, shown: str) -> None:
 def test_logits_are_refused_by_the_setting_that_helps(highest: float) -> None:
     """Whether their peaks look like heat or not: most of their values are far below 0."""
     logits = 6 * gaussians() - np.float32(6 - highest)
-    with pytest.raises(TeacherError, match=r"--heatmap-activation sigmoid if the model gives logi"):
+    with pytest.raises(
+        TeacherError, match=r"--heatmap-activation sigmoid if the model outputs logi"
+    ):
         check_units(measure_units(probe_of(logits), DEFAULT))
 
 
@@ -177,7 +179,7 @@ def test_a_weak_teacher_is_refused_by_what_would_do_better(
     with pytest.raises(
         TeacherError,
         match=rf"puts 0\.00 of .* \(median of 24 people\), expected at least 0\.2; {advice}"
-        ".*--accept-weak-teacher goes on all the same",
+        ".*--accept-weak-teacher continues all the same",
     ):
         check_accuracy(accuracy, NUM_PEOPLE)
 
@@ -191,6 +193,6 @@ def test_all_checks_say_what_they_measured_and_weakness_can_be_accepted(dotted: 
     check_teacher(weak, dotted.people, dotted.probe(weak), DEFAULT, accept_weak=True)
     assert [sentence.split(";")[0] for sentence in said] == [
         "probe: 24 people",
-        "probe: mirror gap 0.00 cell on 96 maps, 0.00 expected of frame half-pixel",
-        "probe: median PCK@0.2 against the truth 0.00",
+        "probe: mirror gap 0.00 cell on 96 maps, frame half-pixel implies 0.00",
+        "probe: median PCK@0.2 against the annotations 0.00",
     ]

@@ -128,7 +128,9 @@ def test_a_dynamic_size_needs_the_option(tmp_path: Path, crops: NDArray[np.uint8
 
 def test_a_size_that_contradicts_the_model_is_refused(tmp_path: Path) -> None:
     path = write_model(tmp_path / "t.onnx")
-    with pytest.raises(TeacherError, match=r"takes 64x48 .* and --input-size says 32x24; leave it"):
+    with pytest.raises(
+        TeacherError, match=r"takes 64x48 .*, but --input-size is 32x24; leave the option out"
+    ):
         opened(path, input_size_hw=(32, 24))
     assert opened(path, input_size_hw=(64, 48)).input_size_hw == (64, 48)
 
@@ -140,7 +142,10 @@ def test_of_several_outputs_one_is_picked(tmp_path: Path, crops: NDArray[np.uint
         TeacherError, match=r"2 outputs \(heatmaps, heat\); pick one with --output-name"
     ):
         opened(path)
-    with pytest.raises(TeacherError, match=r"has no output maps; it has heatmaps, heat"):
+    with pytest.raises(
+        TeacherError,
+        match=r"has no output maps; it has heatmaps, heat: pick one of them with --out",
+    ):
         opened(path, output_name="maps")
     logits = opened(path, output_name="heatmaps")
     heat = opened(path, output_name="heat")

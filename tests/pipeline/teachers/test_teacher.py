@@ -274,7 +274,8 @@ def test_the_identity_names_the_network() -> None:
 
 def test_a_teacher_with_another_number_of_keypoints_is_refused() -> None:
     with pytest.raises(
-        TeacherError, match=r"gives 3 heatmaps and the category has 2 keypoints \(nose, tail, ...\)"
+        TeacherError,
+        match=r"predicts 3 heatmaps, but the category has 2 keypoints \(nose, tail, ...\)",
     ):
         require_keypoints(teacher_of(FormulaNetwork()), ("nose", "tail"))
 

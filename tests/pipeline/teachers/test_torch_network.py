@@ -132,8 +132,8 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"heatmap_frame": "msra"}, "heatmap_frame is msra but .* says half-pixel; leave the opt"),
-        ({"input_size_hw": (256, 192)}, r"input_size_hw is \(256, 192\) but .* says \(128, 96\)"),
+        ({"heatmap_frame": "msra"}, "heatmap_frame is msra but .* has half-pixel; leave the opt"),
+        ({"input_size_hw": (256, 192)}, r"input_size_hw is \(256, 192\) but .* has \(128, 96\)"),
         ({"mean": (0.0, 0.0, 0.0)}, r"mean is \(0.0, 0.0, 0.0\) but .* has \(0.4, 0.5, 0.6\)"),
         ({"std": (1.0, 1.0, 1.0)}, r"std is \(1.0, 1.0, 1.0\) but .* has \(0.2, 0.3, 0.4\)"),
         ({"scale": 1.0}, r"scale is 1.0 but .* has 0.0039"),

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.storage.object_folder import MAX_OPEN_FILES
-from pipeline.training.block_order import NUM_LANES, SHARDS_PER_GROUP, BlockOrder
-from pipeline.training.view_order import ViewBatch
+from pipeline.training.view_order import NUM_LANES, SHARDS_PER_GROUP, BlockOrder, ViewBatch
 
 ROWS_PER_SHARD = 10
 NUM_VIEWS = 6

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.corrupt_ledger import CorruptLedger
-from pipeline.training.replacement import CorruptView, Replacement
+from pipeline.training.corrupt_views import CorruptLedger, CorruptView, Replacement
 from store_schemas.errors import CorruptError
 
 

@@ -2,6 +2,8 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,17 @@ from torch.utils.data import Dataset
 from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.errors import DistilError, ImageError
 from pipeline.frames.geometry import compose, mirror_affine
-from pipeline.settings import ViewRecipe
+from pipeline.settings import HeatmapFrame, ViewRecipe
+from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.data import BatchLoader, FreshViewDataset, move_keypoints
+from pipeline.training.data import (
+    BatchLoader,
+    FreshViewDataset,
+    StoreViewDataset,
+    move_keypoints,
+)
 from pipeline.training.images import TrainingImages
+from pipeline.training.settings import TeacherField
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from store_schemas.errors import CorruptError, StoreError
 
@@ -117,6 +126,47 @@ def test_a_dataset_survives_pickling_for_worker_processes(folder: Path) -> None:
     batch = ViewBatch(np.array([0]), np.array([3]))
     twin = pickle.loads(pickle.dumps(dataset))
     assert (twin[batch].images == dataset[batch].images).all()
+
+
+class StoreWithTokens(TeacherStore):
+    """Holds one person, and tokens of both kinds for every view."""
+
+    def __init__(self) -> None:
+        self.people = one_person()
+        self.input_size_hw, self.heatmap_size_hw = (128, 96), (32, 24)
+
+    @property
+    def heatmap_frame(self) -> HeatmapFrame:
+        return "msra"
+
+    def read(self, instances: Any, views: Any, out: Any = None) -> Any:
+        return SimpleNamespace(image_to_crop=np.tile(UPRIGHT, (len(instances), 1, 1)))
+
+    def read_crops(self, instances: Any, views: Any) -> NDArray[np.uint8]:
+        return np.zeros((len(instances), 128, 96, 3), np.uint8)
+
+    def read_tokens(self, instances: Any, views: Any) -> dict[str, NDArray[np.float16]]:
+        num_views = len(instances)
+        return {
+            "keypoint": np.full((num_views, 3, 8), 1, np.float16),
+            "visual": np.full((num_views, 48, 8), 2, np.float16),
+        }
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [{"keypoint_tokens"}, {"visual_tokens"}, {"keypoint_tokens", "visual_tokens"}],
+    ids=lambda reads: " and ".join(sorted(reads)),
+)
+def test_only_tokens_that_a_loss_term_reads_are_in_the_batch(reads: set[TeacherField]) -> None:
+    dataset = StoreViewDataset(StoreWithTokens(), None, (128, 96), frozenset(reads))
+    teacher = dataset[ViewBatch(np.array([0, 0]), np.array([1, 2]))].teacher
+    assert teacher is not None
+    assert teacher.heatmaps is None
+    for name, shape in (("keypoint_tokens", (2, 3, 8)), ("visual_tokens", (2, 48, 8))):
+        tokens = getattr(teacher, name)
+        assert (tokens is not None) == (name in reads)
+        assert tokens is None or tokens.shape == shape
 
 
 class Refusing(Dataset[TrainingBatch]):

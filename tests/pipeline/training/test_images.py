@@ -18,7 +18,8 @@ from pipeline.training import images as images_module
 from pipeline.training.images import TrainingImages
 
 CHANGED = (
-    r"has changed since the teacher store was written \(sha256 [0-9a-f]{12}, then [0-9a-f]{12}"
+    r"has changed since the teacher store was written: expected sha256 [0-9a-f]{12}, "
+    r"got [0-9a-f]{12}; give the original image"
 )
 NUM_BYTES = 30 * 40 * 3
 
@@ -163,5 +164,7 @@ def test_a_cached_image_is_decoded_once_and_the_cache_is_bounded(open_images: Op
 def test_an_image_of_another_size_than_annotated_is_refused(
     make_people: Callable[..., People], path: Path
 ) -> None:
-    with pytest.raises(ImageError, match=r"0\.jpg' is 30 x 40 .* annotation says 2000 x 2000"):
+    with pytest.raises(
+        ImageError, match=r"0\.jpg' must have 2000 x 2000 .* as annotated, got 30 x 40; give"
+    ):
         TrainingImages(make_people(), path.parent).read(0)

@@ -89,7 +89,10 @@ def test_every_weight_is_optimised_exactly_once() -> None:
         ({"decay_at": (0.9, 0.5)}, "expected rising fractions"),
         ({"decay_at": (200.0,)}, "expected rising fractions"),
         ({"weight_decay": 0.1}, "weight_decay needs optimizer = 'adamw'"),
-        ({"min_learning_rate": 1.0}, "min_learning_rate exceeds learning_rate"),
+        (
+            {"min_learning_rate": 1.0},
+            r"min_learning_rate is 1\.0; expected at most learning_rate, 0\.001",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, object], message: str) -> None:

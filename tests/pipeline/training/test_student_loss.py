@@ -206,9 +206,11 @@ def test_mixed_precision_stops_at_the_outputs() -> None:
 def test_distillation_without_a_teacher_is_refused() -> None:
     """A configured term never disappears in silence."""
     targets = _with_teacher(_batch(), heatmaps=None, scale=None)
-    with pytest.raises(ConfigError, match=r"confidence need a teacher's heatmaps, and the batch"):
+    with pytest.raises(ConfigError, match=r"confidence need a teacher's heatmaps, but the batch"):
         student_loss(_output(), targets, LossConfig(), 0)
-    with pytest.raises(ConfigError, match=r"the batch holds nothing of a teacher"):
+    with pytest.raises(
+        ConfigError, match=r"need a teacher's predictions, but the batch holds none"
+    ):
         student_loss(_output(), replace(targets, teacher=None), LossConfig(), 0)
     alone = LossConfig(simulated_heatmap=0.0, confidence=0.0)
     assert set(student_loss(_output(), targets, alone, 0).terms) == {"regression"}

@@ -38,13 +38,17 @@ def test_keypoint_tokens_do_not_depend_on_the_grid() -> None:
             ("visual", SIXTEEN),
             "s.zarr must hold visual tokens, got none; .*--tokens vis",
         ),
-        (("keypoint",), ("visual", SIXTEEN), "got keypoint tokens alone"),
+        (("keypoint",), ("visual", SIXTEEN), "got only keypoint tokens"),
         (
             ("keypoint",),
             ("keypoint", NARROW),
-            "have 128 channels, those of s.zarr 192",
+            "must have 192 channels, as those of s.zarr, got 128; choose a student",
         ),
-        (("visual",), ("visual", SMALL), "has 8 x 6 patches, .* are of 16 x 16"),
+        (
+            ("visual",),
+            ("visual", SMALL),
+            "must have 16 x 16 patches, .*, got 8 x 6; choose a student",
+        ),
     ],
 )
 def test_other_tokens_are_refused_by_both_values(

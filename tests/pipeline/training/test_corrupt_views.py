@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.replacement import ReplacingReader, views_in_turn
+from pipeline.training.corrupt_views import ReplacingReader, views_in_turn
 from pipeline.training.view_order import ViewBatch
 from store_schemas.errors import CorruptError, IncompleteError
 
