@@ -5,7 +5,6 @@ its damaged shards, and the teacher predicts them as under ``cache-teacher --res
 either command finishes the store.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.caching.encoded_rows import BadImage, describe_bad_images
@@ -25,15 +24,13 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.wording import counted
+from pipeline.wording import Log, counted
 from stages.settings.evaluation import StoreRepairConfig
 from store_schemas.errors import StoreError
 from store_schemas.identity import compare_identity
 from store_schemas.manifest import Manifest, read_manifest
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def store_repair(
     *,
     take_over: bool = False,
     progress: Progress = NO_PROGRESS,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> RepairResult:
     """Repair exactly the damaged or missing parts of a store, and finish it.
 

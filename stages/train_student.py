@@ -1,7 +1,6 @@
 """Teacher store (or annotations) -> losses -> checkpoints of a student in a run folder."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from pipeline.training.sources import (
     open_replayed_views,
     read_fresh_views,
 )
+from pipeline.wording import Log
 from stages.settings.training import TrainStudentConfig
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def train_student(
     resume: bool = False,
     progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
-    say: Callable[[str], None] = lambda _: None,
+    say: Log = lambda _: None,
 ) -> TrainStudentResult:
     """Train a student and leave its checkpoints, metrics and settings in a run folder.
 

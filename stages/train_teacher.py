@@ -4,7 +4,6 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from pipeline.training.data import BatchLoader
 from pipeline.training.heatmap_criterion import HeatmapCriterion
 from pipeline.training.loop import Training, fit
 from pipeline.training.sources import read_fresh_views
+from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
 
 
@@ -45,7 +45,7 @@ def train_teacher(
     resume: bool = False,
     progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
-    say: Callable[[str], None] = lambda _: None,
+    say: Log = lambda _: None,
 ) -> TrainTeacherResult:
     """Train a heatmap network on Gaussians around the annotated keypoints.
 
