@@ -54,7 +54,7 @@ COMMANDS = {
         "COCO keypoints, images -> run folder with a teacher",
     ),
     "draw-people": (
-        "stages.commands.training:draw_people_command",
+        "stages.commands.drawing:draw_people_command",
         "a seed -> drawn people: images, COCO keypoints",
     ),
     "benchmark": (
@@ -62,7 +62,7 @@ COMMANDS = {
         "people, teacher or store -> figures of this machine",
     ),
     "demo": (
-        "stages.commands.training:demo_command",
+        "stages.commands.drawing:demo_command",
         "nothing -> all of it on drawn people, in minutes",
     ),
 }
