@@ -26,7 +26,7 @@ No data at hand? `distil demo` draws its own people and does all of this in minu
 """
 COMMANDS = {
     "cache-teacher": (
-        "stages.commands.caching:cache_teacher_command",
+        "stages.commands.training:cache_teacher_command",
         "COCO keypoints, images, teacher -> teacher store",
     ),
     "train-student": (

@@ -1,13 +1,15 @@
 """People and a teacher -> size, speed and fidelity of ways to store its heatmaps."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
-from pipeline.benchmarks.codec_candidates import profile_candidates, search_space
-from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
+from pipeline.benchmarks.codec_study import (
+    CodecStudy,
+    profile_candidates,
+    search_space,
+    study_codecs,
+)
 from pipeline.benchmarks.fidelity import stream_teacher_maps, study_people
-from pipeline.benchmarks.figures import write_figures
+from pipeline.benchmarks.figures import Measured, write_figures
 from pipeline.coco.people import spread_rows
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
@@ -19,17 +21,9 @@ from stages.settings.benchmark import BenchmarkCodecConfig
 from store_schemas.formats import DEFAULT_PROFILE, PROFILES
 
 
-@dataclass(frozen=True)
-class CodecBenchmark:
-    """Figures of the benchmark, and the file that holds them."""
-
-    study: CodecStudy
-    written: Path | None
-
-
 def benchmark_codec(
     config: BenchmarkCodecConfig, progress: Progress = NO_PROGRESS
-) -> CodecBenchmark:
+) -> Measured[CodecStudy]:
     """Store a teacher's live maps of some people in many ways and compare size, speed and fidelity.
 
     progress: counts views.
@@ -55,21 +49,11 @@ def benchmark_codec(
         typical_peak,
         summed(progress, len(rows) * studied.num_views),
     )
-    return CodecBenchmark(study, _write(config, study))
-
-
-def _write(config: BenchmarkCodecConfig, study: CodecStudy) -> Path | None:
-    if config.output is None:
-        return None
     document = {
         "typical_peak": study.typical_peak,
         "num_people": study.num_people,
         "num_views": study.num_views,
         "raw_float16_bytes": study.raw_bytes,
-        "candidates": [_figures_json(figures) for figures in study.figures],
+        "candidates": [{"name": one.candidate.name, **asdict(one)} for one in study.figures],
     }
-    return write_figures(config.output / "codec.json", config, document)
-
-
-def _figures_json(figures: CandidateFigures) -> dict[str, Any]:
-    return {"name": figures.candidate.name, **asdict(figures)}
+    return Measured(study, write_figures(config.output, "codec.json", config, document))

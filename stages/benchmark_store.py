@@ -1,12 +1,16 @@
 """Teacher stores -> reading speed beside other readers and formats, and costs of a process."""
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.benchmarks.figures import StoreFigures, write_figures
-from pipeline.benchmarks.multiplied import multiply_store
-from pipeline.benchmarks.processes import in_fresh_process, measure_loader, measure_store_cost
+from pipeline.benchmarks.figures import Measured, StoreFigures, write_figures
+from pipeline.benchmarks.processes import (
+    in_fresh_process,
+    measure_loader,
+    measure_store_cost,
+    multiply_store,
+)
 from pipeline.benchmarks.reading import ReadingPlan, measure_reading
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.storage.files import make_folder
@@ -14,17 +18,9 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages.settings.benchmark import BenchmarkStoreConfig
 
 
-@dataclass(frozen=True)
-class StoreBenchmark:
-    """Figures of the benchmark, and the file that holds them."""
-
-    figures: list[StoreFigures]
-    written: Path
-
-
 def benchmark_store(
     config: BenchmarkStoreConfig, progress: Progress = NO_PROGRESS
-) -> StoreBenchmark:
+) -> Measured[list[StoreFigures]]:
     """Read stores in fresh processes beside raw float16, zarr and the peers that are installed.
 
     progress: counts stores.
@@ -41,8 +37,7 @@ def benchmark_store(
             figures.append(_measure(config, path, Path(scratch)))
     progress.update(len(config.store), len(config.store))
     document = {"stores": [asdict(found) for found in figures]}
-    written = write_figures(config.output / "store.json", config, document)
-    return StoreBenchmark(figures, written)
+    return Measured(figures, write_figures(config.output, "store.json", config, document))
 
 
 def _measure(config: BenchmarkStoreConfig, path: Path, scratch: Path) -> StoreFigures:
@@ -57,16 +52,14 @@ def _measure(config: BenchmarkStoreConfig, path: Path, scratch: Path) -> StoreFi
     if config.large_views:
         stores.append(_at_least(path, config.large_views, scratch / "large.zarr"))
     for store in stores:
-        cost = in_fresh_process(measure_store_cost, store, config.worker_batches)
-        found.costs.append(cost)
+        found.costs.append(in_fresh_process(measure_store_cost, store, config.worker_batches))
     if config.images is not None:
         found.loader = measure_loader(with_views, config.images, config.loader_processes)
     return found
 
 
 def _at_least(path: Path, num_views: int, target: Path) -> Path:
-    store = TeacherStore.open(path)
-    if store.status.size >= num_views:
+    if TeacherStore.open(path).status.size >= num_views:
         return path
     multiply_store(path, target, num_views)
     return target

@@ -96,7 +96,9 @@ def cache_teacher(
     """
     started = time.monotonic()
     if engine_choice.is_cluster:
-        config = _named_absolutely(config)
+        absolute = {"images": config.images.absolute(), "teacher": config.teacher.absolute()}
+        store = absolute_location(config.store)  # the workers may run in other folders
+        config = config.model_copy(update={**absolute, "store": store})
     folder = open_folder(config.store)
     stop = StopRequest(config.grace_seconds, say)
     with (
@@ -167,17 +169,6 @@ def cache_teacher(
         content_sha256,
         missing,
         sum_breakdowns(breakdowns),
-    )
-
-
-def _named_absolutely(config: CacheTeacherConfig) -> CacheTeacherConfig:
-    """Return the configuration with absolute paths, for the processes of a cluster."""
-    return config.model_copy(
-        update={
-            "images": config.images.absolute(),
-            "teacher": config.teacher.absolute(),
-            "store": absolute_location(config.store),
-        }
     )
 
 

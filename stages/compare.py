@@ -1,9 +1,7 @@
 """Networks side by side on the same people: one table, and the difference person by person."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import (
@@ -40,7 +38,13 @@ def compare(config: CompareConfig) -> Comparison:
     people = read_people(config.annotations, config.images, config.people)
     arms: list[Arm] = []
     if config.mean_pose is not None:
-        arms.append(mean_pose_arm(_train_people(config, config.mean_pose, people), people))
+        train = read_people(config.mean_pose, None, config.people)
+        if train.skeleton.keypoint_names != people.skeleton.keypoint_names:
+            raise ConfigError(
+                f"mean_pose {config.mean_pose} has other keypoints than {config.annotations}; give "
+                "the training annotations of the same keypoints"
+            )
+        arms.append(mean_pose_arm(train, people))
     if config.teacher is not None:
         arms.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
     students = [
@@ -54,13 +58,3 @@ def compare(config: CompareConfig) -> Comparison:
     if config.output is not None:
         publish(config.output, comparison_json(comparison.arms, differences).encode())
     return comparison
-
-
-def _train_people(config: CompareConfig, annotations: Path, people: People) -> People:
-    train = read_people(annotations, None, config.people)
-    if train.skeleton.keypoint_names != people.skeleton.keypoint_names:
-        raise ConfigError(
-            f"mean_pose {annotations} has other keypoints than {config.annotations}; give the "
-            "training annotations of the same keypoints"
-        )
-    return train

@@ -32,6 +32,13 @@ PROVES_NOTHING = (
     "The plain student's mean OKS is below twice the mean pose's: it has hardly learned anything, "
     "so this comparison PROVES NOTHING."
 )
+NEXT_COMMANDS = (
+    "distil cache-teacher --annotations train.json --images DIR --teacher model.onnx "
+    "--store teacher.zarr",
+    "distil train-student --store teacher.zarr --images DIR --preset distilpose-s "
+    "--run-folder runs/a",
+    "distil evaluate --run-folder runs/a --annotations val.json --images DIR",
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,11 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         f"{output / 'store.png'} what the store holds; {table} all figures.\n"
         f"Took {(time.monotonic() - started) / 60:.1f} minutes.\n"
     )
-    _print_next_commands(console)
+    console.print(
+        "The same on your own people (COCO keypoint JSON) and teacher (any ONNX heatmap model):"
+    )
+    for command in NEXT_COMMANDS:
+        console.print(f"  {command}", style="bold", highlight=False, soft_wrap=True)
     return proves
 
 
@@ -163,7 +174,10 @@ def _run_side_by_side(console: Console, commands: dict[Path, list[str]], epochs:
         TextColumn("{task.completed:.0f}/{task.total:.0f} epochs  {task.fields[news]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    running = {run: _start(run, words) for run, words in commands.items()}
+    running = {}
+    for run, words in commands.items():
+        with _log_of(run).open("wb") as log:
+            running[run] = subprocess.Popen(_python(words), stdout=log, stderr=subprocess.STDOUT)
     try:
         with Progress(*columns, console=console) as progress:
             tasks = {run: progress.add_task(run.name, total=epochs, news="") for run in commands}
@@ -180,11 +194,6 @@ def _run_side_by_side(console: Console, commands: dict[Path, list[str]], epochs:
         raise
     for run, process in running.items():
         _require_success(commands[run], process.returncode, f"in {_log_of(run)}")
-
-
-def _start(run: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    with _log_of(run).open("wb") as log:
-        return subprocess.Popen(_python(words), stdout=log, stderr=subprocess.STDOUT)
 
 
 def _latest_epoch(run: Path) -> tuple[int, str]:
@@ -217,17 +226,3 @@ def _require_own_folder(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DemoError(f"{output} is not empty; delete it, or choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-
-
-def _print_next_commands(console: Console) -> None:
-    console.print(
-        "The same on your own people (COCO keypoint JSON) and teacher (any ONNX heatmap model):"
-    )
-    for command in (
-        "distil cache-teacher --annotations train.json --images DIR --teacher model.onnx "
-        "--store teacher.zarr",
-        "distil train-student --store teacher.zarr --images DIR --preset distilpose-s "
-        "--run-folder runs/a",
-        "distil evaluate --run-folder runs/a --annotations val.json --images DIR",
-    ):
-        console.print(f"  {command}", style="bold", highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.evaluation.inputs import describe_missing, read_stored_poses
@@ -10,14 +9,13 @@ from pipeline.prediction.pose_scores import instance_scores
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.storage.files import publish
 from pipeline.teacher_store.reader import TeacherStore
-from stages.settings.store import StoreExportConfig
+from stages.settings.evaluation import StoreExportConfig
 
 
 @dataclass(frozen=True)
 class ExportResult:
     """Summary of an export."""
 
-    output: Path
     num_poses: int
     missing: str | None
     """Number of people without a pose, and the reason; None if all have one."""
@@ -37,4 +35,4 @@ def store_export(config: StoreExportConfig, progress: Progress = NO_PROGRESS) ->
     scores = instance_scores(poses, ScoreRule(threshold=config.keypoint_threshold))
     results = coco_results(poses, scores, store.people.category_id)
     publish(config.output, json.dumps(results).encode())
-    return ExportResult(config.output, len(results), describe_missing(store))
+    return ExportResult(len(results), describe_missing(store))

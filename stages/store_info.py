@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
 from pipeline.wording import counted
-from stages.settings.store import StoreInfoConfig
+from stages.settings.evaluation import StoreInfoConfig
 from store_schemas.formats import OptionalArrays
 
 

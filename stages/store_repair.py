@@ -5,10 +5,7 @@ its damaged shards, and the teacher predicts them as under ``cache-teacher --res
 either command finishes the store.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from pipeline.caching.prediction_stream import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker
@@ -22,20 +19,18 @@ from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.people_comparison import compare_people
-from pipeline.teacher_store.plan import StoredPlan, StoreLayout, layout_of, read_plan
+from pipeline.teacher_store.plan import StoreLayout, layout_of, read_plan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
-from pipeline.wording import counted
-from stages.settings.store import StoreRepairConfig
+from pipeline.wording import Log, counted
+from stages.settings.evaluation import StoreRepairConfig
 from store_schemas.errors import StoreError
 from store_schemas.manifest import Manifest, read_manifest
 from store_schemas.metadata import compare_identity
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def store_repair(
     *,
     take_over: bool = False,
     progress: Progress = NO_PROGRESS,
-    say: Say = lambda _: None,
+    say: Log = lambda _: None,
 ) -> RepairResult:
     """Repair exactly the damaged or missing parts of a store, and finish it.
 
@@ -85,7 +80,8 @@ def store_repair(
         repaired += repair_image_digests(layout, manifest, images, lease.run_id, accept=accept)
         plan = read_plan(layout)
         if config.annotations is not None:
-            _compare_annotations(config.annotations, plan, entry)
+            settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
+            compare_people(plan.people, read_people(config.annotations, None, settings))
         for name in repaired:
             say(f"repaired: {name}")
 
@@ -123,11 +119,6 @@ def store_repair(
     )
 
 
-def _compare_annotations(annotations: Path, plan: StoredPlan, entry: TeacherEntry) -> None:
-    settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
-    compare_people(plan.people, read_people(annotations, None, settings))
-
-
 def _reopen(
     config: StoreRepairConfig,
     layout: StoreLayout,
@@ -139,9 +130,8 @@ def _reopen(
 ) -> TeacherStoreWriter:
     """Return a writer whose pending shards are those to be repaired."""
     recipe = teacher.execution_recipe()
-    stored: Mapping[str, Any] = {"execution_recipe": entry.execution_recipe}
     compare_identity(
-        stored,
+        {"execution_recipe": entry.execution_recipe},
         {"execution_recipe": recipe},
         way_out="repair on a machine of the store's kind, or write another store",
     )

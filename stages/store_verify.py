@@ -25,7 +25,7 @@ from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import StoreLayout, layout_of
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.wording import counted
-from stages.settings.store import StoreVerifyConfig
+from stages.settings.evaluation import StoreVerifyConfig
 from store_schemas.errors import StoreError
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status

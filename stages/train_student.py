@@ -1,15 +1,13 @@
 """Teacher store (or annotations) -> losses -> checkpoints of a student in a run folder."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pipeline.coco.people import Skeleton
 from pipeline.errors import RunFolderError
-from pipeline.evaluation.validation import Validation, open_validation
+from pipeline.evaluation.validation import open_validation
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
@@ -31,6 +29,7 @@ from pipeline.training.sources import (
     open_replayed_views,
     read_fresh_views,
 )
+from pipeline.wording import Log
 from stages.settings.training import TrainStudentConfig
 
 _logger = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def train_student(
     resume: bool = False,
     progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
-    say: Callable[[str], None] = lambda _: None,
+    say: Log = lambda _: None,
 ) -> TrainStudentResult:
     """Train a student and leave its checkpoints, metrics and settings in a run folder.
 
@@ -85,7 +84,13 @@ def train_student(
     if not goes_on:
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
     dataset = views.dataset(network.input_size_hw, network.token_shape)
-    validation = _open_validation(config, skeleton, device)
+    validation = None
+    if config.val_annotations is not None:
+        images = config.val_images or config.images
+        assert images is not None  # checked in the configuration
+        validation = open_validation(
+            config.val_annotations, images, config.people, skeleton, device
+        )
     info = describe_network(
         network,
         skeleton,
@@ -101,32 +106,33 @@ def train_student(
     # What an epoch shows, and what is learned from it.
     order = views.order(config.optimisation.batch_size, config.seed)
     loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
-    ledger = _open_ledger(views, say)
+
+    def warn(message: str) -> None:
+        _logger.warning("%s", message)
+        say(message)
+
+    ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
     criterion = StudentCriterion(loss, network.num_keypoints)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
+    training = Training(
+        network=network,
+        criterion=criterion,
+        normalise=info.pixels.normalise,
+        info=info,
+        batches_of_epoch=lambda epoch: ledger.watch(loader.batches_of_epoch(epoch)),
+        steps_per_epoch=len(order),
+        batch_size=order.batch_size,
+        epochs=config.epochs,
+        optimisation=config.optimisation,
+        device=device,
+        validate=None if validation is None else validation.measure,
+        evaluate_every_epochs=config.evaluate_every_epochs,
+        ledger=ledger,
+    )
     folder.begin(config, facts, resume=resume)
     with folder.logging():
-        place = fit(
-            Training(
-                network=network,
-                criterion=criterion,
-                normalise=info.pixels.normalise,
-                info=info,
-                batches_of_epoch=lambda epoch: ledger.watch(loader.batches_of_epoch(epoch)),
-                steps_per_epoch=len(order),
-                batch_size=order.batch_size,
-                epochs=config.epochs,
-                optimisation=config.optimisation,
-                device=device,
-                validate=None if validation is None else validation.measure,
-                evaluate_every_epochs=config.evaluate_every_epochs,
-                ledger=ledger,
-            ),
-            folder,
-            progress,
-            resume=resume,
-        )
+        place = fit(training, folder, progress, resume=resume)
         if summary := ledger.summary():
             _logger.warning("%s", summary)
     return TrainStudentResult(
@@ -149,26 +155,6 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | ReplayedViews:
     return read_fresh_views(
         config.annotations, config.images, config.people, config.data, config.seed
     )
-
-
-def _open_validation(
-    config: TrainStudentConfig, trained: Skeleton, device: torch.device
-) -> Validation | None:
-    if config.val_annotations is None:
-        return None
-    images = config.val_images or config.images
-    assert images is not None  # checked in the configuration
-    return open_validation(config.val_annotations, images, config.people, trained, device)
-
-
-def _open_ledger(views: FreshViews | ReplayedViews, say: Callable[[str], None]) -> CorruptLedger:
-    """Return the account of corrupt views; fresh views are never in it."""
-
-    def warn(message: str) -> None:
-        _logger.warning("%s", message)
-        say(message)
-
-    return CorruptLedger(*views.ledger_facts, warn)
 
 
 def _refuse_another_store(before: CheckpointInfo, now: CheckpointInfo, folder: RunFolder) -> None:

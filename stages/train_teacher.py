@@ -4,7 +4,6 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from pipeline.training.data import BatchLoader
 from pipeline.training.heatmap_criterion import HeatmapCriterion
 from pipeline.training.loop import Training, fit
 from pipeline.training.sources import read_fresh_views
+from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
 
 
@@ -45,7 +45,7 @@ def train_teacher(
     resume: bool = False,
     progress: Progress = NO_PROGRESS,
     command: tuple[str, ...] = (),
-    say: Callable[[str], None] = lambda _: None,
+    say: Log = lambda _: None,
 ) -> TrainTeacherResult:
     """Train a heatmap network on Gaussians around the annotated keypoints.
 
@@ -85,25 +85,21 @@ def train_teacher(
         heatmap_frame=config.heatmap_frame,
     )
 
+    training = Training(
+        network=network,
+        criterion=criterion,
+        normalise=info.pixels.normalise,
+        info=info,
+        batches_of_epoch=loader.batches_of_epoch,
+        steps_per_epoch=len(order),
+        batch_size=order.batch_size,
+        epochs=config.epochs,
+        optimisation=config.optimisation,
+        device=device,
+    )
     folder.begin(config, {"command": list(command)}, resume=resume)
     with folder.logging():
-        place = fit(
-            Training(
-                network=network,
-                criterion=criterion,
-                normalise=info.pixels.normalise,
-                info=info,
-                batches_of_epoch=loader.batches_of_epoch,
-                steps_per_epoch=len(order),
-                batch_size=order.batch_size,
-                epochs=config.epochs,
-                optimisation=config.optimisation,
-                device=device,
-            ),
-            folder,
-            progress,
-            resume=resume,
-        )
+        place = fit(training, folder, progress, resume=resume)
     if config.float16_copy is not None:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)

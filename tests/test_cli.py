@@ -12,8 +12,7 @@ from cli import main
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.training.settings import ReplayedViewSettings
 from stages.settings.benchmark import BenchmarkCacheConfig, BenchmarkCodecConfig
-from stages.settings.evaluation import EvaluateStore, ShowConfig
-from stages.settings.store import StoreVerifyConfig
+from stages.settings.evaluation import EvaluateStore, ShowConfig, StoreVerifyConfig
 from stages.settings.training import TrainStudentConfig
 
 CONFIG = {"--config", "--set"}

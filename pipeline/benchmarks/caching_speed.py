@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown
-from pipeline.caching.estimate import Trial, run_trial
+from pipeline.caching.estimate import run_trial
 from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.people import People
 from pipeline.machine import available_cores
@@ -100,9 +100,8 @@ def measure_speed(
     probe: Probe,
     threshold: float,
     num_people: int,
-    *,
-    scratch: Path | None = None,
-    on_progress: Callable[[int], None] = lambda _: None,
+    scratch: Path | None,
+    on_progress: Callable[[int], None],
 ) -> Speed:
     """Write a store of some people and compare its time with the limit.
 
@@ -124,7 +123,16 @@ def measure_speed(
         on_progress=on_progress,
     )
     alone = (before + _alone(teacher, probe.crops, flips)) / 2
-    return _speed(name, trial, alone)
+    views = trial.num_views
+    return Speed(
+        name=name,
+        num_views=views,
+        num_cores=available_cores(),
+        seconds=trial.seconds / views,
+        teacher_seconds=alone * trial.num_slots / views,
+        cpu_seconds=sum(trial.breakdown.cpu_seconds.values()) / views,
+        breakdown=trial.breakdown,
+    )
 
 
 def _alone(teacher: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -> float:
@@ -142,17 +150,3 @@ def _alone(teacher: Teacher, crops: NDArray[np.uint8], flips: tuple[int, ...]) -
 
     with ThreadPoolExecutor(num_parallel) as pool:
         return 1 / sum(pool.map(views_per_second, range(num_parallel)))
-
-
-def _speed(name: str, trial: Trial, alone: float) -> Speed:
-    spent = trial.breakdown
-    views = trial.num_views
-    return Speed(
-        name=name,
-        num_views=views,
-        num_cores=available_cores(),
-        seconds=trial.seconds / views,
-        teacher_seconds=alone * trial.num_slots / views,
-        cpu_seconds=sum(spent.cpu_seconds.values()) / views,
-        breakdown=spent,
-    )

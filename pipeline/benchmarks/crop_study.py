@@ -18,6 +18,7 @@ from pipeline.benchmarks.fidelity import (
     measure_poses,
     stream_crop_batches,
 )
+from pipeline.benchmarks.processes import CropLoading
 from pipeline.frames.crops import decode_crop, encode_crop
 from pipeline.teachers.teacher import Teacher
 from store_schemas.choices import SUBSAMPLINGS
@@ -42,6 +43,16 @@ class CropFigures:
     encode_ms: float
     """Processor time to encode one crop."""
     decode_ms: float
+
+
+@dataclass(frozen=True)
+class CropStudy:
+    """Figures of a study."""
+
+    num_people: int
+    figures: list[CropFigures]
+    loading: CropLoading | None
+    """Cost of loading batches of a store; None without a store."""
 
 
 @dataclass

@@ -215,7 +215,16 @@ class Poses:
 def measure_poses(studied: StudiedPeople, decoded: DecodedPoints) -> Poses:
     """Compare decoded points of view 0 with the truth."""
     people = studied.people
-    poses = _predictions(studied, decoded)
+    image_to_heatmap = compose(studied.crop_to_heatmap, studied.image_to_crop[:, 0])
+    size = padded_box_size(people.bbox_xywh, studied.input_size_hw, studied.padding)
+    poses = PosePredictions(
+        image_id=people.image_id[people.image_index],
+        annotation_id=people.instance_id,
+        keypoints=apply(invert(image_to_heatmap), decoded.points[:, 0]),
+        keypoint_scores=decoded.peaks[:, 0],
+        box_score=np.ones(people.num_instances),
+        crop_area=size.prod(axis=-1),
+    )
     results = coco_results(poses, instance_scores(poses, ScoreRule()), people.category_id)
     return Poses(evaluate_results(people, results).AP, measure_localisation(people, poses).oks)
 
@@ -229,18 +238,4 @@ def _change(live: Poses, stored: Poses) -> PoseChange:
         stored_ap=stored.ap,
         mean_oks_change=float(change.mean()) if change.size else 0.0,
         largest_oks_change=float(change.max(initial=0.0)),
-    )
-
-
-def _predictions(studied: StudiedPeople, decoded: DecodedPoints) -> PosePredictions:
-    people = studied.people
-    image_to_heatmap = compose(studied.crop_to_heatmap, studied.image_to_crop[:, 0])
-    size = padded_box_size(people.bbox_xywh, studied.input_size_hw, studied.padding)
-    return PosePredictions(
-        image_id=people.image_id[people.image_index],
-        annotation_id=people.instance_id,
-        keypoints=apply(invert(image_to_heatmap), decoded.points[:, 0]),
-        keypoint_scores=decoded.peaks[:, 0],
-        box_score=np.ones(people.num_instances),
-        crop_area=size.prod(axis=-1),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,15 @@ from pipeline.runs.run_folder import provenance
 from pipeline.storage.files import make_folder, publish
 
 Way = TypeVar("Way")
+FiguresT = TypeVar("FiguresT")
+
+
+@dataclass(frozen=True)
+class Measured(Generic[FiguresT]):
+    """Figures of a benchmark, and the file that holds them."""
+
+    figures: FiguresT
+    written: Path | None
 
 
 @dataclass(frozen=True)
@@ -116,13 +125,19 @@ def seconds_in_turns(
     return {name: spent[1:] for name, spent in seconds.items()}
 
 
-def write_figures(path: Path, config: StageConfig, figures: Mapping[str, Any]) -> Path:
+def write_figures(
+    folder: Path | None, name: str, config: StageConfig, figures: Mapping[str, Any]
+) -> Path | None:
     """Write figures beside the settings and the machine that they were measured with.
+
+    Returns the file; without a folder nothing is written, and it is None.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    make_folder(path.parent)
+    if folder is None:
+        return None
+    make_folder(folder)
     document = {"config": json.loads(config.to_json()), "provenance": provenance(), **figures}
-    publish(path, (json.dumps(document, indent=1) + "\n").encode())
-    return path
+    publish(folder / name, (json.dumps(document, indent=1) + "\n").encode())
+    return folder / name

@@ -1,14 +1,13 @@
 """The commands of `distil`, part of the command line as `cli.py`: parse, call one stage, print.
 
-caching.py            cache-teacher
-training.py           train-student, train-teacher
+training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare, show
 store.py              store and the commands below it
 benchmark.py          benchmark and the commands below it
-drawing.py            draw-people, demo
+drawing.py            draw-people, demo; they load click alone
 command_map.py        commands and options as --help shows them; errors on one line
 options.py            options made from the models of the settings; inputs that must exist
-terminal.py           progress of a stage
+terminal.py           progress of a stage; the shape of tables of figures
 evaluation_tables.py  tables of evaluate and compare
 benchmark_tables.py   tables of benchmark
 

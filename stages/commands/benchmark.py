@@ -1,8 +1,7 @@
 """`distil benchmark` and the commands below it: parse, call one stage, print its result."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +14,7 @@ from stages.commands.options import (
     options_of,
     people_options,
     setting_option,
+    stack,
     teacher_options,
 )
 from stages.settings.benchmark import (
@@ -24,22 +24,15 @@ from stages.settings.benchmark import (
     BenchmarkStoreConfig,
 )
 
-if TYPE_CHECKING:  # it takes a moment to load, which --help has no use for
+if TYPE_CHECKING:  # they take a moment to load, which --help has no use for
     from rich.console import Console
 
-_PEOPLE = {"--people": "people_count"}
-_VIEWS = {"--views": "views", "--seed": "seed"}
-
-
-class _Written(Protocol):
-    """The result of every measurement."""
-
-    @property
-    def written(self) -> Path | None: ...
-
+    from pipeline.benchmarks.figures import Measured
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
-ResultT = TypeVar("ResultT", bound=_Written)
+FiguresT = TypeVar("FiguresT")
+_PEOPLE = {"--people": "people_count"}
+_VIEWS = {"--views": "views", "--seed": "seed"}
 
 
 @click.group("benchmark", cls=CommandMap, subcommand_metavar="WHAT ...")
@@ -51,19 +44,16 @@ def benchmark() -> None:
 
 
 def _inputs(model: type[StageConfig]) -> Decorator[Any]:
-    def decorate(command: Any) -> Any:
-        return people_options(model)(setting_option(model, "teacher", "--teacher")(command))
-
-    return decorate
+    return stack(people_options(model), setting_option(model, "teacher", "--teacher"))
 
 
 def _measure(
-    stage: Callable[[ConfigT, Progress], ResultT],
+    stage: "Callable[[ConfigT, Progress], Measured[FiguresT]]",
     config: ConfigT,
     unit: str,
-    show: Callable[["Console", ResultT], None],
+    show: "Callable[[Console, FiguresT], None]",
 ) -> None:
-    """Call a stage, and show its result.
+    """Call a stage, and show its figures.
 
     unit: what its progress counts.
     """
@@ -73,7 +63,7 @@ def _measure(
 
     with brief_progress("measuring", unit) as progress:
         result = stage(config, progress)
-    show(Console(), result)
+    show(Console(), result.figures)
     if result.written is not None:
         click.echo(f"wrote {result.written}")
 
@@ -94,12 +84,7 @@ def benchmark_codec_command(**options: Any) -> None:
     from stages.benchmark_codec import benchmark_codec
     from stages.commands.benchmark_tables import print_codec_study
 
-    _measure(
-        benchmark_codec,
-        config,
-        unit="views",
-        show=lambda console, result: print_codec_study(console, result.study),
-    )
+    _measure(benchmark_codec, config, "views", print_codec_study)
 
 
 @benchmark.command("crops", short_help="people, teacher -> what crops as JPEG cost and change")
@@ -120,14 +105,7 @@ def benchmark_crops_command(**options: Any) -> None:
     from stages.benchmark_crops import benchmark_crops
     from stages.commands.benchmark_tables import print_crop_study
 
-    _measure(
-        benchmark_crops,
-        config,
-        unit="people",
-        show=lambda console, result: print_crop_study(
-            console, result.figures, result.num_people, result.loading
-        ),
-    )
+    _measure(benchmark_crops, config, "people", print_crop_study)
 
 
 @benchmark.command("cache", short_help="people, teacher -> speed of stage one, and its limit")
@@ -149,12 +127,7 @@ def benchmark_cache_command(**options: Any) -> None:
     from stages.benchmark_cache import benchmark_cache
     from stages.commands.benchmark_tables import print_speeds
 
-    _measure(
-        benchmark_cache,
-        config,
-        unit="views",
-        show=lambda console, result: print_speeds(console, result.speeds),
-    )
+    _measure(benchmark_cache, config, "views", print_speeds)
 
 
 @benchmark.command("store", short_help="teacher stores -> reading speed beside other formats")
@@ -181,9 +154,4 @@ def benchmark_store_command(**options: Any) -> None:
     from stages.benchmark_store import benchmark_store
     from stages.commands.benchmark_tables import print_store_benchmark
 
-    _measure(
-        benchmark_store,
-        config,
-        unit="stores",
-        show=lambda console, result: print_store_benchmark(console, result.figures),
-    )
+    _measure(benchmark_store, config, "stores", print_store_benchmark)

@@ -1,33 +1,26 @@
 """Tables of the commands of ``distil benchmark``."""
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from pipeline.benchmarks.caching_speed import Speed
 from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy
-from pipeline.benchmarks.crop_study import CropFigures
+from pipeline.benchmarks.crop_study import CropStudy
 from pipeline.benchmarks.fidelity import Shifts
 from pipeline.benchmarks.figures import StoreFigures
-from pipeline.benchmarks.processes import CropLoading
 from pipeline.wording import counted
-
-_CODEC_COST = ("bytes", "raw / it", "encode", "decode")
-_CODEC_CHANGE = ("rms", "largest", "p99", "labelled", "shift", "OKS", "AP")
+from stages.commands.terminal import figure_table
 
 
 def print_codec_study(console: Console, study: CodecStudy) -> None:
     """Print every candidate, profiles in bold, and what the columns say."""
-    split = len(_CODEC_COST)
     for titles, cells in (
-        (_CODEC_COST, slice(1, split + 1)),
-        (_CODEC_CHANGE, slice(split + 1, None)),
+        (("bytes", "raw / it", "encode", "decode"), slice(1, 5)),
+        (("rms", "largest", "p99", "labelled", "shift", "OKS", "AP"), slice(5, None)),
     ):
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
-        table.add_column("", overflow="fold", min_width=16)
-        for title in titles:
-            table.add_column(title, justify="right", no_wrap=True)
+        name = Column("", overflow="fold", min_width=16)
+        table = figure_table(titles, name, no_wrap=True, pad_edge=True)
         for figures in study.figures:
             style = "bold green" if figures.candidate.profile else ""
             row = _codec_row(figures, study)
@@ -69,18 +62,14 @@ def _p99(shifts: Shifts | None) -> str:
     return "-" if shifts is None else f"{shifts.p99:.4f}"
 
 
-_CROP_TITLES = ("bytes", "AP", "mean OKS", "OKS", "shift", "encode ms", "decode ms")
-
-
-def print_crop_study(
-    console: Console, figures: list[CropFigures], num_people: int, loading: CropLoading | None
-) -> None:
+def print_crop_study(console: Console, study: CropStudy) -> None:
     """Print every way to keep crops, and what the columns say."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("")
-    for title in _CROP_TITLES:
-        table.add_column(title, justify="right", no_wrap=True)
-    for found in figures:
+    table = figure_table(
+        ("bytes", "AP", "mean OKS", "OKS", "shift", "encode ms", "decode ms"),
+        no_wrap=True,
+        pad_edge=True,
+    )
+    for found in study.figures:
         table.add_row(
             found.name,
             f"{found.bytes_per_view:.0f}",
@@ -93,12 +82,12 @@ def print_crop_study(
         )
     console.print(table)
     console.print(
-        f"View 0 of {counted(num_people, 'person')}, predicted from the decoded JPEG. OKS: "
+        f"View 0 of {counted(study.num_people, 'person')}, predicted from the decoded JPEG. OKS: "
         "mean absolute change of a person's. shift: of labelled keypoints, median, heatmap cells; "
         "both against the lossless crop. encode, decode: processor time of one crop.",
         style="dim",
     )
-    if loading is not None:
+    if loading := study.loading:
         console.print(
             f"a worker's batch of {loading.batch_size} with targets is {loading.speed_up:.2f} "
             f"times faster from crops ({1e3 * loading.crops_with_targets:.1f} ms) than from images "
@@ -107,15 +96,13 @@ def print_crop_study(
         )
 
 
-_SPEED_TITLES = ("views/s", "a core", "ms a view", "alone", "CPU", "/ limit")
-
-
 def print_speeds(console: Console, speeds: tuple[Speed, ...]) -> None:
     """Print how near each run came to its limit, and what the columns say."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("teacher", overflow="fold")
-    for title in _SPEED_TITLES:
-        table.add_column(title, justify="right", no_wrap=True)
+    table = figure_table(
+        ("views/s", "a core", "ms a view", "alone", "CPU", "/ limit"),
+        Column("teacher", overflow="fold"),
+        no_wrap=True,
+    )
     for speed in speeds:
         table.add_row(
             speed.name,
@@ -141,10 +128,6 @@ def print_speeds(console: Console, speeds: tuple[Speed, ...]) -> None:
     )
 
 
-_READERS = ("views/s", "of raw float16", "cold views/s")
-_COSTS = ("open s", "processor s", "worker MB", "views/s")
-
-
 def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None:
     """Print every store's readers and costs, and what the columns say."""
     for found in figures:
@@ -159,14 +142,18 @@ def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None
                 style="bold",
             )
         )
-        readers = _reading_table(_READERS)
+        readers = figure_table(
+            ("views/s", "of raw float16", "cold views/s"), Column("", overflow="fold")
+        )
         for row in reading.readers:
             cold = "-" if row.cold_views_per_second is None else f"{row.cold_views_per_second:.0f}"
             style = "bold green" if row.name == "distil" else ""
             cells = (row.name, f"{row.warm_views_per_second:.0f}", f"{row.ratio_to_raw:.2f}", cold)
             readers.add_row(*(Text(cell, style=style) for cell in cells))
         console.print(readers)
-        costs = _reading_table(_COSTS)
+        costs = figure_table(
+            ("open s", "processor s", "worker MB", "views/s"), Column("", overflow="fold")
+        )
         for cost in found.costs:
             costs.add_row(
                 counted(cost.num_views, "view"),
@@ -185,14 +172,6 @@ def print_store_benchmark(console: Console, figures: list[StoreFigures]) -> None
         "memory of a forked worker.",
         style="dim",
     )
-
-
-def _reading_table(titles: tuple[str, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", overflow="fold")
-    for title in titles:
-        table.add_column(title, justify="right")
-    return table
 
 
 def _limit(found: StoreFigures) -> str:

@@ -5,7 +5,7 @@ Loads click and nothing heavier: `distil --help` needs no settings.
 
 import errno
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, NoReturn, TypeVar
 
@@ -80,8 +80,9 @@ class LazyCommandMap(CommandMap):
     """
 
     def __init__(self, name: str, listed: Mapping[str, tuple[str, str]], **settings: Any) -> None:
+        super().__init__(name, **settings)
         places = {command: place for command, (place, _) in listed.items()}
-        super().__init__(name, commands=_LazyCommands(places), **settings)
+        self.commands = _LazyCommands(places)  # type: ignore[assignment]  # none is added later
         self._short_helps = [(name, short_help) for name, (_, short_help) in listed.items()]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -89,26 +90,13 @@ class LazyCommandMap(CommandMap):
             formatter.write_dl(self._short_helps)
 
 
-class _LazyCommands(MutableMapping[str, click.Command]):
+class _LazyCommands(Mapping[str, click.Command]):
     def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
-        self._imported: dict[str, click.Command] = {}
+        self._places = places
 
     def __getitem__(self, name: str) -> click.Command:
-        if name not in self._imported:
-            module, _, function = self._places[name].partition(":")
-            self._imported[name] = getattr(import_module(module), function)
-        return self._imported[name]
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._imported[name] = command
-        self._places.setdefault(name, "")
-
-    def __delitem__(self, name: str) -> None:
-        del self._places[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
+        module, _, function = self._places[name].partition(":")
+        return getattr(import_module(module), function)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

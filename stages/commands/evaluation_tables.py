@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.coco.poses import ScoreRule
 from pipeline.evaluation.comparison import Arm, ArmDifference
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.wording import counted
+from stages.commands.terminal import figure_table
 
 DIGITS_OF_A_DIGEST = 12
 _WIDTH_OF_A_KEYPOINT = 18  # beside its name: two numbers and the space around them
@@ -51,14 +52,10 @@ def _headline(report: EvaluationReport) -> Table:
 
 
 def _coco_figures(report: EvaluationReport) -> Table:
-    # Ten figures beside their label: with rich's usual space around each, 80 columns cut them off.
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("score", no_wrap=True)
-    figures = {"own": report.row.own_score, "1": report.row.score_one}
-    for name in report.row.own_score.as_dict():
-        table.add_column(name, justify="right", no_wrap=True)
-    for label, values in figures.items():
-        table.add_row(label, *map(_figure, values.as_dict().values()))
+    own, one = report.row.own_score.as_dict(), report.row.score_one.as_dict()
+    table = figure_table(own, Column("score", no_wrap=True), no_wrap=True)
+    table.add_row("own", *map(_figure, own.values()))
+    table.add_row("1", *map(_figure, one.values()))
     return table
 
 
@@ -193,10 +190,7 @@ def print_comparison(
     console: Console, arms: Sequence[Arm], differences: Sequence[ArmDifference], num_people: int
 ) -> None:
     """Print the arms, and the paired difference of their mean OKS whatever its sign."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("")
-    for title in ("AP", "AP, score 1", "mean OKS", "params", "mult-adds", "ms"):
-        table.add_column(title, justify="right")
+    table = figure_table(("AP", "AP, score 1", "mean OKS", "params", "mult-adds", "ms"))
     for name in dict.fromkeys(arm.name for arm in arms):
         table.add_row(*_arm_row(name, [arm for arm in arms if arm.name == name]))
     console.print(table)
@@ -216,14 +210,9 @@ def print_comparison(
 
 def _arm_row(name: str, arms: Sequence[Arm]) -> list[str]:
     figures = [arm.figures for arm in arms]
-    own, one, oks = (
-        _mean_and_spread(values)
-        for values in (
-            [found.own_score.AP for found in figures],
-            [found.score_one.AP for found in figures],
-            [found.mean_oks for found in figures],
-        )
-    )
+    own = _mean_and_spread([found.own_score.AP for found in figures])
+    one = _mean_and_spread([found.score_one.AP for found in figures])
+    oks = _mean_and_spread([found.mean_oks for found in figures])
     costs = [arm.cost for arm in arms if arm.cost is not None]
     if not costs:
         return [name, own, one, oks, "-", "-", "-"]

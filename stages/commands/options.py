@@ -216,7 +216,8 @@ def _triple(_: click.Context, parameter: click.Parameter, text: str | None) -> l
     return values
 
 
-def _names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
+def names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
+    """Read names with commas between them; None: not given."""
     return None if text is None else text.split(",")
 
 
@@ -266,12 +267,6 @@ def teacher_options(model: Model) -> Decorator[Any]:
         option("--flip-shift", "flip_shift", metavar="CELLS"),
         option("--decoding", "decoding"),
         option("--teacher-threads", "num_threads"),
-    )
-
-
-def teacher_names_option(model: Model, setting: str) -> Decorator[Any]:
-    return setting_option(
-        model, setting, "--teacher-name", type=str, callback=_names, metavar="NAME[,NAME...]"
     )
 
 

@@ -9,7 +9,7 @@ from pipeline.wording import counted
 from stages.commands.command_map import CommandMap, Decorator, fail
 from stages.commands.evaluation import show_command
 from stages.commands.options import configured, options_of, setting_option
-from stages.settings.store import (
+from stages.settings.evaluation import (
     StoreExportConfig,
     StoreInfoConfig,
     StoreRepairConfig,
@@ -143,4 +143,4 @@ def export_command(**options: Any) -> None:
     result = store_export(config)
     if result.missing:
         click.echo(result.missing)
-    click.echo(f"wrote {counted(result.num_poses, 'pose')} to {result.output}")
+    click.echo(f"wrote {counted(result.num_poses, 'pose')} to {config.output}")

@@ -1,12 +1,14 @@
-"""Progress of a stage on stderr: a bar at a terminal, else sparse lines."""
+"""Progress of a stage on stderr, a bar at a terminal, else sparse lines; and a table of figures."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import rich.progress
+from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.progress import Progress
@@ -22,11 +24,25 @@ _FORMATS = {
 """Formats of the figures that are not loss terms."""
 
 
-@contextmanager
-def training_progress(console: Console | None = None) -> Iterator[Progress]:
+def figure_table(
+    titles: Iterable[str], name: Column | str = "", *, no_wrap: bool = False, pad_edge: bool = False
+) -> Table:
+    """Return a table without rows: the name of what a row is about, then its figures."""
+    columns = (Column(title, justify="right", no_wrap=no_wrap) for title in titles)
+    # With rich's usual space around each figure, 80 columns would cut them off.
+    return Table(
+        name,
+        *columns,
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=pad_edge,
+    )
+
+
+def training_progress(console: Console | None = None) -> AbstractContextManager[Progress]:
     """Show the steps of a training, its losses by name, learning rate and images/s."""
-    with _display("training", "steps", console, prints_the_end=True) as display:
-        yield display
+    return _display("training", "steps", console, prints_the_end=True)
 
 
 @contextmanager
@@ -40,11 +56,11 @@ def caching_progress(console: Console | None = None) -> Iterator[Progress]:
         yield _WhileWorking(stack, lambda: _display("teacher", "views", console, separator=", "))
 
 
-@contextmanager
-def brief_progress(label: str, unit: str, console: Console | None = None) -> Iterator[Progress]:
+def brief_progress(
+    label: str, unit: str, console: Console | None = None
+) -> AbstractContextManager[Progress]:
     """Show how many units of some work are done, and erase the bar at its end."""
-    with _display(label, unit, console, is_erased=True) as display:
-        yield display
+    return _display(label, unit, console, is_erased=True)
 
 
 class _WhileWorking:

@@ -1,8 +1,7 @@
 """Settings of the stages; they load without torch, zarr and numpy: a command line is checked fast.
 
 training.py     train-student, train-teacher
-evaluation.py   evaluate, compare, show
-store.py        store info, verify, repair, export
+evaluation.py   evaluate, compare, show; store info, verify, repair, export
 benchmark.py    benchmark cache, codec, crops, store
 
 Those of cache-teacher and of its plan are in ``pipeline/caching/settings.py``.

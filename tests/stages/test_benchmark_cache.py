@@ -36,19 +36,19 @@ def test_the_benchmark_measures_both_teachers_and_leaves_no_store(
     result = benchmark_cache(config, progress)
     assert progress.updates[-1] == (20, 20)
     assert list(scratch.iterdir()) == []
-    for found in result.speeds:
+    for found in result.figures:
         assert found.num_views == 10
         assert found.limit_seconds >= found.cpu_seconds / found.num_cores
         assert found.seconds == pytest.approx(found.ratio * found.limit_seconds)
-    null, given = result.speeds
+    null, given = result.figures
     assert (null.name, given.name) == ("null", "given")
     assert result.written == tmp_path / "out/cache.json"
     document = json.loads(result.written.read_text())
     assert [entry["ratio"] for entry in document["speeds"]] == [null.ratio, given.ratio]
 
     console = Console(file=io.StringIO(), width=80)
-    print_speeds(console, result.speeds)
+    print_speeds(console, result.figures)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    for found in result.speeds:
+    for found in result.figures:
         row, _ = [line for line in printed.splitlines() if line.strip().startswith(found.name)]
         assert row.split()[-1] == f"{found.ratio:.2f}"

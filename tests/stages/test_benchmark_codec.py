@@ -39,7 +39,7 @@ def test_the_benchmark_measures_every_profile_and_writes_what_it_prints(
     assert by_name["default"]["bytes_per_view"] < document["raw_float16_bytes"] / 10
 
     console = Console(file=io.StringIO(), width=80)
-    print_codec_study(console, result.study)
+    print_codec_study(console, result.figures)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     for name in PROFILES:
         row, _ = [line for line in printed.splitlines() if line.split()[:1] == [name]]

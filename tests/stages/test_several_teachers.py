@@ -14,8 +14,8 @@ from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluateStore
-from stages.settings.store import (
+from stages.settings.evaluation import (
+    EvaluateStore,
     StoreExportConfig,
     StoreInfoConfig,
     StoreRepairConfig,

@@ -17,8 +17,12 @@ from pipeline.teacher_store.reader import TeacherStore
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
-from stages.settings.evaluation import EvaluatePredictions, EvaluateStore
-from stages.settings.store import StoreExportConfig, StoreInfoConfig
+from stages.settings.evaluation import (
+    EvaluatePredictions,
+    EvaluateStore,
+    StoreExportConfig,
+    StoreInfoConfig,
+)
 from stages.store_export import store_export
 from stages.store_info import info_as_json, info_as_lines, store_info
 from store_schemas.errors import IncompleteError, StoreError

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import ConfigError, ImageError
 from pipeline.teacher_store.reader import TeacherStore
 from stages.cache_teacher import cache_teacher
-from stages.settings.store import StoreRepairConfig
+from stages.settings.evaluation import StoreRepairConfig
 from stages.store_repair import store_repair
 from store_schemas.errors import CorruptError, IdentityError, StoreError
 from tests.support.store_repairs import TEACHER, flip, repair, shard_file

@@ -16,7 +16,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
 from stages.cache_teacher import cache_teacher
-from stages.settings.store import StoreVerifyConfig
+from stages.settings.evaluation import StoreVerifyConfig
 from stages.store_verify import VerifyResult, disagreement_as_lines, store_verify
 from store_schemas.errors import IdentityError
 from store_schemas.teacher_store import Status

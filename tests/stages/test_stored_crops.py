@@ -22,7 +22,7 @@ from stages.benchmark_crops import benchmark_crops
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 from stages.settings.benchmark import BenchmarkCropsConfig
-from stages.settings.store import StoreRepairConfig, StoreVerifyConfig
+from stages.settings.evaluation import StoreRepairConfig, StoreVerifyConfig
 from stages.settings.training import TrainStudentConfig
 from stages.store_repair import store_repair
 from stages.store_verify import store_verify
@@ -232,14 +232,14 @@ def test_the_benchmark_compares_every_quality_with_the_lossless_crop(
             output=tmp_path / "out",
         )
     )
-    lossless, *others = result.figures
+    lossless, *others = result.figures.figures
     assert (lossless.name, lossless.bytes_per_view) == ("lossless", 3 * 256 * 192)
     assert (lossless.mean_oks_change, lossless.median_shift) == (0, 0)
     for subsampling in ("4:4:4", "4:2:0"):
         sizes = [f.bytes_per_view for f in others if f.name.endswith(subsampling)]
         assert len(sizes) == 4
         assert sizes == sorted(sizes)
-    assert result.loading is None
+    assert result.figures.loading is None
     assert result.written is not None
     assert result.written.exists()
 

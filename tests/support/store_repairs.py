@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.settings.store import StoreRepairConfig
+from stages.settings.evaluation import StoreRepairConfig
 from stages.store_repair import RepairResult, store_repair
 
 TEACHER = "teachers/teacher"

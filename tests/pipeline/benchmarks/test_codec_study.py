@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.benchmarks.codec_candidates import (
+from pipeline.benchmarks.codec_study import (
     RAW_FLOAT16,
     Candidate,
+    CandidateFigures,
+    CodecStudy,
     Packing,
     Quantisation,
     profile_candidates,
     search_space,
+    study_codecs,
 )
-from pipeline.benchmarks.codec_study import CandidateFigures, CodecStudy, study_codecs
 from pipeline.benchmarks.fidelity import MapBatch, StudiedPeople
 from pipeline.coco.people import people_of_rows, spread_rows
 from pipeline.frames.geometry import apply, box_to_crop, compose, crop_to_heatmap

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.benchmarks.multiplied import multiply_store
-from pipeline.benchmarks.processes import in_fresh_process, measure_store_cost
-from pipeline.benchmarks.readers import draw_batches, write_raw_float16
-from pipeline.benchmarks.reading import ReadingPlan, measure_reading
+from pipeline.benchmarks.processes import in_fresh_process, measure_store_cost, multiply_store
+from pipeline.benchmarks.reading import (
+    ReadingPlan,
+    draw_batches,
+    measure_reading,
+    write_raw_float16,
+)
 from pipeline.errors import DistilError
 from pipeline.teacher_store.reader import TeacherStore
 from stages.benchmark_store import benchmark_store
@@ -77,6 +80,7 @@ def test_the_benchmark_writes_what_it_prints(whole: Path, tmp_path: Path) -> Non
         output=tmp_path / "out",
     )
     result = benchmark_store(config)
+    assert result.written is not None
     document = json.loads(result.written.read_text())
     assert [cost["num_views"] for cost in document["stores"][0]["costs"]] == [6, 60, 120]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["store.json"]
