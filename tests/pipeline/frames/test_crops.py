@@ -1,4 +1,4 @@
-"""A drawn dot arrives where the affine says, whatever the view."""
+"""Laws of crops: a drawn dot arrives where the affine says, and a JPEG crop is near its pixels."""
 
 import numpy as np
 import pytest
