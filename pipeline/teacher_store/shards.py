@@ -104,7 +104,7 @@ class KeptShard:
 class _ProcessState:
     process: int = field(default_factory=os.getpid)
     kept: dict[int, KeptShard] = field(default_factory=dict)
-    """Kept shards, the first opened first: reads are random, so the last used would be no better."""
+    """Kept shards, the first opened first: as reads are random, the last used is no better."""
     compared: set[int] = field(default_factory=set)
     """Shards whose index, checksums and records were compared."""
     last_missed: int | None = None
