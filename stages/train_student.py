@@ -58,10 +58,10 @@ def train_student(
     command: tuple[str, ...] = (),
     say: Log = lambda _: None,
 ) -> TrainStudentResult:
-    """Train a student and leave its checkpoints, metrics and settings in a run folder.
+    """Train a student, and write its checkpoints, metrics and settings to a run folder.
 
-    command: what the user typed, for provenance.json.
-    say: told what the user should know, and of each corrupt view that is replaced.
+    command: the command line, for provenance.json.
+    say: receives what the user should know, and each corrupt view that is replaced.
 
     Raises:
         DistilError: settings, images or annotations are at fault, or a loss is not finite.
@@ -80,8 +80,8 @@ def train_student(
         say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
     network = build_student(config.architecture, skeleton.num_keypoints)
-    goes_on = resume and folder.training_state.is_file()
-    if not goes_on:
+    continues = resume and folder.training_state.is_file()
+    if not continues:
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
     dataset = views.dataset(network.input_size_hw, network.token_shape)
     validation = None
@@ -100,7 +100,7 @@ def train_student(
         store_fingerprint=views.provenance.fingerprint,
         store_content=views.provenance.content_sha256,
     )
-    if goes_on:
+    if continues:
         _refuse_another_store(read_info(folder.last_weights), info, folder)
 
     # What an epoch shows, and what is learned from it.

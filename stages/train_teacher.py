@@ -49,8 +49,8 @@ def train_teacher(
 ) -> TrainTeacherResult:
     """Train a heatmap network on Gaussians around the annotated keypoints.
 
-    command: what the user typed, for provenance.json.
-    say: told what the user should know before it starts.
+    command: the command line, for provenance.json.
+    say: receives what the user should know before the training starts.
     """
     folder = RunFolder(run_folder)
     folder.check(config, resume=resume)

@@ -70,7 +70,7 @@ class TrainStudentConfig(StageConfig):
     @field_validator("data")
     @classmethod
     def _choose_order(cls, data: ViewSettings, info: ValidationInfo) -> ViewSettings:
-        # Part of the settings, so that a run goes on in the order that it began with.
+        # Part of the settings, so that a run continues in the order that it began with.
         store = info.data.get("store")
         if isinstance(data, FreshViewSettings) or store is None:
             return data
