@@ -24,6 +24,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PROBE_PEOPLE = 64
 
+MAX_PROCESSES = 1024
+"""Largest number of processes, and of threads, that a command starts on one machine."""
+NumThreads = Annotated[int, Field(ge=1, le=MAX_PROCESSES)]
+NumLoaderWorkers = Annotated[int, Field(ge=0, le=MAX_PROCESSES)]
+NumAugmentedViews = Annotated[int, Field(ge=0, le=10_000)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+StandardDeviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class SkeletonSettings(ComponentConfig):
     """Properties of keypoints that an annotation file lacks; not needed for COCO's 17."""
@@ -80,7 +88,7 @@ class TeacherSettings(ComponentConfig):
     """Name of the output that holds the heatmaps, for a model with several outputs."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean that is subtracted from the scaled pixels, one number per channel."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    std: tuple[StandardDeviation, StandardDeviation, StandardDeviation] = IMAGENET_STD
     """Standard deviation that the pixels are then divided by, one number per channel."""
     scale: float = Field(1 / 255, gt=0)
     """Factor that pixels of 0 to 255 are multiplied by before the mean is subtracted."""
@@ -100,9 +108,9 @@ class TeacherSettings(ComponentConfig):
     they are mirrored back; by default 1 for msra and 0 for the other frames."""
     decoding: Decoding = "dark"
     """Method that finds a keypoint in its heatmap."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: BatchSize = 32
     """Number of crops in one forward pass; the last batch is padded, so every pass has the same
     arithmetic."""
-    num_threads: int | None = Field(None, ge=1)
+    num_threads: NumThreads | None = None
     """Number of CPU threads of one forward pass; by default 1 where a store is written, as one
     batch runs on each core, and elsewhere one for each core."""

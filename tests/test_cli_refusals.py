@@ -153,6 +153,37 @@ def test_a_first_mistake_is_answered_by_one_clear_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+_LEARNS = "--annotations a --images . --run-folder r"
+_PREDICTS = "--annotations a --images . --teacher m"
+OUT_OF_BOUNDS: list[tuple[str, str, str]] = [
+    *((command, option, f"{setting} is {number}: Input should be less than or equal to {bound}")
+      for option, number, setting, bound in (
+          ("--workers 1000000", 1_000_000, "num_loader_workers", 1024),
+          ("--threads 1000000", 1_000_000, "num_threads", 1024),
+          ("--batch-size 1000000000", 1_000_000_000, "optimisation.batch_size", 65_536))
+      for command in (f"train-student {_LEARNS} --no-distillation", f"train-teacher {_LEARNS}")),
+    *((f"{command} {_PREDICTS}", option, message)
+      for command in ("cache-teacher --store s", "benchmark codec", "benchmark cache")
+      for option, message in (
+          ("--views 1000000000", "1000000000: Input should be less than or equal to 10000"),
+          ("--std 0,0,0", "teacher_settings.std.0 is 0.0: Input should be greater than 0"))),
+    *((f"cache-teacher --store s {_PREDICTS}", option, message) for option, message in (
+        ("--std 1,inf,1", "teacher_settings.std.1 is inf: Input should be a finite number"),
+        ("--teacher-threads 1000000", "num_threads is 1000000: Input should be less than or equal"),
+        ("--batch-size 1000000000", "1000000000: Input should be less than or equal to 65536"))),
+    (f"evaluate {_PREDICTS}", "--set batch_size=1000000000", "less than or equal to 65536"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "option", "message"), OUT_OF_BOUNDS)
+def test_a_number_that_no_machine_can_serve_is_refused_with_its_bound(
+    command: str, option: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(distil(*command.split(), *option.split()))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_passed_gate_exits_with_0_and_a_missed_one_with_1(tmp_path: Path) -> None:
     from pipeline.drawn.people import write_drawn_people
 

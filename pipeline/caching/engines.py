@@ -13,6 +13,7 @@ from pipeline.caching.shard_worker import ShardOutcome, ShardTask, ShardWorker
 from pipeline.caching.stopping import StopRequest
 from pipeline.errors import ConfigError
 from pipeline.machine import available_cores
+from pipeline.settings import MAX_PROCESSES
 from pipeline.teacher_store.plan import read_plan
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import Log
@@ -57,8 +58,8 @@ class EngineChoice:
                 "--workers starts processes here and --scheduler uses a running cluster; give one "
                 "of them"
             )
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ConfigError(f"--workers must be at least 1, got {self.num_workers}")
+        if self.num_workers is not None and not 1 <= self.num_workers <= MAX_PROCESSES:
+            raise ConfigError(f"--workers must be 1 to {MAX_PROCESSES}, got {self.num_workers}")
 
     @property
     def is_cluster(self) -> bool:

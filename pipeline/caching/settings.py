@@ -5,7 +5,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import InputFile, InputFolder, InputPath, StageConfig
-from pipeline.settings import PROBE_PEOPLE, PeopleSettings, TeacherSettings, ViewRecipe
+from pipeline.settings import (
+    PROBE_PEOPLE,
+    NumAugmentedViews,
+    PeopleSettings,
+    TeacherSettings,
+    ViewRecipe,
+)
 from pipeline.storage.folder import StoreLocation
 from store_schemas.choices import DEFAULT_TEACHER_NAME, MAX_QUALITY, TEACHER_NAME
 
@@ -32,7 +38,7 @@ class TeacherInputs(StageConfig):
     """Chroma subsampling of the stored JPEG crops."""
     tokens: Literal["keypoint", "visual", "both"] | None = None
     """Kind of tokens to store too, for a teacher of train-teacher."""
-    views: int = Field(8, ge=0)
+    views: NumAugmentedViews = 8
     """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
     """Seed of the random views."""

@@ -31,8 +31,8 @@ class TeacherBatch(_OnDevice):
     """A teacher's predictions for a batch of crops; a field that no loss term reads is None."""
 
     crop_to_heatmap: Tensor  # (B, 2, 3), the *student's* crop pixels to the frame of the heatmaps
-    heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8 with ``scale``, or float without
-    scale: Tensor | None = None  # (B, K), heat = heatmaps * scale
+    heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8 or float, heat = heatmaps * scale
+    scale: Tensor | None = None  # (B, K); None: 1, for float heatmaps only
     keypoints: Tensor | None = None  # (B, K, 2) as (x, y), the student's crop pixels
     confidences: Tensor | None = None  # (B, K), heat of the highest cell
     keypoint_tokens: Tensor | None = None  # (B, K, D) of the last layer

@@ -1,9 +1,9 @@
 """Views of a teacher store that are replaced because their stored chunk cannot be read.
 
-A corrupt view v is replaced by the same person's next readable augmented view: v + 1, v + 2, ...
-and after the last one view 1. This depends on the store alone, so neither the number of loader
-workers nor a resume changes it. A view is never filled with zeros, and a person without any
-readable view is an error.
+A corrupt view v is replaced by the same person's next readable view of those in use: v + 1, v + 2,
+... and after the last one view 1. This depends on the store and the settings alone, so neither the
+number of loader workers nor a resume changes it. A view is never filled with zeros, and a person
+without any readable view is an error.
 
 Loader workers replace views and report them with the batch. ``CorruptLedger`` counts them where the
 steps are made; metrics.jsonl names the new ones of every epoch, and a resumed training counts on.
@@ -47,15 +47,18 @@ class Replacement(NamedTuple):
 class ReplacingReader(Generic[ReadT]):
     """Reads views of a store and replaces corrupt ones; each process finds them for itself.
 
+    num_views: number of augmented views in use, those from 1 on.
     read: reads a batch of views from (instances, views), each (B,).
     """
 
     def __init__(
         self,
         store: AnyTeachers,
+        num_views: int,
         read: Callable[[NDArray[np.int64], NDArray[np.int64]], ReadT],
     ) -> None:
         self._store = store
+        self._num_views = num_views
         self._read = read
         self._corrupt: dict[tuple[int, int], CorruptView] = {}
 
@@ -63,7 +66,7 @@ class ReplacingReader(Generic[ReadT]):
         """Read the views of a batch, or those that replace them.
 
         Raises:
-            CorruptError: no augmented view of a person can be read; names the person.
+            CorruptError: none of a person's views in use can be read; names the person.
         """
         while True:
             views, replacements = self._replace_known(batch)
@@ -86,15 +89,22 @@ class ReplacingReader(Generic[ReadT]):
 
     def _replace(self, instance: int, view: int) -> Replacement:
         passed: list[CorruptView] = []
-        for candidate in views_in_turn(view, self._store.num_views):
+        for candidate in views_in_turn(view, self._num_views):
             corrupt = self._corrupt.get((instance, candidate))
             if corrupt is None:
                 return Replacement(instance, view, candidate, tuple(passed))
             passed.append(corrupt)
+        person = f"person {self._store.people.instance_id[instance]} (row {instance})"
+        if self._num_views == 1:
+            raise CorruptError(
+                f"{self._store.path}: view {view} of {person} must be readable, as it is the only "
+                "one in use; repair the store, or use more of its views (data.num_views): "
+                f"{passed[0].reason}"
+            )
         raise CorruptError(
-            f"{self._store.path}: of the {counted(len(passed), 'augmented view')} of person "
-            f"{self._store.people.instance_id[instance]} (row {instance}) at least one must be "
-            f"readable to replace the corrupt ones, got none; view {view}: {passed[0].reason}"
+            f"{self._store.path}: of the {len(passed)} augmented views of {person} at least one "
+            "must be readable to replace the corrupt ones, got none; "
+            f"view {view}: {passed[0].reason}"
         )
 
     def _find_corrupt(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> None:
@@ -106,9 +116,8 @@ class ReplacingReader(Generic[ReadT]):
 
 
 def views_in_turn(view: int, num_views: int) -> list[int]:
-    """Return all augmented views, 1 to num_views - 1, in the order in which they are tried."""
-    num_augmented = num_views - 1
-    return [1 + (view - 1 + turn) % num_augmented for turn in range(num_augmented)]
+    """Return the views 1 to num_views in the order in which they are tried."""
+    return [1 + (view - 1 + turn) % num_views for turn in range(num_views)]
 
 
 VIEWS_PER_CORRUPT_VIEW = 1000

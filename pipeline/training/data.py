@@ -34,7 +34,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.corrupt_views import Replacement, ReplacingReader
 from pipeline.training.images import TrainingImages
-from pipeline.training.settings import OnCorrupt, TeacherField
+from pipeline.training.settings import TeacherField
 from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
@@ -98,8 +98,9 @@ class StoreViewDataset(Dataset[TrainingBatch]):
 
     images: images that the crops are cut from; None: the stored crops are used.
     reads: fields of the teacher that the loss terms read; no others are put into a batch.
-    on_corrupt: ``raise`` raises CorruptError for a view whose heatmaps or stored crop cannot be
-        read; ``skip`` replaces it, crop and keypoints included, by another view of the same person.
+    replace_among: number of augmented views, from 1 on, among which a view whose heatmaps or stored
+        crop cannot be read is replaced by another one of the same person, crop and keypoints
+        included; None: such a view raises CorruptError.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         images: TrainingImages | None,
         input_size_hw: SizeHW,
         reads: frozenset[TeacherField],
-        on_corrupt: OnCorrupt = "raise",
+        replace_among: int | None = None,
     ) -> None:
         self._store = store
         self._images = images
@@ -120,7 +121,9 @@ class StoreViewDataset(Dataset[TrainingBatch]):
         self._crop_to_heatmap = compose(stored_to_heatmap, input_to_stored).astype(np.float32)
         self._stored_to_input = resize_affine(store.input_size_hw, input_size_hw)
         self._reads = reads
-        self._replacing = ReplacingReader(store, self._read) if on_corrupt == "skip" else None
+        self._replacing = (
+            None if replace_among is None else ReplacingReader(store, replace_among, self._read)
+        )
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
         replacements: tuple[Replacement, ...] = ()

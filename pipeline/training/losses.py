@@ -159,7 +159,8 @@ def simulated_heatmap_loss(
 
     points: (B, K, 2) as (x, y), heatmap frame.
     sigmas: (B, K, 2) as (x, y), heatmap cells.
-    heatmaps: (B, K, Hh, Wh), uint8 with scale (B, K), or float.
+    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
+    scale: (B, K); None: 1, for float heatmaps only.
     keypoint_weights: (B, K) in {0, 1}.
     sigma_floor: smallest width of a Gaussian, heatmap cells, added to sigmas in quadrature.
     """
@@ -192,7 +193,8 @@ def confidence_loss(
 
     scores: (B, K), raw.
     points: (B, K, 2) as (x, y), heatmap frame.
-    heatmaps: (B, K, Hh, Wh), uint8 with scale (B, K), or float.
+    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
+    scale: (B, K); None: 1, for float heatmaps only.
     keypoint_weights: (B, K) in {0, 1}.
     """
     heat = heat_at(points.detach(), heatmaps, scale).to(scores.dtype)
@@ -215,7 +217,8 @@ def heat_at(points: Tensor, heatmaps: Tensor, scale: Tensor | None = None) -> Te
     """Return the heat of the cell that holds each point; 0 outside the map and at NaN.
 
     points: (B, K, 2) as (x, y), heatmap frame; a cell's centre has integer coordinates.
-    heatmaps: (B, K, Hh, Wh), uint8 with scale (B, K), or float.
+    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
+    scale: (B, K); None: 1, for float heatmaps only.
     Returns (B, K).
     """
     height, width = heatmaps.shape[-2:]
@@ -302,10 +305,9 @@ def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
             "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
             "holds none; train from a store with heatmaps, or set both weights to 0"
         )
-    if (heatmaps.dtype == torch.uint8) != (scale is not None):
+    if scale is None and not heatmaps.is_floating_point():
         raise ConfigError(
-            "expected uint8 heatmaps with a scale, or float heatmaps without, got "
-            f"{heatmaps.dtype} {'with' if scale is not None else 'without'} a scale"
+            f"expected heatmaps with a scale, or of floats, got {heatmaps.dtype} without a scale"
         )
     return heatmaps, scale
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config import ComponentConfig, InputFile, OutputFolder
-from pipeline.settings import ViewRecipe
+from pipeline.settings import BatchSize, ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
 
@@ -155,8 +155,8 @@ class OptimisationConfig(ComponentConfig):
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     """Learning rate after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(256, ge=1)
-    """Number of crops in a batch."""
+    batch_size: BatchSize = 256
+    """Number of crops in a batch, at most the number of people."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """Fractions of the training after which the learning rate of ``step`` drops."""

@@ -177,7 +177,7 @@ class ReplayedViews:
             self._images(),
             input_size_hw,
             self.reads,
-            self.data.on_corrupt,
+            replace_among=self.num_views if self.data.on_corrupt == "skip" else None,
         )
 
     def _images(self) -> TrainingImages | None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from pipeline.errors import ConfigError
+
 
 class ViewBatch(NamedTuple):
     """The views of one step."""
@@ -33,8 +35,10 @@ class ViewOrder(Sampler[ViewBatch]):
     instances: (n,), the rows to show.
     instance_ids: (n,), their ids.
 
-    An incomplete last batch is dropped; its people are shown in other epochs. Fewer people than a
-    batch make one small batch.
+    An incomplete last batch is dropped; its people are shown in other epochs.
+
+    Raises:
+        ConfigError: there are fewer people than a batch holds.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class ViewOrder(Sampler[ViewBatch]):
             self._offsets = np.array(offsets, np.int64)
         self._num_views = num_views
         self._seed = seed
-        self.batch_size = min(batch_size, len(instances))
+        self.batch_size = _checked(batch_size, len(instances))
         self.epoch = 0
         """Epoch of the next iteration."""
 
@@ -70,6 +74,16 @@ class ViewOrder(Sampler[ViewBatch]):
             turns = epoch + self._offsets[rows]
             views = 1 + (turns if self._num_views is None else turns % self._num_views)
             yield ViewBatch(self._instances[rows], views)
+
+
+def _checked(batch_size: int, num_people: int) -> int:
+    """Return the batch size, of which an epoch has at least one whole batch."""
+    if batch_size > num_people:
+        raise ConfigError(
+            "optimisation.batch_size must be at most the number of people to train on, "
+            f"{num_people}, got {batch_size}; give --batch-size {num_people} or less"
+        )
+    return batch_size
 
 
 def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> NDArray[np.int64]:
@@ -105,6 +119,9 @@ class BlockOrder(Sampler[ViewBatch]):
 
     An incomplete last batch of a pass is dropped, and so are batches beyond the steps of its
     epochs: each epoch has as many steps as one of ``ViewOrder``.
+
+    Raises:
+        ConfigError: there are fewer people than a batch holds.
     """
 
     def __init__(
@@ -121,7 +138,7 @@ class BlockOrder(Sampler[ViewBatch]):
         """Indices into ``instances`` of each shard's people."""
         self._num_views = num_views
         self._seed = seed
-        self.batch_size = min(batch_size, len(instances))
+        self.batch_size = _checked(batch_size, len(instances))
         self.epoch = 0
         """Epoch of the next iteration."""
         self._sequence: _Sequence | None = None

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline.caching.settings import TeacherInputs
 from pipeline.config import InputFile, InputFolder, InputPath, OutputFolder, StageConfig
-from pipeline.settings import PeopleSettings, TeacherSettings, ViewRecipe
+from pipeline.settings import NumAugmentedViews, PeopleSettings, TeacherSettings, ViewRecipe
 
 
 class BenchmarkCacheConfig(TeacherInputs):
@@ -40,7 +40,7 @@ class BenchmarkCodecConfig(StudyInputs):
 
     people_count: int = Field(100, ge=1)
     """Number of people, spread evenly over all."""
-    views: int = Field(8, ge=0)
+    views: NumAugmentedViews = 8
     """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
     """Seed of the random views."""

@@ -15,7 +15,7 @@ from pipeline.config import (
     validate_config,
 )
 from pipeline.errors import ConfigError
-from pipeline.settings import DeviceName, InputStore, PeopleSettings, TeacherSettings
+from pipeline.settings import BatchSize, DeviceName, InputStore, PeopleSettings, TeacherSettings
 
 KeypointThreshold = Annotated[
     float | None, BeforeValidator(lambda given: None if given == "none" else given)
@@ -42,7 +42,7 @@ class _AgainstAnnotations(_Evaluation):
 class _ScoredHere(_Evaluation):
     keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
     """Threshold above which keypoint scores are averaged to a pose's score; none averages all."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = 64
     """Number of crops, or of people of a store, in a batch."""
 
 
@@ -277,5 +277,5 @@ class StoreExportConfig(_StoredTeacher):
     keypoint_threshold: float = 0.2
     """Threshold above which keypoint scores are averaged to a pose's score, as in
     ``distil evaluate``."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = 64
     """Number of people that are read at a time."""

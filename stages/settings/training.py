@@ -5,7 +5,15 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config import InputFile, InputFolder, OutputFile, StageConfig
-from pipeline.settings import DeviceName, HeatmapFrame, InputStore, PeopleSettings, ViewRecipe
+from pipeline.settings import (
+    DeviceName,
+    HeatmapFrame,
+    InputStore,
+    NumLoaderWorkers,
+    NumThreads,
+    PeopleSettings,
+    ViewRecipe,
+)
 from pipeline.training.settings import (
     FreshViewSettings,
     InitialTeacherWeights,
@@ -56,9 +64,9 @@ class TrainStudentConfig(StageConfig):
     epochs: int = Field(300, ge=1)
     """Number of epochs."""
     evaluate_every_epochs: int = Field(10, ge=1)
-    num_loader_workers: int = Field(2, ge=0)
+    num_loader_workers: NumLoaderWorkers = 2
     """Number of processes that load images."""
-    num_threads: int | None = Field(None, ge=1)
+    num_threads: NumThreads | None = None
     """Number of CPU threads of the training itself; by default torch's choice."""
     device: DeviceName = "auto"
 
@@ -137,9 +145,9 @@ class TrainTeacherConfig(StageConfig):
     """Seed of the order, the initialisation and all random views."""
     epochs: int = Field(300, ge=1)
     """Number of epochs."""
-    num_loader_workers: int = Field(2, ge=0)
+    num_loader_workers: NumLoaderWorkers = 2
     """Number of processes that load images."""
-    num_threads: int | None = Field(None, ge=1)
+    num_threads: NumThreads | None = None
     """Number of CPU threads of the training itself; by default torch's choice."""
     device: DeviceName = "auto"
     float16_copy: OutputFile | None = None

@@ -27,6 +27,7 @@ from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from pipeline.training.data import move_keypoints
 from stages import cache_teacher as cache_teacher_stage
 from stages.cache_teacher import cache_teacher
+from store_schemas.formats import PROFILES
 from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
@@ -72,6 +73,7 @@ def write_store(
     is_complete: bool = True,
     input_size_hw: tuple[int, int] = INPUT_SIZE_HW,
     failed_row: int | None = None,
+    profile: str = "default",
 ) -> Path:
     """Write a store whose heatmaps are Gaussians around the truth, in the frame msra."""
     people = read_people(drawn.annotations, drawn.images, PeopleSettings())
@@ -91,13 +93,15 @@ def write_store(
         seed=0,
         recipe=recipe.model_dump(mode="json"),
     )
+    threshold = 0.0 if profile == "lossless-float16" else 0.01
     teacher = NewTeacher(
         name="truth",
         identity={"heatmap_frame": "msra"},
         recipe={},
         provenance={},
         heatmap_size_hw=HEATMAP_SIZE_HW,
-        threshold=0.01,
+        threshold=threshold,
+        profile=PROFILES[profile],
         rows_per_shard=4,
     )
     writer = begin_teacher(folder, lease.run_id, people, image_sha256, plan, teacher)
@@ -114,7 +118,7 @@ def write_store(
             )
             points[i][weights == 0] = np.nan
         heat = encode_keypoints(apply(to_heatmap, points), HEATMAP_SIZE_HW)
-        heatmaps, outputs[..., 0] = quantise_heatmaps(heat, 0.01)
+        heatmaps, outputs[..., 0] = quantise_heatmaps(heat, threshold, PROFILES[profile])
         status = np.full(shape[:2], Status.OK, np.uint8)
         if failed_row is not None and failed_row in rows:
             status[failed_row - rows.start, 1] = Status.IMAGE_UNREADABLE

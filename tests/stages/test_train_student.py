@@ -1,6 +1,7 @@
 """Laws of a student's training as a whole: exact resume, independence of workers, score rules."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.frames.heatmaps import decode_heatmaps as find_peaks
 from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.settings import LossConfig, ReplayedViewSettings
 from pipeline.training.sources import open_replayed_views
 from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
@@ -184,6 +185,26 @@ def test_a_score_that_was_never_trained_is_one_by_rule(
     train_student(configure(drawn, store, epochs=1, **changes), tmp_path / "run")
     info = read_info(RunFolder(tmp_path / "run").last_weights)
     assert (info.score_rule, info.scored_keypoints) == ("one", ())
+
+
+def test_the_losses_of_a_float16_store_are_those_of_the_default_profile_within_its_bound(
+    drawn: Any, store: Path, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """At a learning rate of almost 0 both trainings compare the same student with the two."""
+    still = {"batch_size": 4, "learning_rate": 1e-30, "schedule": "constant"}
+    stores = {"uint8": store, "float16": make_store(profile="lossless-float16")}
+    losses = {}
+    for name, path in stores.items():
+        config = configure(drawn, path, epochs=1, val_annotations=None, optimisation=still)
+        assert train_student(config, tmp_path / name).steps == 2
+        (losses[name],) = RunFolder(tmp_path / name).read_metrics()
+    exact, rounded = ({k: float(str(losses[n][k])) for k in LossConfig.all_terms()} for n in losses)
+    bound = 0.01  # max(scale, threshold), the error of a cell's heat
+    assert exact["regression"] == pytest.approx(rounded["regression"], rel=1e-6)
+    assert abs(exact["confidence"] - rounded["confidence"]) <= bound
+    roots = [found["simulated_heatmap"] ** 0.5 for found in (exact, rounded)]
+    assert min(roots) > 3 * bound
+    assert abs(roots[0] - roots[1]) <= bound
 
 
 def test_all_keypoints_are_scored_where_unlabelled_ones_are_distilled(

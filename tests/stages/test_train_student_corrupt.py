@@ -249,6 +249,21 @@ def test_a_person_without_a_readable_view_stops_a_training_that_skips(
         train_student(config, tmp_path / "run")
 
 
+def test_no_view_but_those_in_use_takes_the_place_of_a_corrupt_one(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    """With one view in use there is none, although the store holds another one."""
+    copy = damage(Path(shutil.copytree(store, tmp_path / "damaged.zarr")), (1, 1))
+    person = open_views(drawn, copy).people.instance_id[1]
+    config = configure(drawn, copy, data={**SKIP, "num_views": 1})
+    expected = (
+        rf"^\S*damaged\.zarr: view 1 of person {person} \(row 1\) must be readable, as it is the "
+        rf"only one in use; repair the store, or use more .*\(data\.num_views\): .*{where((1, 1))}"
+    )
+    with pytest.raises(CorruptError, match=expected):
+        train_student(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize("on_corrupt", ["raise", "skip"])
 def test_without_distillation_no_heatmaps_are_read_so_none_can_be_corrupt(
     drawn: Any, make_store: Callable[..., Path], tmp_path: Path, on_corrupt: str

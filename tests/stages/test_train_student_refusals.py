@@ -78,6 +78,26 @@ def test_more_views_than_the_store_holds_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("source", ["store", "annotations"])
+def test_a_batch_larger_than_the_people_is_refused(
+    drawn: Any, store: Path, tmp_path: Path, source: str
+) -> None:
+    number = len(json.loads(drawn.annotations.read_bytes())["annotations"])
+    given = {"store": store, "annotations": drawn.annotations}
+    config = configure(
+        drawn,
+        **{source: given[source]},
+        distillation=source == "store",
+        optimisation={"batch_size": number + 1},
+    )
+    expected = (
+        rf"people to train on, {number}, got {number + 1}; give --batch-size {number} or less"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        train_student(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_store_of_another_aspect_is_refused(
     drawn: Any, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -64,3 +64,10 @@ def test_a_teacher_is_trained_on_from_another_ones_weights(drawn: Any, tmp_path:
     old, new = (dict(load_network(path)[0].named_parameters()) for path in (start, result.weights))
     for name, weight in old.items():
         torch.testing.assert_close(new[name], weight, rtol=0, atol=1e-25, msg=name)
+
+
+def test_a_batch_larger_than_the_people_is_refused(drawn: Any, tmp_path: Path) -> None:
+    config = configure(drawn, optimisation={"batch_size": 64})
+    with pytest.raises(ConfigError, match=r"people to train on, \d+, got 64; give --batch-size"):
+        train_teacher(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

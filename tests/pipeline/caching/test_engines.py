@@ -41,7 +41,8 @@ def test_no_choice_is_the_plain_loop() -> None:
     ("num_workers", "scheduler", "reason"),
     [
         (2, "tcp://127.0.0.1:8786", r"--workers .* and --scheduler .*; give one of them"),
-        (0, None, r"--workers must be at least 1, got 0"),
+        (0, None, r"--workers must be 1 to 1024, got 0"),
+        (1_000_000, None, r"--workers must be 1 to 1024, got 1000000"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(

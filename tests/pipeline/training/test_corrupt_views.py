@@ -36,9 +36,11 @@ class DamagedStore:
         return np.stack([instances, views], axis=1)
 
 
-def reader_of(store: DamagedStore) -> ReplacingReader[NDArray[np.int64]]:
+def reader_of(
+    store: DamagedStore, num_views: int = NUM_VIEWS - 1
+) -> ReplacingReader[NDArray[np.int64]]:
     """Read (instance, view) of each view that the store could read."""
-    return ReplacingReader(cast(TeacherStore, store), store.read)
+    return ReplacingReader(cast(TeacherStore, store), num_views, store.read)
 
 
 def batch_of(*places: tuple[int, int]) -> ViewBatch:
@@ -60,8 +62,28 @@ def test_the_next_readable_view_takes_the_place_and_view_0_never_does(
 
 
 def test_every_augmented_view_is_tried_once() -> None:
-    assert views_in_turn(3, 5) == [3, 4, 1, 2]
-    assert views_in_turn(1, 2) == [1]
+    assert views_in_turn(3, 4) == [3, 4, 1, 2]
+    assert views_in_turn(1, 1) == [1]
+
+
+@pytest.mark.parametrize(("asked", "got"), [(1, 3), (2, 3), (3, 3)])
+def test_only_a_view_in_use_takes_the_place(asked: int, got: int) -> None:
+    """Of the four augmented views of the store, three are in use, and 1 and 2 are corrupt."""
+    reader = reader_of(DamagedStore((2, 1), (2, 2)), num_views=3)
+    stored, _ = reader.read(batch_of((2, asked)))
+    assert stored.tolist() == [[2, got]]
+    reader = reader_of(DamagedStore((2, 2), (2, 3)), num_views=3)
+    stored, _ = reader.read(batch_of((2, 3)))
+    assert stored.tolist() == [[2, 1]]
+
+
+def test_a_corrupt_view_that_is_the_only_one_in_use_is_an_error_that_says_so() -> None:
+    expected = (
+        r"s\.zarr: view 1 of person 102 \(row 2\) must be readable, as it is the only one in use; "
+        r"repair the store, or use more of its views \(data\.num_views\): .*row 2, view 1: torn"
+    )
+    with pytest.raises(CorruptError, match=expected):
+        reader_of(DamagedStore((2, 1)), num_views=1).read(batch_of((2, 1)))
 
 
 def test_what_was_passed_over_is_named_with_shard_row_and_view() -> None:

@@ -109,8 +109,10 @@ def test_float_heatmaps_and_stored_heatmaps_give_the_same_loss() -> None:
     heatmaps, scale = _stored_heatmaps()
     heat = heatmaps * scale[..., None, None]
     stored = simulated_heatmap_loss(_points(), _sigmas(), heatmaps, _some_weights(), scale)
-    plain = simulated_heatmap_loss(_points(), _sigmas(), heat, _some_weights())
-    torch.testing.assert_close(stored, plain)
+    ones = torch.ones_like(scale)
+    for plain_scale in (None, ones):
+        plain = simulated_heatmap_loss(_points(), _sigmas(), heat, _some_weights(), plain_scale)
+        torch.testing.assert_close(stored, plain)
 
 
 def test_simulating_a_map_exactly_costs_nothing_in_float32() -> None:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.view_order import ViewOrder, permutation
+from pipeline.errors import ConfigError
+from pipeline.training.view_order import BlockOrder, ViewOrder, permutation
 
 INSTANCES = np.array([2, 3, 5, 7, 11, 13, 17])
 
@@ -66,11 +67,21 @@ def test_a_last_batch_that_is_incomplete_is_dropped() -> None:
     assert len(order) == len(list(order)) == 2
 
 
-def test_fewer_people_than_a_batch_make_one_small_batch() -> None:
-    order = order_of(2, batch_size=64)
-    assert (len(order), order.batch_size) == (1, 7)
-    (batch,) = order
-    assert len(batch.instances) == 7
+def test_a_batch_may_hold_everybody() -> None:
+    (batch,) = order_of(2, batch_size=7)
+    assert sorted(batch.instances) == INSTANCES.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_fewer_people_than_a_batch_are_refused_with_both_numbers(batch_size: int) -> None:
+    expected = (
+        rf"optimisation\.batch_size must be at most the number of people to train on, 7, got "
+        rf"{batch_size}; give --batch-size 7 or less"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        order_of(2, batch_size=batch_size)
+    with pytest.raises(ConfigError, match=expected):
+        BlockOrder(INSTANCES, 4, 2, batch_size, 0)
 
 
 def test_epochs_and_seeds_give_different_orders() -> None:
