@@ -307,7 +307,7 @@ def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
         )
     if scale is None and not heatmaps.is_floating_point():
         raise ConfigError(
-            f"expected heatmaps with a scale, or of floats, got {heatmaps.dtype} without a scale"
+            f"heatmaps must be floats or have a scale, got {heatmaps.dtype} without a scale"
         )
     return heatmaps, scale
 
