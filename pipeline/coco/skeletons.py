@@ -178,6 +178,16 @@ def _check_names(
             raise ConfigError(f"{settings} name keypoint {name!r} twice: a keypoint {expected}")
 
 
+def describe_missing_sigmas(skeleton: Skeleton) -> str | None:
+    """Return a note that a skeleton without OKS fall-offs has PCK only; None if it has them."""
+    if skeleton.sigmas:
+        return None
+    return (
+        "PCK only, no AP, AR or OKS: OKS needs one sigma per keypoint and the skeleton has none; "
+        "give sigmas in people.skeleton in --config"
+    )
+
+
 def oks_sigmas(skeleton: Skeleton) -> NDArray[np.float64]:
     """Return the OKS fall-offs, or refuse a skeleton whose fall-offs are unknown.
 
