@@ -104,7 +104,9 @@ def test_detections_need_sigmas(unknown: Sample) -> None:
     ]
     settings = _settings(unknown, "weights")
     config = unknown.config(**settings, detections=unknown.write("boxes.json", boxes))
-    with pytest.raises(ConfigError, match=r"detections need sigmas: .* by OKS, .* no sigmas for 17"):
+    with pytest.raises(
+        ConfigError, match=r"detections need sigmas: .* by OKS, .* no sigmas for 17"
+    ):
         evaluate(config)
 
 
