@@ -38,6 +38,9 @@ class SkeletonSettings(ComponentConfig):
 
     sigmas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     """Fall-off of OKS, one number per keypoint."""
+    flip_pairs: tuple[tuple[str, str], ...] | None = None
+    """Pairs of keypoints that a mirrored person exchanges, by name; by default the names that
+    differ in left and right only."""
     upper_body: tuple[str, ...] = ()
     """Names of the keypoints that a half-body view may keep."""
     lower_body: tuple[str, ...] = ()

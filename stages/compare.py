@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.coco.read_people import read_people
+from pipeline.coco.skeletons import describe_missing_sigmas
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import (
     Arm,
@@ -25,8 +26,11 @@ class Comparison:
     arms: list[Arm]
     """Mean pose, teacher, then the students in the order given."""
     differences: list[ArmDifference]
-    """Differences of mean OKS: the first student arm minus each of the others."""
+    """Differences of mean OKS: the first student arm minus each of the others; none without
+    sigmas."""
     num_people: int
+    notes: tuple[str, ...] = ()
+    """Facts that a reader of the figures must know, a sentence each."""
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -51,10 +55,15 @@ def compare(config: CompareConfig) -> Comparison:
         student_arm(name, best_weights(run_folder), people, config.images)
         for name, run_folder in config.arms
     ]
-    first, *others = dict.fromkeys(name for name, _ in config.arms)
-    differences = [oks_difference(students, first, other, config.seed) for other in others]
+    differences = []
+    note = describe_missing_sigmas(people.skeleton)
+    if note is None:
+        first, *others = dict.fromkeys(name for name, _ in config.arms)
+        differences = [oks_difference(students, first, other, config.seed) for other in others]
 
-    comparison = Comparison([*arms, *students], differences, people.num_instances)
+    comparison = Comparison(
+        [*arms, *students], differences, people.num_instances, () if note is None else (note,)
+    )
     if config.output is not None:
         publish(config.output, comparison_json(comparison.arms, differences).encode())
     return comparison

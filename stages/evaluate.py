@@ -9,6 +9,7 @@ from pipeline.coco.poses import ScoreRule, coco_results
 from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import read_results
+from pipeline.coco.skeletons import describe_missing_sigmas
 from pipeline.errors import ConfigError
 from pipeline.evaluation.inputs import (
     describe_missing,
@@ -119,8 +120,9 @@ def evaluate(config: EvaluateConfig, progress: Progress = NO_PROGRESS) -> Evalua
 def _given_poses(config: EvaluatePredictions) -> _Scored:
     """Read another tool's results as they are: no score is changed, no pose dropped."""
     people = read_people(config.annotations, None, config.people)
+    notes = _notes_on_sigmas(people, config)
     facts = {"source": "predictions", "predictions": str(config.predictions)}
-    return _Scored(people, read_results(config.predictions, people), None, facts)
+    return _Scored(people, read_results(config.predictions, people), None, facts, notes)
 
 
 def _stored_poses(config: EvaluateStore, progress: Progress) -> _Scored:
@@ -136,6 +138,7 @@ def _stored_poses(config: EvaluateStore, progress: Progress) -> _Scored:
             notes.append(f"not in the store, and so missed: {counted(others, 'annotated person')}")
     given, stored = config.people.skeleton.sigmas, store.people.skeleton.sigmas
     people = with_sigmas(people, given or people.skeleton.sigmas or stored)
+    notes += _notes_on_sigmas(people, config)
     rule = ScoreRule(threshold=config.keypoint_threshold)
     count = summed(progress, store.people.num_instances)
     predictions = read_stored_poses(store, config.batch_size, count)
@@ -148,6 +151,13 @@ def _predicted_poses(config: NetworkConfig, progress: Progress) -> _Scored:
     network = _open_network(config, people)
     require_same_names(str(network.path), network.skeleton.keypoint_names, people)
     people = with_sigmas(people, people.skeleton.sigmas or network.skeleton.sigmas)
+    notes_on_sigmas = _notes_on_sigmas(people, config)
+    if config.detections is not None and not people.skeleton.sigmas:
+        raise ConfigError(
+            "detections need sigmas: repeated poses of a person are found by OKS, and the skeleton "
+            f"has no sigmas for {counted(people.skeleton.num_keypoints, 'keypoint')}; give sigmas "
+            "in people.skeleton in --config, or leave detections out"
+        )
     boxed, box_facts, notes = people_to_predict(
         people, config.detections, clip_boxes=config.people.clip_boxes
     )
@@ -165,7 +175,17 @@ def _predicted_poses(config: NetworkConfig, progress: Progress) -> _Scored:
         predictions, scores = without_duplicates(predictions, scores, people.skeleton)
     results = coco_results(predictions, scores, people.category_id)
     facts = {**network.facts, **box_facts, "padding": padding}
-    return _Scored(people, results, network.rule, facts, notes)
+    return _Scored(people, results, network.rule, facts, notes + notes_on_sigmas)
+
+
+def _notes_on_sigmas(people: People, config: EvaluateConfig) -> tuple[str, ...]:
+    """Return the note on what is not measured; refuse an AP to be reached if that is not."""
+    note = describe_missing_sigmas(people.skeleton)
+    if note is None:
+        return ()
+    if config.min_ap is not None:
+        raise ConfigError(f"min_ap is {config.min_ap:g}, but AP cannot be measured: {note}")
+    return (note,)
 
 
 def _open_network(config: NetworkConfig, people: People) -> OpenedNetwork:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.coco.skeletons import describe_missing_sigmas
 from pipeline.errors import RunFolderError
 from pipeline.evaluation.validation import open_validation
 from pipeline.machine import choose_device
@@ -44,7 +45,9 @@ class TrainStudentResult:
     epochs: int
     steps: int
     best_ap: float | None
-    """AP of the best weights on the validation people; None without them."""
+    """AP of the best weights on the validation people; None without them or their sigmas."""
+    best_pck: float | None = None
+    """PCK of the best weights, where it decided in place of AP."""
     corrupt_views: str | None = None
     """Summary of the views that were replaced because the store is corrupt; None if none were."""
 
@@ -91,6 +94,8 @@ def train_student(
         validation = open_validation(
             config.val_annotations, images, config.people, skeleton, device
         )
+        if pck_only := describe_missing_sigmas(validation.people.skeleton):
+            say(f"{pck_only}; the best weights are those of the highest PCK")
     info = describe_network(
         network,
         skeleton,
@@ -127,6 +132,7 @@ def train_student(
         optimisation=config.optimisation,
         device=device,
         validate=None if validation is None else validation.measure,
+        decided_by="AP" if validation is None else validation.decided_by,
         evaluate_every_epochs=config.evaluate_every_epochs,
         ledger=ledger,
     )
@@ -141,6 +147,7 @@ def train_student(
         place.epoch,
         place.step,
         place.best_ap,
+        place.best_pck,
         ledger.summary(),
     )
 

@@ -72,6 +72,8 @@ class KeypointResult(TypedDict):
     keypoints: list[Finite]
     """x, y, score in turn; image pixels."""
     score: Finite
+    bbox: NotRequired[list[Finite] | None]
+    """x, y, width, height; the area of the pose is then the box's, else that of its keypoints."""
     annotation_id: NotRequired[int]
     """The annotation whose box the pose was predicted in; no field of COCO's."""
 

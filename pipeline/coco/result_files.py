@@ -30,8 +30,6 @@ _DETECTIONS = TypeAdapter(list[Detection])
 def read_results(path: Path, people: People) -> list[KeypointResult]:
     """Read COCO keypoint results for these people, keeping the fields that evaluation uses.
 
-    Areas and boxes in the file are dropped: COCO takes a pose's area from its keypoints.
-
     Raises:
         PeopleError: the file is no list of results, or contradicts the people.
     """
@@ -40,6 +38,8 @@ def read_results(path: Path, people: People) -> list[KeypointResult]:
 
 def check_results(values: Sequence[Any], people: People, source: str) -> list[KeypointResult]:
     """Check results and return copies of them with the known fields only.
+
+    A box that is null or empty is left out, as pycocotools takes an empty one for none.
 
     source: where they come from, for the message.
 
@@ -59,6 +59,7 @@ def check_results(values: Sequence[Any], people: People, source: str) -> list[Ke
     )
     num_numbers = 3 * people.skeleton.num_keypoints
     entries.number_rows([result["keypoints"] for result in results], "keypoints", num_numbers)
+    _check_boxes(entries, results)
     _check_annotation_ids(entries, results, people)
     return results
 
@@ -94,19 +95,34 @@ def read_detections(path: Path, people: People) -> tuple[People, int]:
     return people.with_boxes(image_index[chosen], boxes, scores), len(values) - len(chosen)
 
 
+def _check_boxes(entries: Entries, results: Sequence[KeypointResult]) -> None:
+    """Remove empty boxes, and refuse boxes in some entries only or of another length."""
+    for result in results:
+        if not result.get("bbox"):
+            result.pop("bbox", None)
+    if _all_have(entries, results, "bbox"):
+        entries.number_rows([result["bbox"] or [] for result in results], "bbox", 4)
+
+
+def _all_have(entries: Entries, results: Sequence[KeypointResult], field: str) -> bool:
+    """Return whether the entries have an optional field, which all or none of them must have."""
+    has_one = np.array([field in result for result in results], dtype=np.bool_)
+    article = "an" if field.startswith("a") else "a"
+    entries.refuse(
+        has_one != has_one[:1].all(),
+        lambda row: (
+            f"has {article if has_one[row] else 'no'} {field}, unlike the entries before it; "
+            "give one in all entries or in none"
+        ),
+    )
+    return bool(has_one.any())
+
+
 def _check_annotation_ids(
     entries: Entries, results: Sequence[KeypointResult], people: People
 ) -> None:
     """Refuse annotation ids in some entries only, of another image, or repeated."""
-    has_one = np.array(["annotation_id" in result for result in results], dtype=np.bool_)
-    entries.refuse(
-        has_one != has_one[:1].all(),
-        lambda row: (
-            f"has {'an' if has_one[row] else 'no'} annotation_id, unlike the entries before it; "
-            "give one in all entries or in none"
-        ),
-    )
-    if not has_one.any():
+    if not _all_have(entries, results, "annotation_id"):
         return
     ignored = people.ignored
     annotations = np.concatenate([people.instance_id, ignored.annotation_id])

@@ -1,10 +1,12 @@
 """The skeleton that a COCO keypoint category describes, and what settings add to it.
 
-The category gives names and edges; left and right are paired by name. OKS sigmas and body halves
-are no part of the format: COCO's 17 keypoints have them built in (pycocotools
+The category gives names and edges; left and right are paired by name, or by settings. OKS sigmas
+and body halves are no part of the format: COCO's 17 keypoints have them built in (pycocotools
 ``Params.setKpParams``), other skeletons take them from ``SkeletonSettings``.
 """
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +32,16 @@ COCO_SIGMAS = tuple(
         *(0.79, 0.79, 0.72, 0.72, 0.62, 0.62),
         *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
     )
+)
+_LEFT_AND_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+_OTHER_SIDE = _LEFT_AND_RIGHT | {right: left for left, right in _LEFT_AND_RIGHT.items()}
+_LETTERS = r"[^\W\d_]"
+_WORD = re.compile(
+    rf"(?<!{_LETTERS})(?:left|right|Left|Right|LEFT|RIGHT)|(?<=[a-z\d])(?:Left|Right)"
+)
+_LETTER = re.compile(  # L.Eye and eye_l; LEye; EyeL. Not LIP, Lip or L1
+    r"(?<![^\W_])[lrLR](?=[\W_])|(?<=[\W_])[lrLR](?![^\W_])"
+    r"|(?<![^\W_])[lrLR](?=[A-Z][a-z])|(?<=[a-z])[LR](?![^\W_])"
 )
 _CATEGORIES = TypeAdapter(list[CategoryRecord])
 
@@ -60,7 +72,11 @@ def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings
     return Skeleton(
         keypoint_names=names,
         edges=tuple((start - 1, end - 1) for start, end in record.get("skeleton") or []),
-        flip_indices=flip_indices_of_names(names),
+        flip_indices=(
+            flip_indices_of_names(names)
+            if settings.flip_pairs is None
+            else _flip_indices_of_pairs(settings.flip_pairs, names)
+        ),
         sigmas=sigmas,
         upper_body=upper_body,
         lower_body=lower_body,
@@ -68,10 +84,12 @@ def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings
 
 
 def flip_indices_of_names(names: Sequence[str]) -> tuple[int, ...]:
-    """Pair ``left_x`` with ``right_x``, ``x_left`` with ``x_right``, and others with themselves.
+    """Pair the names that differ in their side only, and others with themselves.
 
-    A left without its right is refused, and so is a name whose side is written another way: taken
-    for its own mirror, it would teach a flipped person the wrong side.
+    A side is the word left or right, or the letter l or r, as a word of the name: ``left_eye``,
+    ``eye-right``, ``Left Eye``, ``LeftEye``, ``L.Eye``, ``LEye``. A name with left or right that
+    has no mirror is refused: taken for its own mirror, it would teach a flipped person the wrong
+    side. A letter without its counterpart is no side.
     """
     index_of_name = {name: index for index, name in enumerate(names)}
     return tuple(_mirror_index(name, index_of_name) for name in names)
@@ -79,34 +97,43 @@ def flip_indices_of_names(names: Sequence[str]) -> tuple[int, ...]:
 
 def _mirror_index(name: str, index_of_name: dict[str, int]) -> int:
     mirrored = _mirrored_name(name)
-    if mirrored != name:
-        if mirrored not in index_of_name:
-            raise PeopleError(
-                f"keypoint {name!r} has no mirror: expected a keypoint {mirrored!r} beside it; "
-                "rename or add one in the category's keypoints"
-            )
-        return index_of_name[mirrored]
+    advice = "rename or add one in the category's keypoints, or give flip_pairs in people.skeleton"
     folded = name.lower()
-    other_case = {other.lower() for other in index_of_name}
-    is_short_side = (
-        folded[:2] in ("l_", "r_") and {"l_" + folded[2:], "r_" + folded[2:]} <= other_case
-    )
-    if "left" in folded or "right" in folded or is_short_side:
+    has_word = "left" in folded or "right" in folded
+    if mirrored == name:
+        if has_word:
+            raise PeopleError(
+                f"keypoint {name!r} has a side that cannot be paired: expected a side as in "
+                f"left_x, x_left or LeftX; {advice}"
+            )
+        return index_of_name[name]
+    if mirrored in index_of_name:
+        return index_of_name[mirrored]
+    if has_word or mirrored.lower() in {other.lower() for other in index_of_name}:
         raise PeopleError(
-            f"keypoint {name!r} has a side that cannot be paired: write sides as left_x and "
-            "right_x, or x_left and x_right, in the category's keypoints"
+            f"keypoint {name!r} has no mirror: expected a keypoint {mirrored!r} beside it; {advice}"
         )
     return index_of_name[name]
 
 
 def _mirrored_name(name: str) -> str:
-    for side, other in (("left", "right"), ("right", "left")):
-        if name.startswith(side + "_"):
-            return other + name.removeprefix(side)
-    for side, other in (("left", "right"), ("right", "left")):
-        if name.endswith("_" + side):
-            return name.removesuffix(side) + other
-    return name
+    """Exchange the sides in a name; words count before letters. Twice, it gives the name."""
+    mirrored = _WORD.sub(_other_side, name)
+    return mirrored if mirrored != name else _LETTER.sub(_other_side, name)
+
+
+def _other_side(side: re.Match[str]) -> str:
+    return _OTHER_SIDE[side.group()]
+
+
+def _flip_indices_of_pairs(
+    pairs: Sequence[tuple[str, str]], names: tuple[str, ...]
+) -> tuple[int, ...]:
+    _check_names("flip_pairs", tuple(itertools.chain(*pairs)), names, "is in one pair")
+    mirrored = {name: name for name in names}
+    for one, other in pairs:
+        mirrored[one], mirrored[other] = other, one
+    return tuple(names.index(mirrored[name]) for name in names)
 
 
 def _category_record(category: Mapping[str, Any]) -> CategoryRecord:
@@ -133,19 +160,32 @@ def _halves(
     if bool(upper) != bool(lower):
         missing, given = ("lower_body", "upper_body") if upper else ("upper_body", "lower_body")
         raise ConfigError(f"{given} is set without {missing}: set both halves, or neither")
-    both = upper + lower
-    for name in both:
+    _check_names("upper_body and lower_body", upper + lower, names, "belongs to one half")
+    return tuple(map(names.index, upper)), tuple(map(names.index, lower))
+
+
+def _check_names(
+    settings: str, given: tuple[str, ...], names: tuple[str, ...], expected: str
+) -> None:
+    """Refuse names in settings that the keypoints do not have, or that are given twice."""
+    for name in given:
         if name not in names:
             raise ConfigError(
-                f"upper_body and lower_body name a keypoint {name!r} that the annotations do not "
-                f"have: expected names among {', '.join(names)}"
+                f"{settings} name a keypoint {name!r} that the annotations do not have: expected "
+                f"names among {', '.join(names)}"
             )
-        if both.count(name) > 1:
-            raise ConfigError(
-                f"upper_body and lower_body name keypoint {name!r} twice: a keypoint belongs to "
-                "one half"
-            )
-    return tuple(map(names.index, upper)), tuple(map(names.index, lower))
+        if given.count(name) > 1:
+            raise ConfigError(f"{settings} name keypoint {name!r} twice: a keypoint {expected}")
+
+
+def describe_missing_sigmas(skeleton: Skeleton) -> str | None:
+    """Return a note that a skeleton without OKS fall-offs has PCK only; None if it has them."""
+    if skeleton.sigmas:
+        return None
+    return (
+        "PCK only, no AP, AR or OKS: OKS needs one sigma per keypoint and the skeleton has none; "
+        "give sigmas in people.skeleton in --config"
+    )
 
 
 def oks_sigmas(skeleton: Skeleton) -> NDArray[np.float64]:

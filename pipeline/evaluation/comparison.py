@@ -14,7 +14,7 @@ from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions, ScoreRule
 from pipeline.errors import PeopleError
 from pipeline.evaluation.localisation import Difference, paired_bootstrap
-from pipeline.evaluation.report import ComparisonRow, compare_figures
+from pipeline.evaluation.report import ComparisonRow, compare_figures, defined
 from pipeline.frames.geometry import padded_box_size
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator, predict_people
@@ -151,7 +151,8 @@ def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -
                     "name": arm.name,
                     "own_score": arm.figures.own_score.as_dict(),
                     "score_one": arm.figures.score_one.as_dict(),
-                    "mean_oks": arm.figures.mean_oks,
+                    "mean_oks": defined(arm.figures.mean_oks),
+                    "mean_pck": defined(arm.figures.mean_pck),
                     "cost": None if arm.cost is None else asdict(arm.cost),
                 }
                 for arm in arms

@@ -23,13 +23,14 @@ EVALUATION_VIEW = 0
 
 
 def with_sigmas(people: People, sigmas: tuple[float, ...]) -> People:
-    """Return the people with these OKS fall-offs.
+    """Return the people with these OKS fall-offs, of which there may be none at all.
 
     Raises:
         ConfigError: they are not one per keypoint.
     """
     people = replace(people, skeleton=replace(people.skeleton, sigmas=sigmas))
-    oks_sigmas(people.skeleton)
+    if sigmas:
+        oks_sigmas(people.skeleton)
     return people
 
 

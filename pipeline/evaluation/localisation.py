@@ -26,7 +26,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Localisation:
-    """OKS and PCK per person and per keypoint; a person without a pose counts 0."""
+    """OKS and PCK per person and per keypoint; a person without a pose counts 0.
+
+    All OKS are NaN where the skeleton has no fall-offs.
+    """
 
     oks: NDArray[np.float64]  # (N,), NaN: no labelled keypoint
     keypoint_oks: NDArray[np.float64]  # (K,), mean OKS term where labelled, NaN: never labelled
@@ -49,15 +52,18 @@ def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2
     pck_fraction: PCK counts keypoints within this fraction of the box's longer side.
 
     Raises:
-        ConfigError: the skeleton has no OKS fall-offs.
+        ConfigError: the skeleton's OKS fall-offs are not one per keypoint.
     """
     rows = pose_of_person(people, poses)
     has_pose = rows >= 0
     found, truth = poses.keypoints[rows[has_pose]], people.keypoints[has_pose, :, :2]
-    similarities = np.zeros(people.is_labelled.shape)
-    similarities[has_pose] = keypoint_similarities(
-        found, truth.astype(np.float64), people.area[has_pose], oks_sigmas(people.skeleton)
-    )
+    if people.skeleton.sigmas:
+        similarities = np.zeros(people.is_labelled.shape)
+        similarities[has_pose] = keypoint_similarities(
+            found, truth.astype(np.float64), people.area[has_pose], oks_sigmas(people.skeleton)
+        )
+    else:
+        similarities = np.full(people.is_labelled.shape, np.nan)
     is_near = np.zeros(people.is_labelled.shape)
     with np.errstate(over="ignore"):
         distance = np.hypot(*np.moveaxis(found - truth, -1, 0))
@@ -73,7 +79,8 @@ def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2
 def pose_of_person(people: People, poses: Poses) -> NDArray[np.int64]:
     """Find the pose of each person: the one with its annotation id, where poses have ids.
 
-    Otherwise it is the pose of the image with the best OKS, which may be the same for two people.
+    Otherwise it is the pose of the image with the best OKS, which may be the same for two people;
+    without OKS fall-offs, the one with the smallest mean distance of labelled keypoints.
     Returns: (N,) int64, rows of ``poses``; -1: none.
     """
     if np.all(poses.annotation_id == NO_ANNOTATION):
@@ -115,7 +122,7 @@ def paired_bootstrap(
 
 
 def _nearest_poses(people: People, poses: Poses) -> NDArray[np.int64]:
-    sigmas = oks_sigmas(people.skeleton)
+    sigmas = oks_sigmas(people.skeleton) if people.skeleton.sigmas else None
     by_image = np.argsort(poses.image_id, kind="stable")
     image_ids = people.image_id[people.image_index]
     first = np.searchsorted(poses.image_id[by_image], image_ids, side="left")
@@ -127,8 +134,12 @@ def _nearest_poses(people: People, poses: Poses) -> NDArray[np.int64]:
         truth = people.keypoints[person, labelled, :2].astype(np.float64)
         area = people.area[person : person + 1]
         keypoints = poses.keypoints[candidates][:, labelled]
-        oks = keypoint_similarities(keypoints, truth, area, sigmas[labelled]).mean(axis=1)
-        nearest[person] = candidates[np.argmax(oks)]
+        if sigmas is None:
+            with np.errstate(over="ignore"):
+                likeness = -np.hypot(*np.moveaxis(keypoints - truth, -1, 0)).mean(axis=1)
+        else:
+            likeness = keypoint_similarities(keypoints, truth, area, sigmas[labelled]).mean(axis=1)
+        nearest[person] = candidates[np.argmax(likeness)]
     return nearest
 
 

@@ -7,7 +7,7 @@ OKS. Ranking alone is worth 9 to 13 points of AP, so better localisation shows i
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from pipeline.coco.poses import (
     results_with_score_one,
 )
 from pipeline.coco.records import KeypointResult
+from pipeline.coco.result_files import check_results
 from pipeline.evaluation.coco_evaluation import CocoFigures, evaluate_results
 from pipeline.evaluation.localisation import Localisation, measure_localisation
 from pipeline.prediction.networks import Facts
@@ -40,6 +41,10 @@ class ComparisonRow:
     def mean_oks(self) -> float:
         return self.localisation.mean_oks
 
+    @property
+    def mean_pck(self) -> float:
+        return self.localisation.mean_pck
+
 
 def compare_figures(people: People, predictions: PosePredictions, rule: ScoreRule) -> ComparisonRow:
     """Score and measure predictions; duplicates of a detector's boxes are removed before."""
@@ -50,18 +55,27 @@ def compare_figures(people: People, predictions: PosePredictions, rule: ScoreRul
 def compare_results(people: People, results: Sequence[KeypointResult]) -> ComparisonRow:
     """Measure results that have their score already.
 
+    Without OKS fall-offs the COCO figures are None, and PCK is all that is measured.
+
     Raises:
         PeopleError: a result contradicts the people.
-        ConfigError: the skeleton has no OKS fall-offs.
+        ConfigError: the skeleton's OKS fall-offs are not one per keypoint.
     """
-    own_score = evaluate_results(people, results)
+    own_score = _coco_figures(people, results)
     return ComparisonRow(
         own_score=own_score,
-        score_one=evaluate_results(people, results_with_score_one(results)),
+        score_one=_coco_figures(people, results_with_score_one(results)),
         localisation=measure_localisation(
             people, result_poses(results, people.skeleton.num_keypoints)
         ),
     )
+
+
+def _coco_figures(people: People, results: Sequence[KeypointResult]) -> CocoFigures:
+    if people.skeleton.sigmas:
+        return evaluate_results(people, results)
+    check_results(results, people, "results")
+    return CocoFigures(*[None] * len(fields(CocoFigures)))
 
 
 @dataclass(frozen=True)
@@ -85,10 +99,10 @@ class EvaluationReport:
         content = {
             **self.row.own_score.as_dict(),
             "score_one": self.row.score_one.as_dict(),
-            "mean_oks": _defined(localisation.mean_oks),
-            "mean_pck": _defined(localisation.mean_pck),
+            "mean_oks": defined(localisation.mean_oks),
+            "mean_pck": defined(localisation.mean_pck),
             "keypoints": {
-                name: {"oks": _defined(oks), "pck": _defined(pck)}
+                name: {"oks": defined(oks), "pck": defined(pck)}
                 for name, oks, pck in zip(
                     self.keypoint_names, localisation.keypoint_oks, localisation.pck, strict=True
                 )
@@ -102,5 +116,6 @@ class EvaluationReport:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _defined(value: float | np.float64) -> float | None:
+def defined(value: float | np.float64) -> float | None:
+    """Return a figure, or None in place of NaN."""
     return None if math.isnan(value) else float(value)

@@ -8,13 +8,13 @@ from torch import nn
 
 from pipeline.coco.people import People, Skeleton
 from pipeline.coco.read_people import read_people
-from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
-from pipeline.evaluation.report import compare_figures
+from pipeline.evaluation.inputs import with_sigmas
+from pipeline.evaluation.report import compare_figures, defined
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import student_estimator
-from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.runs.checkpoints import CheckpointInfo, DecidingFigure
 from pipeline.settings import PeopleSettings
 
 
@@ -27,7 +27,7 @@ class Validation:
     device: torch.device
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
-        """Return AP, AR and mean OKS of poses that are scored by the rule of ``info``."""
+        """Return AP, AR, mean OKS and PCK of poses that are scored by the rule of ``info``."""
         assert isinstance(network, Student)
         estimator = student_estimator(network, info, device=str(self.device))
         predictions = predict_people(
@@ -40,8 +40,14 @@ class Validation:
             "AP75": row.own_score.AP75,
             "AR": row.own_score.AR,
             "AP_with_score_one": row.score_one.AP,
-            "mean_oks": row.mean_oks,
+            "mean_oks": defined(row.mean_oks),
+            "mean_pck": defined(row.mean_pck),
         }
+
+    @property
+    def decided_by(self) -> DecidingFigure:
+        """The figure of ``measure`` by which the best weights are chosen: PCK if OKS is unknown."""
+        return "AP" if self.people.skeleton.sigmas else "mean_pck"
 
 
 def open_validation(
@@ -53,9 +59,10 @@ def open_validation(
 ) -> Validation:
     """Read the people to validate on, and refuse those that cannot be compared.
 
+    trained: its OKS fall-offs are used where those of the people are unknown, as by ``evaluate``.
+
     Raises:
         PeopleError: their keypoints are not the trained ones.
-        ConfigError: their OKS fall-offs are unknown.
     """
     people = read_people(annotations, image_folder, settings)
     names, expected = people.skeleton.keypoint_names, trained.keypoint_names
@@ -71,5 +78,5 @@ def open_validation(
             f"keypoint_names of {annotations} must be those of training in the same order, "
             f"{difference}; validate on people of the same keypoints"
         )
-    oks_sigmas(people.skeleton)
+    people = with_sigmas(people, people.skeleton.sigmas or trained.sigmas)
     return Validation(people, image_folder, device)

@@ -80,6 +80,10 @@ class CheckpointInfo(ComponentConfig):
         return ScoreRule(scored_keypoints=self.scored_keypoints)
 
 
+DecidingFigure = Literal["AP", "mean_pck"]
+"""Name of the validation figure whose highest value chooses the best weights."""
+
+
 class TrainingPlace(ComponentConfig):
     """How far a training is after a whole epoch."""
 
@@ -90,6 +94,8 @@ class TrainingPlace(ComponentConfig):
     step: int
     """Number of steps that are done."""
     best_ap: float | None = None
+    best_pck: float | None = None
+    """Highest PCK so far, where the best weights are chosen by it."""
     scored_keypoints: tuple[int, ...] = ()
 
 

@@ -5,7 +5,8 @@ provenance.json                    versions, command and teacher store of the st
 metrics.jsonl                      one line per epoch and per validation; no times, so that a
                                    resumed run equals an uninterrupted one byte for byte
 checkpoints/last.safetensors       weights after the last whole epoch
-checkpoints/best.safetensors       weights of the highest validation AP; without
+checkpoints/best.safetensors       weights of the highest validation AP, or PCK
+                                   where the skeleton has no sigmas; without
                                    validation, those after the last whole epoch
 checkpoints/training_state.safetensors   what --resume needs
 evaluation.json                    written by ``distil evaluate``

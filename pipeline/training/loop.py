@@ -21,6 +21,7 @@ from pipeline.errors import TrainingError
 from pipeline.progress import Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
+    DecidingFigure,
     TrainingPlace,
     load_training_state,
     save_training_state,
@@ -78,7 +79,9 @@ class Training:
     optimisation: OptimisationConfig
     device: torch.device
     validate: Callable[[nn.Module, CheckpointInfo], Mapping[str, float | None]] | None = None
-    """Returns metrics of a network in evaluation mode, ``AP`` among them; None: no validation."""
+    """Returns metrics of a network in evaluation mode, the one that decides among them; None: no
+    validation."""
+    decided_by: DecidingFigure = "AP"
     evaluate_every_epochs: int = 1
     ledger: EpochLedger = field(default_factory=NoLedger)
 
@@ -93,7 +96,7 @@ def fit(
     """Train to the last epoch; metrics and checkpoints are written to the run folder.
 
     resume: continue after the last whole epoch that the run folder holds.
-    Returns epoch, step and best AP at the end.
+    Returns epoch, step and best AP or PCK at the end.
 
     Raises:
         TrainingError: a loss or a gradient is not finite; the checkpoints are still those of the
@@ -191,6 +194,7 @@ def _next_place(training: Training, place: TrainingPlace) -> TrainingPlace:
         epoch=place.epoch + 1,
         step=place.step + training.steps_per_epoch,
         best_ap=place.best_ap,
+        best_pck=place.best_pck,
         scored_keypoints=tuple(sorted(scored)),
     )
 
@@ -221,12 +225,14 @@ def _validate(training: Training, run_folder: RunFolder, place: TrainingPlace) -
     run_folder.append_metrics(
         {"event": "validation", "epoch": place.epoch, "step": place.step, **figures}
     )
-    ap = figures.get("AP")
-    # Of equal APs the later one counts: early networks often have an AP of 0.
-    if ap is None or (place.best_ap is not None and ap < place.best_ap):
+    name = training.decided_by
+    found, best = figures.get(name), place.best_ap if name == "AP" else place.best_pck
+    # Of equal figures the later one counts: early networks often have an AP of 0.
+    if found is None or (best is not None and found < best):
         return place
     save_weights(run_folder.best_weights, training.network, _info_at(training, place))
-    return place.model_copy(update={"best_ap": ap})
+    _logger.info("best weights: epoch %d, by its %s of %.4g", place.epoch, name, found)
+    return place.model_copy(update={"best_ap" if name == "AP" else "best_pck": found})
 
 
 class EpochRecord:

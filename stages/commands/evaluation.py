@@ -104,7 +104,7 @@ def compare_command(**options: Any) -> None:
     from stages.compare import compare
 
     found = compare(config)
-    print_comparison(Console(), found.arms, found.differences, found.num_people)
+    print_comparison(Console(), found.arms, found.differences, found.num_people, found.notes)
     if config.output is not None:
         click.echo(f"wrote {config.output}")
 

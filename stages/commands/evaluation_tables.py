@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pipeline.coco.poses import ScoreRule
 from pipeline.evaluation.comparison import Arm, ArmDifference
-from pipeline.evaluation.report import EvaluationReport
+from pipeline.evaluation.report import EvaluationReport, defined
 from pipeline.wording import counted
 from stages.commands.terminal import figure_table
 
@@ -29,6 +29,10 @@ def print_report(console: Console, report: EvaluationReport, notes: Sequence[str
     console.print(_coco_figures(report))
     console.print(_keypoints(report, console.width))
     console.print(_settings(report))
+    _print_notes(console, notes)
+
+
+def _print_notes(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
         console.print(Text(f"note: {note}", style="yellow"))
 
@@ -187,12 +191,21 @@ def _figure(value: float | np.float64 | None) -> str:
 
 
 def print_comparison(
-    console: Console, arms: Sequence[Arm], differences: Sequence[ArmDifference], num_people: int
+    console: Console,
+    arms: Sequence[Arm],
+    differences: Sequence[ArmDifference],
+    num_people: int,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Print the arms, and the paired difference of their mean OKS whatever its sign."""
-    table = figure_table(("AP", "AP, score 1", "mean OKS", "params", "mult-adds", "ms"))
+    """Print the arms, and the paired difference of their mean OKS whatever its sign.
+
+    PCK is shown where there is no OKS. notes: what the reader must know, a sentence each.
+    """
+    pck = ("PCK@0.2",) if all(np.isnan(arm.figures.mean_oks) for arm in arms) else ()
+    table = figure_table(("AP", "AP, score 1", "mean OKS", *pck, "params", "mult-adds", "ms"))
     for name in dict.fromkeys(arm.name for arm in arms):
-        table.add_row(*_arm_row(name, [arm for arm in arms if arm.name == name]))
+        of_name = [arm for arm in arms if arm.name == name]
+        table.add_row(*_arm_row(name, of_name, has_pck=bool(pck)))
     console.print(table)
     console.print(
         "AP: ranked by each arm's own score. ms: one person, this CPU, no flip test; all figures "
@@ -206,19 +219,22 @@ def print_comparison(
             f"over {counted(num_people, 'person')} {difference.low:+.4f} to "
             f"{difference.high:+.4f}): {_verdict(found)}"
         )
+    _print_notes(console, notes)
 
 
-def _arm_row(name: str, arms: Sequence[Arm]) -> list[str]:
+def _arm_row(name: str, arms: Sequence[Arm], *, has_pck: bool) -> list[str]:
     figures = [arm.figures for arm in arms]
     own = _mean_and_spread([found.own_score.AP for found in figures])
     one = _mean_and_spread([found.score_one.AP for found in figures])
-    oks = _mean_and_spread([found.mean_oks for found in figures])
+    accuracy = [_mean_and_spread([defined(found.mean_oks) for found in figures])]
+    if has_pck:
+        accuracy.append(_mean_and_spread([defined(found.mean_pck) for found in figures]))
     costs = [arm.cost for arm in arms if arm.cost is not None]
     if not costs:
-        return [name, own, one, oks, "-", "-", "-"]
+        return [name, own, one, *accuracy, "-", "-", "-"]
     milliseconds = float(np.median([cost.milliseconds for cost in costs]))
     return [
-        *(name, own, one, oks),
+        *(name, own, one, *accuracy),
         *(_millions(costs[0].num_parameters, 2), _millions(costs[0].num_multiply_adds, 0)),
         f"{milliseconds:.1f}",
     ]

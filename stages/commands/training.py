@@ -145,6 +145,7 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
             say=click.echo,
         )  # fmt: skip
     best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}"
+    best += "" if result.best_pck is None else f", best PCK@0.2 {result.best_pck:.3f}"
     click.echo(
         f"{run_folder}: {counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}{best}; "
         f"weights in {result.best_weights}"

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -61,12 +62,28 @@ def test_a_run_folder_is_evaluated_by_its_best_weights_and_keeps_the_figures(
     assert progress.updates == [(4, 6), (6, 6)]
 
 
-def test_results_json_evaluates_to_the_same_figures(sample: Sample, student: Path) -> None:
+@pytest.mark.parametrize("source", ["weights", "detections", "store"])
+def test_results_json_evaluates_to_the_same_figures(
+    sample: Sample, student: Path, source: str
+) -> None:
     out = sample.folder / "out"
-    first = evaluate(sample.config(weights=student, images=sample.folder, output=out))
-    again = evaluate(sample.config(predictions=out / "results.json"))
-    assert again.report.row.own_score == first.report.row.own_score
-    assert again.report.row.mean_oks == first.report.row.mean_oks
+    settings: dict[str, Path] = {"weights": student, "images": sample.folder}
+    if source == "detections":
+        detections = [
+            {"image_id": a["image_id"], "category_id": 1, "bbox": a["bbox"], "score": score}
+            for a in sample.document["annotations"]
+            for score in (0.5, 0.9)
+        ]
+        settings["detections"] = sample.write("boxes.json", detections)
+    elif source == "store":
+        settings = {"store": write_store(sample, failed=(1,))}
+    first = evaluate(sample.config(**settings, output=out)).report
+    again = evaluate(sample.config(predictions=out / "results.json")).report
+    assert again.row.own_score == first.row.own_score
+    assert again.row.score_one == first.row.score_one
+    for name in ("oks", "keypoint_oks", "pck"):
+        found = getattr(again.row.localisation, name)
+        np.testing.assert_array_equal(found, getattr(first.row.localisation, name))
 
 
 @pytest.mark.parametrize(

@@ -79,13 +79,14 @@ def test_a_gpu_that_is_not_there_is_refused(sample: Sample, student: Path) -> No
         evaluate(sample.config(weights=student, images=sample.folder, device="cuda"))
 
 
-def test_a_skeleton_without_sigmas_is_refused_before_any_pose_is_made(sample: Sample) -> None:
+def test_sigmas_of_another_skeleton_are_refused(sample: Sample) -> None:
     document = sample.document
     document["categories"][0]["keypoints"][0] = "chin"
     other = sample.write("other.json", document)
     results = sample.write("results.json", sample.truth)
-    with pytest.raises(ConfigError, match="OKS needs one sigma per keypoint"):
-        evaluate(sample.config(predictions=results, annotations=other))
+    too_few = {"skeleton": {"sigmas": COCO_SIGMAS[1:]}}
+    with pytest.raises(ConfigError, match="sigmas holds 16 numbers, but the annotations have 17"):
+        evaluate(sample.config(predictions=results, annotations=other, people=too_few))
     sigmas = {"skeleton": {"sigmas": COCO_SIGMAS}}
     given = evaluate(sample.config(predictions=results, annotations=other, people=sigmas))
     row = given.report.row

@@ -28,8 +28,15 @@ def _write(folder: Path, entries: object) -> Path:
 def test_results_come_back_with_the_known_fields_only(
     tmp_path: Path, make_people: PeopleMaker
 ) -> None:
-    path = _write(tmp_path, [{**POSE, **OF_100, "bbox": [0, 0, 1, 1], "id": 4}])
-    assert read_results(path, make_people()) == [{**POSE, **OF_100}]
+    known = {**POSE, **OF_100, "bbox": [0, 0, 1, 1]}
+    path = _write(tmp_path, [{**known, "area": 1.0, "id": 4}])
+    assert read_results(path, make_people()) == [known]
+
+
+@pytest.mark.parametrize("empty", [None, []])
+def test_an_empty_box_is_none(tmp_path: Path, make_people: PeopleMaker, empty: object) -> None:
+    path = _write(tmp_path, [{**POSE, "bbox": empty}, POSE])
+    assert read_results(path, make_people()) == [POSE, POSE]
 
 
 def test_results_may_hold_nothing(tmp_path: Path, make_people: PeopleMaker) -> None:
@@ -58,6 +65,8 @@ def test_results_may_hold_nothing(tmp_path: Path, make_people: PeopleMaker) -> N
         ({"annotation_id": 5}, "annotation_id is 5, which is no annotation of its image id 10"),
         (OF_100, "annotation_id is 100, as in entry 0; expected one pose per annotation"),
         ({"annotation_id": None}, "annotation_id is None, expected a valid integer"),
+        ({"bbox": [0, 0, 1]}, "has a bbox, unlike the entries before it; give one in all"),
+        ({"bbox": "none"}, "bbox is 'none', expected a valid list"),
     ],
 )
 def test_a_wrong_result_is_refused_by_its_number(
@@ -74,6 +83,22 @@ def test_annotation_ids_in_some_entries_only_are_refused(
 ) -> None:
     with pytest.raises(PeopleError, match="entry 1: has an annotation_id, unlike"):
         read_results(_write(tmp_path, [POSE, {**POSE, **OF_100}]), make_people())
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (([0, 0, 1, 1], None), "entry 1: has no bbox, unlike"),
+        (([0, 0, 1, 1], [0, 0, 1]), "entry 1: bbox must hold 4 numbers, got 3"),
+        (([0, 0, 1, float("nan")], None), r"entry 0: bbox\[3\] is nan, expected a finite number"),
+    ],
+)
+def test_boxes_that_pycocotools_cannot_use_are_refused(
+    tmp_path: Path, make_people: PeopleMaker, boxes: tuple[object, object], message: str
+) -> None:
+    path = _write(tmp_path, [{**POSE, "bbox": box} for box in boxes])
+    with pytest.raises(PeopleError, match=message):
+        read_results(path, make_people())
 
 
 @pytest.mark.parametrize("field", ["image_id", "category_id", "keypoints", "score"])

@@ -69,12 +69,52 @@ def test_a_category_without_edges_has_none() -> None:
         (("nose", "left_eye", "right_eye"), (0, 2, 1)),
         (("eye_right", "nose", "eye_left"), (2, 1, 0)),
         (("l_only", "tail"), (0, 1)),
+        (("Left Eye", "Right Eye"), (1, 0)),
+        (("left-eye", "right-eye"), (1, 0)),
+        (("LeftEye", "RightEye", "Nose"), (1, 0, 2)),
+        (("eyeLeft", "eyeRight"), (1, 0)),
+        (("lefteye", "righteye"), (1, 0)),
+        (("LEFT_EYE", "RIGHT_EYE"), (1, 0)),
+        (("front_left_paw", "front_right_paw"), (1, 0)),
+        (("left_eye_right_corner", "right_eye_left_corner"), (1, 0)),
+        (("left_bright_spot", "right_bright_spot"), (1, 0)),
+        (("l_eye", "r_eye"), (1, 0)),
+        (("L_Eye", "R_Eye"), (1, 0)),
+        (("L.Eye", "R.Eye"), (1, 0)),
+        (("L_F_Paw", "R_F_Paw", "L_B_Paw", "R_B_Paw"), (1, 0, 3, 2)),
+        (("hand_l", "hand_r"), (1, 0)),
+        (("LEye", "REye"), (1, 0)),
+        (("EyeL", "EyeR"), (1, 0)),
+        (("left_l_point", "right_l_point", "left_r_point", "right_r_point"), (1, 0, 3, 2)),
+        (("lip", "rip", "Lip", "Rip", "LIP", "RIP"), (0, 1, 2, 3, 4, 5)),
+        (("L1", "R1", "l", "r", "tail", "tair"), (0, 1, 2, 3, 4, 5)),
+        (("r_only", "R.only", "onlyL", "RSole"), (0, 1, 2, 3)),
     ],
 )
-def test_left_and_right_are_paired_by_prefix_or_suffix(
+def test_names_that_differ_in_their_side_only_are_paired(
     names: tuple[str, ...], flip_indices: tuple[int, ...]
 ) -> None:
     assert flip_indices_of_names(names) == flip_indices
+
+
+def test_given_pairs_win_over_names() -> None:
+    settings = SkeletonSettings(flip_pairs=(("left_a", "b"), ("port", "starboard")))
+    names = ("port", "left_a", "right_a", "starboard", "b", "left_only")
+    assert skeleton_of_category(category_of(*names), settings).flip_indices == (3, 4, 2, 0, 1, 5)
+    nothing = SkeletonSettings(flip_pairs=())
+    assert skeleton_of_category(category_of(*names), nothing).flip_indices == tuple(range(6))
+
+
+_NAME_PARTS = ("left", "Right", "LEFT", "l", "R", "r", "_", " ", ".", "Eye", "eye", "IP", "ip", "1")
+
+
+@given(st.lists(st.lists(st.sampled_from(_NAME_PARTS), min_size=1).map("".join), unique=True))
+def test_names_of_any_kind_are_paired_both_ways_or_refused(names: list[str]) -> None:
+    try:
+        flip_indices = flip_indices_of_names(names)
+    except PeopleError:
+        return
+    assert [flip_indices[index] for index in flip_indices] == list(range(len(names)))
 
 
 @given(
@@ -91,8 +131,13 @@ def test_mirroring_twice_changes_nothing(names: list[str]) -> None:
     [
         (("left_eye", "nose"), "keypoint 'left_eye' has no mirror: expected .* 'right_eye'"),
         (("paw_right",), "keypoint 'paw_right' has no mirror: expected .* 'paw_left'"),
-        (("LeftEye", "RightEye"), "keypoint 'LeftEye' has a side that cannot be paired"),
-        (("L_Eye", "R_Eye"), "keypoint 'L_Eye' has a side that cannot be paired"),
+        (("Left Eye", "RightEye"), "keypoint 'Left Eye' has no mirror: expected .* 'Right Eye'"),
+        (("LeftEye", "Nose"), "keypoint 'LeftEye' has no mirror: expected .* 'RightEye'"),
+        (("L_Eye", "r_eye"), "keypoint 'L_Eye' has no mirror: expected .* 'R_Eye'"),
+        (
+            ("eyeleft", "eyeright"),
+            "keypoint 'eyeleft' has a side that cannot be paired.*flip_pairs",
+        ),
     ],
 )
 def test_a_side_without_its_twin_is_refused(names: tuple[str, ...], message: str) -> None:
@@ -134,6 +179,9 @@ def test_a_category_that_is_no_skeleton_is_refused(category: dict[str, Any], mes
             "'knee' that the annotations do not have",
         ),
         ({"upper_body": ("a",), "lower_body": ("a", "b")}, "name keypoint 'a' twice"),
+        ({"flip_pairs": (("a", "c"),)}, "flip_pairs name a keypoint 'c' that .*: expected .* a, b"),
+        ({"flip_pairs": (("a", "a"),)}, "name keypoint 'a' twice: a keypoint is in one pair"),
+        ({"flip_pairs": (("a", "b"), ("b", "a"))}, "flip_pairs name keypoint 'a' twice"),
     ],
 )
 def test_settings_that_do_not_fit_the_keypoints_are_refused(

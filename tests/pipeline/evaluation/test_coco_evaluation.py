@@ -17,6 +17,7 @@ from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions, ScoreRule, coco_results, results_with_score_one
 from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
+from pipeline.coco.result_files import read_results
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.coco_evaluation import CocoFigures, coco_ground_truth, evaluate_results
 from pipeline.evaluation.report import EvaluationReport, compare_figures, compare_results
@@ -102,6 +103,30 @@ def test_ap_is_that_of_pycocotools_on_the_files(tmp_path: Path, make_people: Peo
     np.testing.assert_allclose(
         _as_stats(evaluate_results(people, results)), expected, atol=1e-9, rtol=0
     )
+
+
+@pytest.mark.parametrize("has_boxes", [True, False])
+def test_boxes_of_results_give_the_areas_as_in_pycocotools(
+    tmp_path: Path, make_people: PeopleMaker, has_boxes: bool
+) -> None:
+    """Boxes of another size class than the keypoints move figures of medium and large people."""
+    people = make_people(tuple(np.repeat(np.arange(20), 3)), num_images=20)
+    keypoints_only = results = _results(people, noise=0.06)
+    if has_boxes:
+        boxes = [[0, 0, 10 + 5 * n, 20 + 5 * n] for n in range(len(results))]
+        results = [{**r, "bbox": box} for r, box in zip(results, boxes, strict=True)]  # type: ignore[typeddict-item]
+    (tmp_path / "truth.json").write_text(json.dumps(coco_ground_truth(people).dataset))
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    expected = _pycocotools(tmp_path / "truth.json", path, people.skeleton.sigmas)
+    row = compare_results(people, read_results(path, people))
+    assert _as_stats(row.own_score) == expected
+    without = compare_results(people, keypoints_only)
+    for with_box, of_keypoints in (
+        (row.own_score, without.own_score),
+        (row.score_one, without.score_one),
+    ):
+        assert (with_box != of_keypoints) == has_boxes
 
 
 @pytest.mark.shared

@@ -78,9 +78,22 @@ def test_a_pose_flung_away_counts_zero_without_a_warning(make_people: PeopleMake
     assert measure_localisation(people, _truth(people, offset=1e200)).mean_oks == 0
 
 
-def test_oks_without_sigmas_is_refused(make_people: PeopleMaker) -> None:
-    people = make_people(sigmas=())
-    with pytest.raises(ConfigError, match="no sigmas for 5 keypoints; give sigmas in the config"):
+def test_without_sigmas_pck_is_measured_and_oks_is_not(make_people: PeopleMaker) -> None:
+    people, known = make_people(sigmas=()), make_people()
+    poses = _truth(people).select(np.array([2, 0]))
+    measured = measure_localisation(people, poses)
+    np.testing.assert_array_equal(measured.pck, measure_localisation(known, poses).pck)
+    assert 0 < measured.mean_pck < 1
+    assert np.isnan([measured.mean_oks, *measured.oks, *measured.keypoint_oks]).all()
+    nearest = pose_of_person(
+        people, _without_annotations(_truth(people).select(np.array([2, 1, 0])))
+    )
+    assert nearest.tolist() == [2, 1, 0]
+
+
+def test_sigmas_of_other_keypoints_are_refused(make_people: PeopleMaker) -> None:
+    people = make_people(sigmas=(0.1,))
+    with pytest.raises(ConfigError, match="1 sigma for 5 keypoints; give sigmas in the config"):
         measure_localisation(people, _truth(people))
 
 

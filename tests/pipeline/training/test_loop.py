@@ -1,5 +1,6 @@
 """Laws of the loop itself, on a tiny network: checkpoints at whole epochs only, faults by name."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import RunFolderError, TrainingError
 from pipeline.progress import NoProgress
-from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.runs.checkpoints import CheckpointInfo, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.loop import Training, fit
@@ -185,14 +186,30 @@ def test_the_best_weights_are_those_of_the_highest_ap_the_later_of_equals(
         epochs.append(info.epoch)
         return {"AP": next(found)}
 
-    from pipeline.runs.checkpoints import read_info
-
     folder = new_folder(tmp_path / "run")
     place = fit(training(validate=validate, epochs=5), folder, NoProgress())
     assert epochs == [1, 2, 3, 4, 5]
     assert read_info(folder.best_weights).epoch == 3
     assert place.best_ap == 0.5
     assert place.scored_keypoints == (0,)
+
+
+def test_the_best_weights_are_those_of_the_figure_that_decides(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = iter([0.2, 0.5, 0.4, 0.3])
+
+    def validate(network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
+        return {"AP": None, "mean_pck": next(found)}
+
+    caplog.set_level(logging.INFO)
+    folder = new_folder(tmp_path / "run")
+    changes = {"validate": validate, "decided_by": "mean_pck"}
+    fit(training(**changes, epochs=3), folder, NoProgress())
+    place = fit(training(**changes, epochs=4), folder, NoProgress(), resume=True)
+    assert read_info(folder.best_weights).epoch == 2
+    assert (place.best_ap, place.best_pck) == (None, 0.5)
+    assert "best weights: epoch 2, by its mean_pck of 0.5" in caplog.text
 
 
 class Counting:
