@@ -98,6 +98,31 @@ def test_the_recipe_frequencies_and_limits_hold() -> None:
     assert (shift.max(axis=-1) > 1e-9).mean() == pytest.approx(0.3, abs=0.042)
 
 
+def test_the_centre_shifts_evenly_to_all_sides() -> None:
+    """mmpose draws it from U(-1, 1) times the factor, in x and in y; here 0.2 times the box."""
+    people = some_people(500)
+    recipe = STILL.model_copy(update={"shift_probability": 1.0})
+    affines = draw_views(people, recipe, 3, 4, SIZE_HW).image_to_crop[:, 1:]
+    centre = apply(invert(affines), np.array([96.0, 128.0])[None, None, None])[:, :, 0]
+    box = people.bbox_xywh[:, None]
+    shift = (centre - (box[..., :2] + box[..., 2:] / 2)) / box[..., 2:]
+    quantiles = np.quantile(shift, [0, 0.25, 0.5, 0.75, 1], axis=(0, 1))
+    even = np.array([-0.2, -0.1, 0, 0.1, 0.2])[:, None]
+    np.testing.assert_allclose(quantiles, np.tile(even, 2), atol=0.02)
+
+
+def test_a_flipped_view_is_the_mirror_image_of_the_view_that_is_not() -> None:
+    """The point x of the crop becomes 191 - x, whatever else the recipe changed."""
+    people = some_people(8)
+    plain, flipped = (
+        draw_views(people, ViewRecipe(flip_probability=share), 2, 4, SIZE_HW).image_to_crop[:, 1:]
+        for share in (0.0, 1.0)
+    )
+    points = people.keypoints[:, None, :, :2]
+    expected = apply(plain, points) * [-1, 1] + [191, 0]
+    np.testing.assert_allclose(apply(flipped, points), expected, atol=1e-9)
+
+
 def test_a_half_body_view_is_centred_on_one_half_and_holds_it() -> None:
     people = some_people(40)
     recipe = STILL.model_copy(update={"half_body_probability": 1.0})
@@ -108,6 +133,17 @@ def test_a_half_body_view_is_centred_on_one_half_and_holds_it() -> None:
     chosen = distance.argmin(axis=1)
     assert distance.min(axis=1).max() < 1e-3
     assert 8 < chosen.sum() < 32  # a fair coin over 40 people
+
+
+def test_a_half_body_view_is_half_as_large_again_as_its_keypoints() -> None:
+    """HRNet's padding of 1.5: keypoints of 45 x 60 pixels in a view of 67.5 x 90."""
+    people = some_people(1)
+    keypoints = people.keypoints[0].copy()
+    corners = [[10, 20], [55, 80], [20, 70], [40, 30], [30, 50], [50, 25]]
+    keypoints[:, :2] = corners + corners  # both halves alike
+    recipe = STILL.model_copy(update={"half_body_probability": 1.0})
+    view = draw_view(recipe, 0, 1, 1, people.bbox_xywh[0], keypoints, people.skeleton, SIZE_HW)
+    np.testing.assert_allclose(view[:, :2], np.eye(2) * 256 / 90)
 
 
 def test_half_body_needs_more_than_eight_labelled_keypoints_and_two_halves() -> None:

@@ -1,6 +1,7 @@
 """The networks by name: their sizes, shapes and refusals, and the public parameter inventory."""
 
 import ast
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.models import STUDENTS, TEACHERS, build_network, build_student, build_teacher
+from pipeline.models.heads import RegressionHead
 from pipeline.models.pose_networks import PoseNetwork, RegressionStudent
 
 EXTRA_SMALL = ["distilpose-xs", "tokenpose-xs"]
@@ -86,6 +88,21 @@ def test_heads_see_the_tokens_that_are_handed_out() -> None:
     assert network.token_shape == (128, (8, 6))
     assert torch.equal(output.keypoints, expected.keypoints)
     assert torch.equal(output.keypoints, with_tokens.keypoints)
+
+
+def test_a_regression_head_has_the_channels_x_y_score_and_both_sigmas() -> None:
+    """In this order, which saved weights rely on: sigmoid, identity and softplus by hand."""
+    head = RegressionHead(4)
+    values = [-1.0, 0.5, 1.5, 2.0, -0.5]
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.bias.copy_(torch.tensor(values))
+        output = head(torch.randn(1, 1, 4))
+    x, y = (1 / (1 + math.exp(-value)) for value in values[:2])
+    sigma_x, sigma_y = (math.log(1 + math.exp(value)) for value in values[3:])
+    assert output.keypoints[0, 0].tolist() == pytest.approx([x, y])
+    assert output.scores.item() == 1.5
+    assert output.sigmas[0, 0].tolist() == pytest.approx([sigma_x, sigma_y])
 
 
 def test_permuting_keypoint_tokens_permutes_the_answers() -> None:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 
 from pipeline.models.token_encoder import EncoderLayer, TokenDistillingEncoder, sine_positions
 
@@ -53,6 +54,25 @@ def test_attention_is_softmax_of_scaled_products() -> None:
         mixed[..., part] = products.softmax(-1) @ value[..., part]
     expected = mixed @ layer.attention_out.weight.T + layer.attention_out.bias
     torch.testing.assert_close(layer.attend(tokens), expected)
+
+
+def test_a_layer_is_the_block_of_timms_vision_transformer() -> None:
+    """Pre-norm, exact GELU, residual: with the same weights timm's block gives the same tokens."""
+    torch.manual_seed(2)
+    layer = EncoderLayer(16, num_heads=4, mlp_ratio=2).double()
+    block = Block(16, num_heads=4, mlp_ratio=2, norm_layer=nn.LayerNorm).double()
+    renamed = {
+        "norm1": layer.attention_norm,
+        "attn.qkv": layer.qkv,
+        "attn.proj": layer.attention_out,
+        "norm2": layer.mlp_norm,
+        "mlp.fc1": layer.mlp_in,
+        "mlp.fc2": layer.mlp_out,
+    }
+    for name, module in renamed.items():
+        block.get_submodule(name).load_state_dict(module.state_dict())
+    tokens = torch.randn(2, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(layer(tokens), block(tokens))
 
 
 def test_positions_are_added_before_every_layer_and_never_to_keypoint_tokens() -> None:

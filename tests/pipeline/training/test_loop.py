@@ -1,12 +1,14 @@
 """Laws of the loop itself, on a tiny network: checkpoints at whole epochs only, faults by name."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pipeline.errors import RunFolderError, TrainingError
 from pipeline.progress import NoProgress
@@ -112,6 +114,74 @@ def test_weights_of_the_criterion_are_trained_saved_and_taken_up_again(tmp_path:
     assert torch.equal(whole.factor, grown.factor)
     with pytest.raises(RunFolderError, match=r"tensor factor is .* in the file and absent in the"):
         fit(training(epochs=3), folder, NoProgress(), resume=True)
+
+
+def rates_of(settings: dict[str, object], folder: RunFolder) -> list[float]:
+    """Return the learning rate of each step of a training of 12 steps."""
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    config = OptimisationConfig.model_validate({"warmup_steps": 0, **settings})
+    fit(training(epochs=4, optimisation=config), folder, NoProgress())
+    hook.remove()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("settings", "reference"),
+    [
+        (
+            {"schedule": "constant", "warmup_steps": 5},
+            lambda optimizer: lr_scheduler.LinearLR(optimizer, 1e-3, 1.0, total_iters=5),
+        ),
+        (
+            {"schedule": "step", "decay_at": (0.5, 0.75)},
+            lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [6, 9], gamma=0.1),
+        ),
+        (
+            {"schedule": "cosine", "min_learning_rate": 1e-5},
+            lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 12, eta_min=1e-5),
+        ),
+    ],
+    ids=["warm-up", "step", "cosine"],
+)
+def test_the_rate_of_every_step_of_a_training_is_that_of_torchs_schedule(
+    settings: dict[str, object],
+    reference: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler],
+    tmp_path: Path,
+) -> None:
+    """Over the bounds of epochs: the first step has the rate of index 0, the last of 11."""
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), lr=1e-3)
+    schedule, expected = reference(optimizer), []
+    for _ in range(12):
+        expected += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert rates_of(settings, new_folder(tmp_path / "run")) == pytest.approx(expected)
+
+
+def test_scored_keypoints_are_those_of_all_epochs_before_and_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    """Criteria are new in every session: what the last one scored is in the training state."""
+
+    class Scoring(Square):
+        def __init__(self, *keypoints: int) -> None:
+            super().__init__()
+            self.keypoints = keypoints
+
+        @property
+        def scored_keypoints(self) -> tuple[int, ...]:
+            return self.keypoints
+
+    folder = new_folder(tmp_path / "run")
+    info = INFO.model_copy(update={"keypoint_names": tuple("abcd")})
+    for epochs, scored, known in ((1, (2,), (2,)), (2, (0,), (0, 2)), (3, (), (0, 2))):
+        session = training(criterion=Scoring(*scored), info=info, epochs=epochs)
+        place = fit(session, folder, NoProgress(), resume=epochs > 1)
+        rule = read_info(folder.last_weights).model_copy(update={"score_rule": "learned"}).rule
+        assert place.scored_keypoints == rule.scored_keypoints == known
 
 
 def test_tokens_are_asked_of_the_network_where_the_criterion_reads_them(tmp_path: Path) -> None:

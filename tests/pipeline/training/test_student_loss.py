@@ -181,6 +181,15 @@ def test_distilled_weights_grow_linearly_from_zero() -> None:
     assert set(first.terms) == {"regression", "simulated_heatmap", "confidence"}
 
 
+def test_regression_targets_are_fractions_of_the_crops_width_and_height() -> None:
+    """The point (12, 48) of a crop 48 wide and 64 high is (1/4, 3/4) of it."""
+    point = torch.tensor([12.0, 48.0], dtype=torch.float64)
+    targets = replace(_batch(), keypoints=point.expand(BATCH, NUM_KEYPOINTS, 2))
+    fractions = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    output = _output()._replace(keypoints=fractions.expand(BATCH, NUM_KEYPOINTS, 2))
+    assert student_loss(output, targets, LossConfig(), 0).terms["regression"] == 0
+
+
 def test_a_rotated_affine_is_applied_as_a_whole() -> None:
     """x and y may mix on the way to the heatmap: nothing assumes a diagonal affine."""
     affine = torch.tensor([[0.1, 0.2, 1.0], [-0.3, 0.25, 2.0]], dtype=torch.float64)
