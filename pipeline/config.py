@@ -176,7 +176,7 @@ def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
     owner, names, kinds = _owner_at(stage, parents)
     name = ".".join((*names, leaf))
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(owner.model_fields) if owner else "none"
+        known = ", ".join(_settable(owner)) if owner else "none"
         return f"unknown setting {' '.join((name, *kinds))}; known here: {known}"
     if fault["type"] == "missing":
         return f"the setting {name} is required but not given"
@@ -203,6 +203,12 @@ def _owner_at(
         kind = field.annotation if field else None
         owner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
     return owner, names, kinds
+
+
+def _settable(model: type[BaseModel]) -> list[str]:
+    """Return the names of a model's settings, without the mark that tells members of a union."""
+    fields = model.model_fields.items()
+    return [name for name, field in fields if len(get_args(field.annotation)) != 1]
 
 
 def _members_of(field: FieldInfo | None) -> dict[str, type[BaseModel]]:

@@ -1,6 +1,6 @@
 """The record that travels from the reader of a store, or of photographs, to the losses.
 
-Tensors and nothing else: a loss sees no people, files or stores.
+A loss sees its tensors, never people, files or stores; ``replacements`` is for the ledger alone.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class _OnDevice:
     """Moves the tensors of a frozen dataclass."""
 
     def to(self, device: torch.device) -> Self:
         """Return the record with its tensors on a device; copies do not block."""
         moved: dict[str, Any] = {}
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = value.to(device, non_blocking=True)
             elif isinstance(value, _OnDevice):
                 moved[field.name] = value.to(device)
-        return replace(self, **moved)  # type: ignore[type-var]
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
