@@ -62,7 +62,11 @@ def open_stored_teacher(
     try:
         teacher = open_teacher(path, settings)
     except TeacherError as error:
-        raise TeacherError(f"{error} (opened with the settings of the store's teacher)") from error
+        fault = str(error).removesuffix("; leave the option out")  # no option was given here
+        raise TeacherError(
+            f"{fault}; {path} must fit the settings of the store's teacher: give the teacher that "
+            "the store was written with"
+        ) from error
     compare_identity(
         {"teacher": identity.teacher}, {"teacher": teacher.identity()}, way_out=WAY_OUT
     )

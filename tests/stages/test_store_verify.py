@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TeacherError
 from pipeline.repair import recomputation
 from pipeline.repair.recomputation import spread_views
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers import Teacher
 from pipeline.teachers.network import Prediction
 from stages.cache_teacher import cache_teacher
+from stages.demo import TEACHER as DEMO_TEACHER
 from stages.settings.evaluation import StoreVerifyConfig
 from stages.store_verify import VerifyResult, disagreement_as_lines, store_verify
 from store_schemas.errors import IdentityError
@@ -126,6 +127,16 @@ def test_another_teacher_is_refused_by_the_field_that_differs(inputs: Any) -> No
     ):
         verify(inputs)
     assert verify(inputs, digests_only=True).failed is None
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_teacher_of_another_input_size_is_refused_without_naming_options(inputs: Any) -> None:
+    """No option was given, so none can be left out."""
+    with pytest.raises(
+        TeacherError, match="give the teacher that the store was written"
+    ) as refusal:
+        verify(inputs, teacher=DEMO_TEACHER)
+    assert "option" not in str(refusal.value)
 
 
 @pytest.mark.usefixtures("whole")
