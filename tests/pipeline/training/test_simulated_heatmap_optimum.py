@@ -8,12 +8,8 @@ import torch
 
 from pipeline.models.heads import StudentOutput
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.losses import (
-    StudentCriterion,
-    gaussian_factors,
-    heat_at,
-    keypoints_to_heatmap,
-)
+from pipeline.training.heatmap_losses import gaussian_factors, heat_at
+from pipeline.training.losses import StudentCriterion, keypoints_to_heatmap
 from pipeline.training.settings import LossConfig
 from tests.support.training_batches import heatmaps_of
 
