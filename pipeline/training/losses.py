@@ -181,7 +181,7 @@ def _teacher_regression(output: StudentOutput, batch: TrainingBatch, config: Los
 
 
 def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
     weights = distilled_weights(batch, config).to(points)
     return simulated_heatmap_loss(
@@ -196,7 +196,7 @@ def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: Loss
 
 
 def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
     weights = scored_weights(batch, config).to(points)
     return confidence_loss(
@@ -222,7 +222,8 @@ def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     return batch.teacher
 
 
-def _require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+def require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+    """Return the teacher's predictions and their heatmaps, or raise ConfigError without any."""
     teacher = _require_teacher(batch)
     heatmaps = teacher.heatmaps
     if heatmaps is None:

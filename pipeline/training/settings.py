@@ -170,8 +170,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data``, by the policy of the views: ``fresh`` for annotations, and for a store
-``carry`` or ``replay``; never a mixture."""
+"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+for a store ``carry`` or ``replay``; never a mixture."""
+
+
+TeacherViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
+]
+"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:

@@ -160,6 +160,7 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 
 @command("train-teacher")
 @people_options(TrainTeacherConfig)
+@_teacher("store", "--store")
 @_teacher("architecture", "--teacher")
 @click.option("--preset", metavar="NAME",
               help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
@@ -172,10 +173,11 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 def train_teacher_command(
     preset: str | None, run_folder: Path, resume: bool, **options: Any
 ) -> None:
-    """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
+    """Train a heatmap network on Gaussians around annotated keypoints, or on stored heatmaps.
 
-    Takes COCO keypoint annotations and their images; writes a run folder, which cache-teacher and
-    evaluate take as --teacher.
+    Takes COCO keypoint annotations, or a teacher store whose heatmaps are learned, and their
+    images; writes a run folder, which cache-teacher and evaluate take as --teacher, and
+    train-student as --init-weights.
     """
     file = preset_file(preset, "teacher") if preset else None
     config = configured(TrainTeacherConfig, options, preset=file)
