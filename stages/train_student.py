@@ -113,7 +113,7 @@ def train_student(
         say(message)
 
     ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
-    criterion = StudentCriterion(loss, network.num_keypoints)
+    criterion = StudentCriterion(loss, network.num_keypoints, oks_sigmas=skeleton.sigmas)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
     training = Training(

@@ -10,14 +10,15 @@ of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 To add a term:
   1. write its mathematics as a function of tensors, in ``regression_losses.py``,
      ``heatmap_losses.py`` or a file beside them;
-  2. write the few lines that call it with (output, batch, config), as ``_confidence`` does;
+  2. write the few lines that call it with (output, batch, parts), as ``_moments`` does;
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
   4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
-  5. a term with parameters of its own (a flow, a projector) is an ``nn.Module`` that
-     ``StudentCriterion`` holds: the optimiser and the training state then include it.
+  5. what a term needs besides the batch, such as constants of the skeleton or a module with
+     parameters of its own, belongs to ``LossParts``: the optimiser and the training state then
+     include it, and it moves to the device with the criterion.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,14 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.heatmap_losses import confidence_loss, simulated_heatmap_loss
+from pipeline.training.heatmap_losses import (
+    confidence_loss,
+    known_heat_at,
+    simulated_heatmap_loss,
+)
+from pipeline.training.moment_losses import moments_loss, peak_moments
 from pipeline.training.regression_losses import regression_loss
+from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
 
 
@@ -56,17 +63,51 @@ class Criterion(nn.Module):
         raise NotImplementedError
 
 
+class LossParts(nn.Module):
+    """The settings of the terms, and what they need besides a batch.
+
+    num_keypoints: K.
+    oks_sigmas: (K,), those of the skeleton; empty: it has none.
+
+    Raises:
+        ConfigError: a configured term needs what there is not.
+    """
+
+    oks_sigmas: Tensor
+
+    def __init__(
+        self, config: LossConfig, num_keypoints: int, *, oks_sigmas: Sequence[float] = ()
+    ) -> None:
+        super().__init__()
+        self.config = config
+        has_similarities = "confidence" in config.terms and config.score_target != "heat"
+        if has_similarities and len(oks_sigmas) != num_keypoints:
+            raise ConfigError(
+                f"loss.score_target is {config.score_target}, which needs one OKS sigma for each "
+                f"of {num_keypoints} keypoints, but the skeleton has {len(oks_sigmas)}; give "
+                "sigmas in people.skeleton, or set loss.score_target to heat"
+            )
+        self.register_buffer("oks_sigmas", torch.tensor(oks_sigmas), persistent=False)
+
+
 class StudentCriterion(Criterion):
     """The weighted sum of the configured terms.
 
     num_keypoints: K.
+    oks_sigmas: (K,), those of the skeleton; empty: it has none.
+
+    Raises:
+        ConfigError: a configured term needs what there is not.
     """
 
     is_scored: Tensor
 
-    def __init__(self, config: LossConfig, num_keypoints: int) -> None:
+    def __init__(
+        self, config: LossConfig, num_keypoints: int, *, oks_sigmas: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.config = config
+        self.parts = LossParts(config, num_keypoints, oks_sigmas=oks_sigmas)
         # A buffer on the device, so that updating it does not wait for the device.
         self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
 
@@ -94,7 +135,7 @@ class StudentCriterion(Criterion):
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
             terms = {
-                name: LOSS_OF_TERM[name](output, batch, self.config) for name in self.config.terms
+                name: LOSS_OF_TERM[name](output, batch, self.parts) for name in self.config.terms
             }
             weighted = [term_weight(self.config, n, step) * term for n, term in terms.items()]
             detached = {name: term.detach() for name, term in terms.items()}
@@ -130,11 +171,13 @@ def distilled_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
 
 
 def scored_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
-    """Return (B, K) in {0, 1}: the keypoints whose scores learn the teacher's heat.
+    """Return (B, K) in {0, 1}: the keypoints whose scores are taught.
 
-    They are those of ``distilled_weights`` and all of people without any label: a score must learn
-    low heat too.
+    They are the labelled keypoints inside the crop and, where scores learn the teacher's heat, all
+    keypoints of people without any label: a score must learn low heat too.
     """
+    if config.score_target == "oks_of_labels":
+        return batch.keypoint_weights
     if config.distil_unlabelled_keypoints:
         return torch.ones_like(batch.keypoint_weights)
     return torch.where(_is_unlabelled_person(batch), 1.0, batch.keypoint_weights)
@@ -162,53 +205,76 @@ def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
     return ~batch.is_labelled.any(dim=1, keepdim=True)  # (B, 1)
 
 
-def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def _regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
     weights = batch.keypoint_weights.to(output.keypoints)
-    return regression_loss(output.keypoints, targets, weights, config.regression_kind)
+    return regression_loss(output.keypoints, targets, weights, parts.config.regression_kind)
 
 
-def _teacher_regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    weights = teacher_weights(batch, config)
+def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = teacher_weights(batch, parts.config)
     keypoints = _require_teacher(batch).keypoints
     assert keypoints is not None  # they come with their confidences
-    if config.teacher_regression_on == "unlabelled":
+    if parts.config.teacher_regression_on == "unlabelled":
         weights = torch.where(batch.is_labelled, 0.0, weights)
     targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
     return regression_loss(
-        output.keypoints, targets, weights.to(output.keypoints), config.regression_kind
+        output.keypoints, targets, weights.to(output.keypoints), parts.config.regression_kind
     )
 
 
-def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     teacher, heatmaps = _require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = distilled_weights(batch, config).to(points)
+    weights = distilled_weights(batch, parts.config).to(points)
     return simulated_heatmap_loss(
         points,
         output.sigmas,
         heatmaps,
         weights,
         teacher.scale,
-        config.sigma_floor,
+        parts.config.sigma_floor,
         teacher.is_known,
     )
 
 
-def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     teacher, heatmaps = _require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = scored_weights(batch, config).to(points)
-    return confidence_loss(
-        output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
-    )
+    weights = distilled_weights(batch, parts.config).to(points)
+    target = peak_moments(heatmaps, teacher.is_known)
+    return moments_loss(points, output.sigmas, target, weights, parts.config.sigma_floor)
 
 
-LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], Tensor]] = {
+def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = scored_weights(batch, parts.config).to(output.scores)
+    target = parts.config.score_target
+    if target == "heat":
+        teacher, heatmaps = _require_heatmaps(batch)
+        points = keypoints_to_heatmap(output.keypoints, batch)
+        return confidence_loss(
+            output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
+        )
+    keypoints = output.keypoints.detach()
+    truth = batch.keypoints.to(keypoints)
+    in_pixels = keypoints * batch.crop_size_wh.to(keypoints)
+    targets = keypoint_similarity(in_pixels, truth, batch.areas, parts.oks_sigmas)
+    if target == "oks":
+        teacher, heatmaps = _require_heatmaps(batch)
+        points = keypoints_to_heatmap(keypoints, batch)
+        heat, has_heat = known_heat_at(points, heatmaps, teacher.scale, teacher.is_known)
+        has_truth = batch.keypoint_weights > 0
+        targets = torch.where(has_truth, targets, heat.to(targets))
+        weights = torch.where(has_truth | has_heat, weights, 0.0)
+    return expected_score_loss(output.scores, targets, weights)
+
+
+LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], Tensor]] = {
     "regression": _regression,
     "simulated_heatmap": _simulated_heatmap,
     "confidence": _confidence,
     "teacher_regression": _teacher_regression,
+    "moments": _moments,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 
@@ -227,8 +293,8 @@ def _require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
     heatmaps = teacher.heatmaps
     if heatmaps is None:
         raise ConfigError(
-            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
-            "holds none; train from a store with heatmaps, or set both weights to 0"
+            "loss.simulated_heatmap, loss.moments and loss.confidence need a teacher's heatmaps, "
+            "but the batch holds none; train from a store with heatmaps, or set these weights to 0"
         )
     if teacher.scale is None and not heatmaps.is_floating_point():
         raise ConfigError(
