@@ -14,11 +14,11 @@ To add a term:
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
   4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
   5. what a term needs besides the batch, such as constants of the skeleton or a module with
-     parameters of its own, belongs to ``LossParts``: the optimiser and the training state then
-     include it, and it moves to the device with the criterion.
+     parameters of its own, belongs to ``LossParts`` (loss_parts.py): the optimiser and the training
+     state then include it, and it moves to the device with the criterion.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,16 +26,21 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
+from pipeline.models.token_encoder import Tokens
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.heatmap_losses import (
     confidence_loss,
     known_heat_at,
     simulated_heatmap_loss,
 )
+from pipeline.training.loss_parts import LossContext, LossParts
 from pipeline.training.moment_losses import moments_loss, peak_moments
 from pipeline.training.regression_losses import regression_loss
 from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
+from pipeline.training.token_losses import token_loss
+
+NOTHING_KNOWN = LossContext()
 
 
 class LossTerms(NamedTuple):
@@ -63,57 +68,29 @@ class Criterion(nn.Module):
         raise NotImplementedError
 
 
-class LossParts(nn.Module):
-    """The settings of the terms, and what they need besides a batch.
-
-    num_keypoints: K.
-    oks_sigmas: (K,), those of the skeleton; empty: it has none.
-
-    Raises:
-        ConfigError: a configured term needs what there is not.
-    """
-
-    oks_sigmas: Tensor
-
-    def __init__(
-        self, config: LossConfig, num_keypoints: int, *, oks_sigmas: Sequence[float] = ()
-    ) -> None:
-        super().__init__()
-        self.config = config
-        has_similarities = "confidence" in config.terms and config.score_target != "heat"
-        if has_similarities and len(oks_sigmas) != num_keypoints:
-            raise ConfigError(
-                f"loss.score_target is {config.score_target}, which needs one OKS sigma for each "
-                f"of {num_keypoints} keypoints, but the skeleton has {len(oks_sigmas)}; give "
-                "sigmas in people.skeleton, or set loss.score_target to heat"
-            )
-        self.register_buffer("oks_sigmas", torch.tensor(oks_sigmas), persistent=False)
-
-
 class StudentCriterion(Criterion):
     """The weighted sum of the configured terms.
 
     num_keypoints: K.
-    oks_sigmas: (K,), those of the skeleton; empty: it has none.
 
     Raises:
-        ConfigError: a configured term needs what there is not.
+        ConfigError: a configured term needs what the context lacks.
     """
 
     is_scored: Tensor
 
     def __init__(
-        self, config: LossConfig, num_keypoints: int, *, oks_sigmas: Sequence[float] = ()
+        self, config: LossConfig, num_keypoints: int, context: LossContext = NOTHING_KNOWN
     ) -> None:
         super().__init__()
         self.config = config
-        self.parts = LossParts(config, num_keypoints, oks_sigmas=oks_sigmas)
+        self.parts = LossParts(config, num_keypoints, context)
         # A buffer on the device, so that updating it does not wait for the device.
         self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
 
     @property
     def reads_tokens(self) -> bool:
-        return bool(self.config.reads & {"keypoint_tokens", "visual_tokens"})
+        return self.config.reads_tokens
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
@@ -131,6 +108,7 @@ class StudentCriterion(Criterion):
                 keypoints=_at_least_float32(output.keypoints),
                 scores=_at_least_float32(output.scores),
                 sigmas=_at_least_float32(output.sigmas),
+                tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
             )
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
@@ -238,6 +216,36 @@ def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossP
     )
 
 
+def _keypoint_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).keypoint_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).keypoint_tokens, targets))
+
+
+def _visual_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).visual_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).visual_tokens, targets))
+
+
+def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+    if output.tokens is None:
+        raise ConfigError("a student's tokens are learned from, but its output has none")
+    if parts.token_projector is None:
+        return output.tokens
+    projected: Tokens = parts.token_projector(output.tokens)
+    return projected
+
+
+def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+    if targets is None or tokens.shape != targets.shape:
+        found = "none" if targets is None else f"tokens of shape {tuple(targets.shape)}"
+        raise ConfigError(
+            f"loss.keypoint_token and loss.visual_token need a teacher's tokens of shape "
+            f"{tuple(tokens.shape)}, but the batch holds {found}; set loss.token_projector, or "
+            "both weights to 0"
+        )
+    return tokens, targets
+
+
 def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     teacher, heatmaps = _require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
@@ -274,6 +282,8 @@ LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], T
     "simulated_heatmap": _simulated_heatmap,
     "confidence": _confidence,
     "teacher_regression": _teacher_regression,
+    "keypoint_token": _keypoint_token,
+    "visual_token": _visual_token,
     "moments": _moments,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""

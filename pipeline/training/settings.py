@@ -41,6 +41,10 @@ class LossConfig(ComponentConfig):
     teacher_regression: Annotated[Weight, Term(frozenset({"keypoints"}))] = 0.0
     """Weight of the distance between keypoints and the teacher's, where the ground truth has no
     label."""
+    keypoint_token: Annotated[Weight, Term(frozenset({"keypoint_tokens"}))] = 0.0
+    """Weight of the distance between keypoint tokens and the teacher's; 5e-4 in DistilPose."""
+    visual_token: Annotated[Weight, Term(frozenset({"visual_tokens"}))] = 0.0
+    """Weight of the distance between visual tokens and the teacher's; 5e-4 in DistilPose."""
     moments: Annotated[Weight, _HEATMAPS] = 0.0
     """Weight of the divergence of the student's Gaussian from the moments of the heat around the
     teacher's peak."""
@@ -51,6 +55,9 @@ class LossConfig(ComponentConfig):
     """Weight of each of the teacher's keypoints: its confidence, at most 1, or 1."""
     teacher_threshold: float = Field(0.2, ge=0, allow_inf_nan=False)
     """Smallest confidence of a teacher's keypoint that an unlabelled keypoint learns from."""
+    token_projector: bool = False
+    """Learn a linear map from the student's tokens to the teacher's, which may have another width
+    and grid."""
     score_target: Literal["heat", "oks", "oks_of_labels"] = "heat"
     """Target of a score: the teacher's heat at the student's keypoint; or the keypoint's part of
     OKS where the truth is known, and elsewhere that heat or, of labels alone, nothing."""
@@ -91,6 +98,16 @@ class LossConfig(ComponentConfig):
     def reads(self) -> frozenset[TeacherField]:
         """Fields of the teacher that the configured terms read."""
         return frozenset().union(*(term.reads for term in self.terms.values()))
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether a configured term compares tokens."""
+        return bool(self.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def scores_learn_oks(self) -> bool:
+        """Whether scores are taught the OKS of the student's own keypoints."""
+        return "confidence" in self.terms and self.score_target != "heat"
 
     @property
     def needs_teacher(self) -> bool:

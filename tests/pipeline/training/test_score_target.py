@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.heatmap_losses import heat_at
+from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion, keypoints_to_heatmap
 from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
@@ -32,7 +33,7 @@ def _config(target: str = "oks", **settings: object) -> LossConfig:
 
 
 def _term(config: LossConfig, output: StudentOutput, batch: TrainingBatch) -> Tensor:
-    loss = StudentCriterion(config, 3, oks_sigmas=SIGMAS)(output, batch, 0)
+    loss = StudentCriterion(config, 3, LossContext(oks_sigmas=SIGMAS))(output, batch, 0)
     total: Tensor = loss.total
     return total
 
@@ -147,7 +148,7 @@ def test_without_a_teacher_the_score_goes_on_learning_from_labels() -> None:
 def test_the_keypoints_whose_score_was_trained_are_those_with_a_target() -> None:
     weights = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     for target, scored in (("oks", (0, 1, 2)), ("oks_of_labels", (2,))):
-        criterion = StudentCriterion(_config(target), 3, oks_sigmas=SIGMAS)
+        criterion = StudentCriterion(_config(target), 3, LossContext(oks_sigmas=SIGMAS))
         criterion(student_output(), student_batch(weights), 0)
         assert criterion.scored_keypoints == scored
 
