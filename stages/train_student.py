@@ -22,6 +22,7 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
+from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
@@ -82,7 +83,9 @@ def train_student(
     continues = resume and folder.training_state.is_file()
     if not continues:
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
-    dataset = views.dataset(network.input_size_hw, network.token_shape)
+    # A projector gives the student's tokens the shape of the stored ones.
+    compared_tokens = views.token_shape if loss.token_projector else network.token_shape
+    dataset = views.dataset(network.input_size_hw, compared_tokens)
     validation = None
     if config.val_annotations is not None:
         images = config.val_images or config.images
@@ -113,7 +116,12 @@ def train_student(
         say(message)
 
     ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
-    criterion = StudentCriterion(loss, network.num_keypoints)
+    context = LossContext(
+        oks_sigmas=skeleton.sigmas,
+        student_tokens=network.token_shape,
+        teacher_tokens=views.token_shape,
+    )
+    criterion = StudentCriterion(loss, network.num_keypoints, context)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
     training = Training(

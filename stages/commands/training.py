@@ -119,7 +119,8 @@ def cache_teacher_command(
 @_student("val_images", "--val-images")
 @switch_off(
     TrainStudentConfig, "distillation", "--no-distillation",
-    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule.",
+    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule, unless "
+    "loss.score_target is oks.",
 )  # fmt: skip
 @_student("annotations", "--annotations")
 @_student("initial.weights", "--init-weights")

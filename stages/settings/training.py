@@ -43,8 +43,8 @@ class TrainStudentConfig(StageConfig):
     architecture: str = "distilpose-s"
     """Architecture: distilpose-s or distilpose-xs."""
     distillation: bool = True
-    """Learn from the teacher; without it only the regression term remains, and the score of every
-    pose is 1 by rule."""
+    """Learn from the teacher; without it only what learns from labels remains, and the score of
+    every pose is 1 by rule unless ``loss.score_target`` is oks."""
     store: InputStore | None = None
     """Teacher store to learn from; without distillation only its people and crops are used."""
     annotations: InputFile | None = None
