@@ -90,7 +90,11 @@ def _crops_in_words(optional: OptionalArrays) -> str:
     crops = optional.crops
     if crops is None:
         return "not stored"
-    return f"stored as JPEG of quality {crops.quality}, {crops.subsampling}"
+    stored = f"stored as JPEG of quality {crops.quality}, {crops.subsampling}"
+    if any(crops.margin_hw):
+        rows, columns = crops.margin_hw
+        stored += f", with a margin of {rows} rows and {columns} columns on each side"
+    return stored
 
 
 def _tokens_in_words(optional: OptionalArrays) -> str:

@@ -12,7 +12,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from store_schemas.choices import MAX_QUALITY, SUBSAMPLINGS, TOKEN_KINDS
+from store_schemas.choices import (
+    MAX_QUALITY,
+    MAX_WIDE_CROP_SIDE,
+    SUBSAMPLINGS,
+    TOKEN_KINDS,
+)
 from store_schemas.errors import SchemaError
 from store_schemas.metadata import take_int, take_object, take_size_hw
 
@@ -146,23 +151,34 @@ class CropFormat:
     """Chroma subsampling, one of ``SUBSAMPLINGS``."""
     length: int
     """Bytes of one view in the array, zeros included."""
+    margin_hw: tuple[int, int] = (0, 0)
+    """Pixels that the stored crop has above and below, and left and right, of the teacher's input;
+    either both are 0 or none is."""
+
+    def stored_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return (H', W') of the stored crop, for a teacher's input of (H, W)."""
+        (height, width), (rows, columns) = size_hw, self.margin_hw
+        return height + 2 * rows, width + 2 * columns
 
     def to_json(self) -> dict[str, Any]:
-        return {"quality": self.quality, "subsampling": self.subsampling, "length": self.length}
+        """Return the identity's section ``crops``; without a margin it has no such field."""
+        section = {"quality": self.quality, "subsampling": self.subsampling, "length": self.length}
+        return {**section, "margin_hw": list(self.margin_hw)} if any(self.margin_hw) else section
 
     @classmethod
     def from_json(cls, found: dict[str, Any], size_hw: tuple[int, int]) -> "CropFormat":
         """Return the settings of an identity's section ``crops``.
 
         Args:
-            size_hw: (H, W) of the crops, from the section ``views``.
+            size_hw: (H, W) of the teacher's input, from the section ``views``.
 
         Raises:
             SchemaError: a setting is missing, unknown or out of bounds.
         """
         where = "identity.crops"
         quality, length = take_int(found, "quality", where), take_int(found, "length", where)
-        crops = crop_format(size_hw, quality, str(found.get("subsampling")))
+        margin_hw = take_size_hw(found, "margin_hw", where) if "margin_hw" in found else (0, 0)
+        crops = crop_format(size_hw, quality, str(found.get("subsampling")), margin_hw)
         if found != crops.to_json():
             raise SchemaError(f"{where} must be {crops.to_json()}, got {found} of length {length}")
         return crops
@@ -254,11 +270,27 @@ class OptionalArrays:
 NONE = OptionalArrays()
 
 
-def crop_format(size_hw: tuple[int, int], quality: int, subsampling: str) -> CropFormat:
+def crop_margin_hw(size_hw: tuple[int, int], margin: float) -> tuple[int, int]:
+    """Return a margin in whole pixels, rounded up: above and below, and left and right.
+
+    Args:
+        size_hw: (H, W) of the teacher's input.
+        margin: Width of the margin as a fraction of H and of W; at least 0.
+    """
+    return math.ceil(margin * size_hw[0]), math.ceil(margin * size_hw[1])
+
+
+def crop_format(
+    size_hw: tuple[int, int], quality: int, subsampling: str, margin_hw: tuple[int, int] = (0, 0)
+) -> CropFormat:
     """Return the format of crops of a size: as long as the pixels, so that every JPEG fits.
 
+    Args:
+        size_hw: (H, W) of the teacher's input.
+        margin_hw: Pixels around it that are stored too.
+
     Raises:
-        SchemaError: the quality or the subsampling is not a valid one.
+        SchemaError: the quality or the subsampling is not a valid one, or the margin is too wide.
     """
     if not 1 <= quality <= MAX_QUALITY:
         raise SchemaError(f"the quality of crops must be 1 to {MAX_QUALITY}, got {quality}")
@@ -266,8 +298,14 @@ def crop_format(size_hw: tuple[int, int], quality: int, subsampling: str) -> Cro
         raise SchemaError(
             f"the subsampling of crops must be {' or '.join(SUBSAMPLINGS)}, got {subsampling!r}"
         )
-    height, width = (-(-side // 16) * 16 for side in size_hw)  # JPEG's largest blocks
-    return CropFormat(quality, subsampling, 3 * height * width + 1024)
+    stored_hw = CropFormat(quality, subsampling, 0, margin_hw).stored_size_hw(size_hw)
+    if any(margin_hw) and max(stored_hw) > MAX_WIDE_CROP_SIDE:
+        raise SchemaError(
+            f"a crop with its margin must have at most {MAX_WIDE_CROP_SIDE} pixels a side, got "
+            f"{stored_hw[0]}x{stored_hw[1]}; choose a smaller --crop-margin"
+        )
+    height, width = (-(-side // 16) * 16 for side in stored_hw)  # JPEG's largest blocks
+    return CropFormat(quality, subsampling, 3 * height * width + 1024, margin_hw)
 
 
 def token_blosc(profile: HeatmapProfile) -> dict[str, Any]:

@@ -194,7 +194,8 @@ def estimate_from_typical_stores(
     shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
     more = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
     if dimensions.optional.crops is not None:
-        more["crops"] = math.prod(teacher.input_size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
+        stored_hw = dimensions.optional.crops.stored_size_hw(teacher.input_size_hw)
+        more["crops"] = math.prod(stored_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))

@@ -58,11 +58,11 @@ class OptionalReader:
             )
 
     def read_crops(self, views: NDArray[np.int64], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-        """Return B crops: (B, H, W, 3) uint8, RGB.
+        """Return B crops with their margin: (B, H', W', 3) uint8, RGB.
 
         Args:
             views: (B,), row * V + view, all with status OK.
-            size_hw: (H, W).
+            size_hw: (H, W) of the teacher's input.
 
         Raises:
             SchemaError: the store has no crops.
@@ -73,13 +73,14 @@ class OptionalReader:
                 f"{self._layout.folder} must hold crops, but was written without them; write a "
                 "store with cache-teacher --crops, or give the images"
             )
-        crops = np.empty((len(views), *size_hw, 3), np.uint8)
+        stored_hw = self._optional.crops.stored_size_hw(size_hw)
+        crops = np.empty((len(views), *stored_hw, 3), np.uint8)
         stored = self._arrays["crops"]
         padded = np.empty(self._optional.crops.length, np.uint8)
         for crop, view in zip(crops, views.tolist(), strict=True):
             try:
                 length = int.from_bytes(_decode(stored, view, padded), "little")
-                crop[:] = decode_crop(padded[:length], size_hw)
+                crop[:] = decode_crop(padded[:length], stored_hw)
             except CorruptError as error:
                 raise stored.located(view, error) from error
         return crops

@@ -42,6 +42,7 @@ _run_folder_option = click.option(
 @_option("profile", "--profile")
 @_stored("crops", "--crops")
 @_stored("crop_quality", "--crop-quality", metavar="Q")
+@_stored("crop_margin", "--crop-margin", metavar="FRACTION")
 @_stored("tokens", "--tokens")
 @_option("views", "--views")
 @_option("seed", "--seed")
