@@ -12,3 +12,4 @@ MAX_CROP_MARGIN = 2.0
 MAX_WIDE_CROP_SIDE = 2048
 """Pixels of a stored crop's longer side, its margin included."""
 TOKEN_KINDS = ("keypoint", "visual")
+TOKEN_FORMATS = ("int8", "float16")

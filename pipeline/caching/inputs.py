@@ -88,7 +88,7 @@ def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
         crops = crop_format(size_hw, config.crop_quality, config.crop_subsampling, margin_hw)
     if config.tokens is not None:
         kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
-        tokens = TokenFormat(kinds, *teacher.require_tokens())
+        tokens = TokenFormat(kinds, *teacher.require_tokens(), dtype=config.token_format)
     return OptionalArrays(crops, tokens)
 
 

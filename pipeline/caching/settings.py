@@ -50,6 +50,9 @@ class TeacherInputs(StageConfig):
     0.5 with --views 0, else 0."""
     tokens: Literal["keypoint", "visual", "both"] | None = None
     """Kind of tokens to store too, for a teacher of train-teacher."""
+    token_format: Literal["int8", "float16"] = "int8"
+    """Format of the stored tokens: int8 with a scale for each token, or float16 in twice the
+    bytes."""
     views: NumAugmentedViews = 8
     """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
@@ -59,13 +62,18 @@ class TeacherInputs(StageConfig):
     people: PeopleSettings = PeopleSettings()
 
     @model_validator(mode="after")
-    def _check_crops(self) -> Self:
+    def _check_optional_arrays(self) -> Self:
         fields = type(self).model_fields
         settings = ("crop_quality", "crop_subsampling", "crop_margin")
         if not self.crops and any(getattr(self, f) != fields[f].default for f in settings):
             raise ValueError(
                 "crop_quality, crop_subsampling and crop_margin must be left out unless crops are "
                 "stored; add crops, or leave them out"
+            )
+        if self.tokens is None and self.token_format != fields["token_format"].default:
+            raise ValueError(
+                "token_format must be left out unless tokens are stored; add tokens, or leave it "
+                "out"
             )
         return self
 

@@ -225,8 +225,12 @@ class TeacherStore:
         self._check_status(indices)
         return self._more.read_crops(indices, self.input_size_hw)
 
-    def read_tokens(self, instances: Indices, views: Indices) -> Mapping[str, NDArray[np.float16]]:
+    def read_tokens(
+        self, instances: Indices, views: Indices
+    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.float16]]:
         """Return the tokens of B unflipped views: ``keypoint`` (B, K, D), ``visual`` (B, P, D).
+
+        Those stored as int8 are float32, those stored as float16 are as stored.
 
         Raises:
             SchemaError: the store was written without tokens; and as ``read``.

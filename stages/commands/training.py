@@ -44,6 +44,7 @@ _run_folder_option = click.option(
 @_stored("crop_quality", "--crop-quality", metavar="Q")
 @_stored("crop_margin", "--crop-margin", metavar="FRACTION")
 @_stored("tokens", "--tokens")
+@_stored("token_format", "--token-format")
 @_option("views", "--views")
 @_option("seed", "--seed")
 @_option("teacher_settings.flip_test", "--flip-test")
