@@ -31,7 +31,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
-        *("--teacher-name", "--crops", "--crop-quality", "--tokens"),
+        *(
+            "--teacher-name",
+            "--crops",
+            "--crop-quality",
+            "--crop-margin",
+            "--tokens",
+            "--token-format",
+        ),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
