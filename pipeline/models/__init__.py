@@ -1,6 +1,7 @@
 """Networks: images in, keypoints (students) or heatmaps (teachers) out; no data and no losses.
 
 backbones.py      images -> feature map: the strided convolutional stem and residual stages
+timm_trunks.py    the same from any image classifier of timm, and the weights it was trained to
 token_encoder.py  feature map -> keypoint and visual tokens, the same for student and teacher
 heads.py          keypoint tokens -> the outputs of a network, as records
 pose_networks.py  the networks by name, each assembled in one literal call: start reading here

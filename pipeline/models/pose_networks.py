@@ -13,8 +13,9 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.models.backbones import ConvBackbone, small_net, stem_net
+from pipeline.models.backbones import Backbone, PixelStatistics, small_net, stem_net
 from pipeline.models.heads import HeatmapHead, HeatmapOutput, RegressionHead, StudentOutput
+from pipeline.models.timm_trunks import TimmTrunk
 from pipeline.models.token_encoder import TokenDistillingEncoder, TokenShape
 
 
@@ -29,6 +30,8 @@ class PoseNetwork(nn.Module):
     """Size of the heatmaps of a teacher; None: a student."""
     token_shape: TokenShape | None = None
     """Width and patch grid of its tokens; None: the network has no tokens."""
+    pixels = PixelStatistics()
+    """Statistics that its crops are normalised with: those of its backbone."""
 
     def check_crops(self, images: Tensor) -> None:
         """Raise ConfigError for crops (B, 3, H, W) of another size than ``input_size_hw``."""
@@ -61,13 +64,14 @@ class RegressionStudent(Student):
         self,
         architecture: str,
         input_size_hw: tuple[int, int],
-        backbone: ConvBackbone,
+        backbone: Backbone,
         encoder: TokenDistillingEncoder,
         head: RegressionHead,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.input_size_hw = input_size_hw
+        self.pixels = backbone.pixels
         self.num_keypoints = encoder.num_keypoints
         self.token_shape = encoder.token_shape
         self.backbone = backbone
@@ -92,13 +96,14 @@ class TokenPoseTeacher(HeatmapTeacher):
         self,
         architecture: str,
         input_size_hw: tuple[int, int],
-        backbone: ConvBackbone,
+        backbone: Backbone,
         encoder: TokenDistillingEncoder,
         head: HeatmapHead,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.input_size_hw = input_size_hw
+        self.pixels = backbone.pixels
         self.heatmap_size_hw = head.heatmap_size_hw
         self.num_keypoints = encoder.num_keypoints
         self.token_shape = encoder.token_shape
@@ -117,7 +122,7 @@ class _Trunk(NamedTuple):
     """The parts that a student and the teacher of its size share."""
 
     input_size_hw: tuple[int, int]
-    backbone: ConvBackbone
+    backbone: Backbone
     encoder: TokenDistillingEncoder
 
 
@@ -149,7 +154,41 @@ def _trunk_xs(num_keypoints: int) -> _Trunk:
     return _Trunk((128, 96), small_net(), encoder)
 
 
+def _trunk_lite(num_keypoints: int) -> _Trunk:
+    backbone = TimmTrunk("tf_efficientnet_lite0", (128, 96), strides=(16,))
+    encoder = TokenDistillingEncoder(
+        num_channels=backbone.num_channels,
+        feature_size_hw=(8, 6),
+        num_keypoints=num_keypoints,
+        patch_size_hw=(1, 1),
+        dim=128,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=2,
+    )
+    return _Trunk((128, 96), backbone, encoder)
+
+
+def _trunk_timm(name: str, num_keypoints: int) -> _Trunk:
+    backbone = TimmTrunk(name, (256, 192), strides=(16, 8))
+    stride = backbone.stride
+    encoder = TokenDistillingEncoder(
+        num_channels=backbone.num_channels,
+        feature_size_hw=(256 // stride, 192 // stride),
+        num_keypoints=num_keypoints,
+        patch_size_hw=(16 // stride, 16 // stride),
+        dim=192,
+        depth=6,
+        num_heads=8,
+        mlp_ratio=3,
+    )
+    return _Trunk((256, 192), backbone, encoder)
+
+
 STUDENTS: Mapping[str, Callable[[int], Student]] = {
+    "distilpose-lite": lambda num_keypoints: RegressionStudent(
+        "distilpose-lite", *_trunk_lite(num_keypoints), RegressionHead(128)
+    ),
     "distilpose-s": lambda num_keypoints: RegressionStudent(
         "distilpose-s", *_trunk_s(num_keypoints), RegressionHead(192)
     ),
@@ -167,6 +206,10 @@ TEACHERS: Mapping[str, Callable[[int], HeatmapTeacher]] = {
 }
 
 
+TIMM = "timm:"
+"""Prefix of the networks whose backbone is a trunk of timm, such as ``timm:resnet50``."""
+
+
 def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTeacher:
     """Build the named network with freshly drawn weights (from torch's global generator).
 
@@ -176,14 +219,24 @@ def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTea
     build = STUDENTS.get(architecture) or TEACHERS.get(architecture)
     if build is None:
         known = ", ".join(sorted({**STUDENTS, **TEACHERS}))
-        raise ConfigError(f"unknown architecture {architecture!r}; expected one of: {known}")
-    if num_keypoints < 1:
-        raise ConfigError(f"a pose network needs at least one keypoint, got {num_keypoints}")
+        raise ConfigError(
+            f"unknown architecture {architecture!r}; expected one of: {known}, or {TIMM}NAME of a "
+            "network of timm"
+        )
+    _check_keypoints(num_keypoints)
     return build(num_keypoints)
 
 
 def build_student(architecture: str, num_keypoints: int) -> Student:
-    """Build the named student; as ``build_network``, and a teacher's name is refused too."""
+    """Build a student: as ``build_network``, or of a trunk of timm, ``timm:NAME``.
+
+    Raises:
+        ConfigError: no student has this name, or there is no keypoint.
+    """
+    if architecture.startswith(TIMM):
+        _check_keypoints(num_keypoints)
+        trunk = _trunk_timm(architecture.removeprefix(TIMM), num_keypoints)
+        return RegressionStudent(architecture, *trunk, RegressionHead(192))
     network = build_network(architecture, num_keypoints)
     if not isinstance(network, Student):
         raise _wrong_role(architecture, "student", STUDENTS)
@@ -198,9 +251,14 @@ def build_teacher(architecture: str, num_keypoints: int) -> HeatmapTeacher:
     return network
 
 
+def _check_keypoints(num_keypoints: int) -> None:
+    if num_keypoints < 1:
+        raise ConfigError(f"a pose network needs at least one keypoint, got {num_keypoints}")
+
+
 def _wrong_role(architecture: str, role: str, networks: Iterable[str]) -> ConfigError:
     known = ", ".join(sorted(networks))
     return ConfigError(
         f"architecture must be that of a {role}, got {architecture}, which is none; choose one of: "
-        f"{known}"
+        f"{known}, {TIMM}NAME"
     )

@@ -39,7 +39,8 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
-    """Architecture: distilpose-s or distilpose-xs."""
+    """Architecture: distilpose-s, distilpose-lite, distilpose-xs, or timm:NAME, the token encoder
+    on the feature map of stride 16 of any network of timm."""
     distillation: bool = True
     """Learn from the teacher; without it only the regression term remains, and the score of every
     pose is 1 by rule."""

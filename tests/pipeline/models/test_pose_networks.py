@@ -120,14 +120,14 @@ def test_permuting_keypoint_tokens_permutes_the_answers() -> None:
 
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     """The refusal names what was asked and all that exists."""
-    known = "distilpose-s, distilpose-xs, tokenpose-s, tokenpose-xs"
+    known = "distilpose-lite, distilpose-s, distilpose-xs, tokenpose-s, tokenpose-xs, or timm:NAME"
     with pytest.raises(ConfigError, match=f"'distilpose-m'; expected one of: {known}"):
         build_network("distilpose-m", 17)
 
 
 def test_a_network_of_the_other_role_is_refused() -> None:
     """A teacher is no student, and the refusal lists those that are."""
-    with pytest.raises(ConfigError, match=r"student, got tokenpose-xs, .* one of: distilpose-s"):
+    with pytest.raises(ConfigError, match=r"student, got tokenpose-xs, .* one of: distilpose-lite"):
         build_student("tokenpose-xs", 17)
     with pytest.raises(ConfigError, match=r"teacher, got distilpose-xs, .* one of: tokenpose-s"):
         build_teacher("distilpose-xs", 17)
