@@ -17,37 +17,16 @@ from pipeline.errors import ConfigError
 from pipeline.models.backbones import Backbone, PixelStatistics
 
 
-class TimmTrunk(Backbone):
-    """The layers of a classifier of timm up to its deepest feature map of a wanted stride."""
+class PretrainedTrunk(Backbone):
+    """The first layers of a classifier of timm, for which timm has trained weights."""
 
-    def __init__(self, name: str, input_size_hw: tuple[int, int], strides: Sequence[int]) -> None:
-        """Build the trunk with freshly drawn weights.
+    body_prefix: str = ""
+    """What stands before timm's names in the names of the trunk's state dict."""
 
-        name: timm's, with or without the tag of its weights, such as ``resnet50.a1_in1k``.
-        strides: wanted strides of the feature map; the first that the classifier has is taken.
-
-        Raises:
-            ConfigError: timm knows no classifier of this name, or it has no such feature map.
-        """
+    def __init__(self, name: str, size: dict[str, tuple[int, int]] | None = None) -> None:
         super().__init__()
         self.timm_name = name
-        self._size = _size_argument(name, input_size_hw)
-        self.body = _create(name, {"num_classes": 0, **self._size})
-        index, channels, self.stride = _feature_map(name, self.body, strides)
-        self.num_channels = channels
-        self.indices: list[int] = self.body.prune_intermediate_layers(
-            [index], prune_norm=True, prune_head=True
-        )
-        trained_on = self.body.pretrained_cfg
-        self.pixels = PixelStatistics(tuple(trained_on["mean"]), tuple(trained_on["std"]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the feature map of images, as ``ConvBackbone``."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.body.forward_intermediates(
-            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True
-        )[-1]
-        return features
+        self._size = size or {}
 
     def pretrained_tensors(self, weights: Path | dict[str, Tensor] | None) -> dict[str, Tensor]:
         """Return the trained tensors of this trunk by the names of its state dict.
@@ -59,7 +38,45 @@ class TimmTrunk(Backbone):
             ConfigError: there are no such weights, or they belong to another classifier.
         """
         tensors = trained_classifier(self.timm_name, self._size, weights)
-        return {name: tensors[name.removeprefix("body.")] for name in self.state_dict()}
+        return {name: tensors[name.removeprefix(self.body_prefix)] for name in self.state_dict()}
+
+
+class TimmTrunk(PretrainedTrunk):
+    """The layers of a classifier of timm up to its deepest feature map of a wanted stride."""
+
+    body_prefix = "body."
+
+    def __init__(self, name: str, input_size_hw: tuple[int, int], strides: Sequence[int]) -> None:
+        """Build the trunk with freshly drawn weights.
+
+        name: timm's, with or without the tag of its weights, such as ``resnet50.a1_in1k``.
+        strides: wanted strides of the feature map; the first that the classifier has is taken.
+
+        Raises:
+            ConfigError: timm knows no classifier of this name, or it has no such feature map.
+        """
+        size = _size_argument(name, input_size_hw)
+        super().__init__(name, size)
+        self.body = create_classifier(name, {"num_classes": 0, **size})
+        index, self.num_channels, self.stride = _feature_map(name, self.body, strides)
+        self.indices: list[int] = self.body.prune_intermediate_layers(
+            [index], prune_norm=True, prune_head=True
+        )
+        self.pixels = pixels_of(self.body)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the feature map of images, as ``ConvBackbone``."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.body.forward_intermediates(
+            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True
+        )[-1]
+        return features
+
+
+def pixels_of(classifier: Any) -> PixelStatistics:
+    """Return the statistics that a classifier's images were normalised with in its training."""
+    trained_on = classifier.pretrained_cfg
+    return PixelStatistics(tuple(trained_on["mean"]), tuple(trained_on["std"]))
 
 
 def trained_classifier(
@@ -81,7 +98,9 @@ def trained_classifier(
         # No random draw of the training may depend on where its weights come from. The classifier
         # keeps its last layer, without which timm passes over tensors of other names in silence.
         with torch.random.fork_rng(devices=[]):
-            state: dict[str, Tensor] = _create(name, arguments, pretrained=True).state_dict()
+            state: dict[str, Tensor] = create_classifier(
+                name, arguments, pretrained=True
+            ).state_dict()
             return state
     except Exception as error:  # timm, its hub client and torch raise errors of many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -100,17 +119,24 @@ def trained_classifier(
 def classifier_shapes(name: str) -> dict[str, torch.Size]:
     """Return the shapes of a classifier of timm by the names of its state dict, in order."""
     with torch.device("meta"):
-        return {key: tensor.shape for key, tensor in _create(name, {}).state_dict().items()}
+        return {
+            key: tensor.shape for key, tensor in create_classifier(name, {}).state_dict().items()
+        }
 
 
-def _create(name: str, arguments: dict[str, Any], *, pretrained: bool = False) -> Any:
+def create_classifier(name: str, arguments: dict[str, Any], *, pretrained: bool = False) -> Any:
+    """Build a classifier of timm; ``arguments`` are those of its constructor."""
     import timm
 
     return timm.create_model(name, pretrained=pretrained, **arguments)
 
 
-def _size_argument(name: str, input_size_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Return the argument that tells a network of one image size, such as a ViT, its size."""
+def require_known(name: str) -> Any:
+    """Return the configuration of timm's pretrained weights of a name, which may carry a tag.
+
+    Raises:
+        ConfigError: timm has no such network, or no weights of that tag.
+    """
     import timm
 
     if not timm.is_model(name):
@@ -120,12 +146,17 @@ def _size_argument(name: str, input_size_hw: tuple[int, int]) -> dict[str, tuple
             + (f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()")
         )
     try:
-        config = timm.models.get_pretrained_cfg(name)
+        return timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:
         raise ConfigError(
             f"timm {timm.__version__} has no weights of that tag: {error}; leave it out, or see "
             "timm.list_pretrained()"
         ) from error
+
+
+def _size_argument(name: str, input_size_hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return the argument that tells a network of one image size, such as a ViT, its size."""
+    config = require_known(name)
     return {"img_size": input_size_hw} if config is not None and config.fixed_input_size else {}
 
 

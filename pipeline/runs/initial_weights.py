@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.models.pose_networks import PoseNetwork
-from pipeline.models.timm_trunks import TimmTrunk, classifier_shapes
+from pipeline.models.timm_trunks import PretrainedTrunk, classifier_shapes
 from pipeline.runs.checkpoints import has_header, read_tensors
 from pipeline.runs.run_folder import RunFolder
 from pipeline.wording import Log, counted
@@ -131,9 +131,9 @@ def renamed_in_order(
     return dict(zip(shapes, tensors.values(), strict=True))
 
 
-def _trunk_of(network: PoseNetwork) -> TimmTrunk | None:
+def _trunk_of(network: PoseNetwork) -> PretrainedTrunk | None:
     backbone = getattr(network, "backbone", None)
-    return backbone if isinstance(backbone, TimmTrunk) else None
+    return backbone if isinstance(backbone, PretrainedTrunk) else None
 
 
 def _copy(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
