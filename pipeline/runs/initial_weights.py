@@ -69,7 +69,7 @@ def _copy_parts(network: PoseNetwork, path: Path, parts: tuple[str, ...]) -> str
             )
     _copy(own, tensors, copied)
     left = [name for name in of_parts if name not in set(copied)]
-    return _in_words(copied, left, path, parts)
+    return _in_words(copied, left, path, len(tensors))
 
 
 def _pretrain_trunk(network: PoseNetwork, path: Path | None) -> str:
@@ -142,11 +142,11 @@ def _copy(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], names: Seque
             own[name].copy_(tensors[name])
 
 
-def _in_words(copied: Sequence[str], left: Sequence[str], path: Path, parts: Sequence[str]) -> str:
-    taken = f"initial weights: {counted(len(copied), 'tensor')} of {', '.join(parts)} from {path}"
+def _in_words(copied: Sequence[str], left: Sequence[str], path: Path, num_in_file: int) -> str:
+    taken = f"initial weights: {len(copied)} of the {num_in_file} tensors of {path}"
     if not left:
         return taken
     shown = ", ".join(left[:_MOST_NAMES])
     more = f" and {len(left) - _MOST_NAMES} more" if len(left) > _MOST_NAMES else ""
-    have = "has no counterpart of its" if len(left) == 1 else "have no counterpart of their"
-    return f"{taken}; {len(left)} {have} shape there: {shown}{more}"
+    have = "has" if len(left) == 1 else "have"
+    return f"{taken}; {len(left)} of this network's {have} no counterpart there: {shown}{more}"

@@ -172,7 +172,7 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 def train_teacher_command(
     preset: str | None, run_folder: Path, resume: bool, **options: Any
 ) -> None:
-    """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
+    """Train a heatmap teacher on Gaussians around the annotated keypoints.
 
     Takes COCO keypoint annotations and their images; writes a run folder, which cache-teacher and
     evaluate take as --teacher.

@@ -39,8 +39,8 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
-    """Architecture: distilpose-s, distilpose-lite, distilpose-xs, or timm:NAME, the token encoder
-    on the feature map of stride 16 of any network of timm."""
+    """Architecture: distilpose-s, distilpose-l (HRNet-W48), distilpose-lite, distilpose-xs, or
+    timm:NAME, a token encoder on the feature map of stride 16 of any network of timm."""
     distillation: bool = True
     """Learn from the teacher; without it only the regression term remains, and the score of every
     pose is 1 by rule."""
@@ -126,7 +126,8 @@ class TrainTeacherConfig(StageConfig):
     )
 
     architecture: str = "tokenpose-s"
-    """Architecture: tokenpose-s (crops of 256x192) or tokenpose-xs (128x96)."""
+    """Architecture: tokenpose-s, tokenpose-hrnet48, tokenpose-l, tokenpose-xs (crops of 128x96, all
+    others 256x192), or timm:NAME, a trunk of timm and deconvolutions (SimpleBaseline) or HRNet."""
     annotations: InputFile
     """COCO keypoint JSON of the people."""
     images: InputFolder

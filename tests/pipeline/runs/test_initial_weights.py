@@ -53,8 +53,9 @@ def test_parts_are_copied_where_name_and_shape_agree(tmp_path: Path) -> None:
     before = tensors(student)
     path = saved(tmp_path / "t.safetensors", teacher)
     shared = [name for name in before if name.startswith(("backbone.", "encoder."))]
+    num_theirs = len(teacher.state_dict())
     assert start(student, path) == [
-        f"initial weights: {len(shared)} tensors of backbone, encoder from {path}"
+        f"initial weights: {len(shared)} of the {num_theirs} tensors of {path}"
     ]
     for name, tensor in tensors(student).items():
         expected = teacher.state_dict()[name] if name in shared else before[name]
@@ -66,7 +67,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "t.safetensors", build_teacher("tokenpose-xs", 3))
     student = build_student("distilpose-xs", 4)
     (said,) = start(student, path)
-    assert said.endswith("1 has no counterpart of its shape there: encoder.keypoint_tokens")
+    assert said.endswith("1 of this network's has no counterpart there: encoder.keypoint_tokens")
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
