@@ -23,13 +23,9 @@ from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
 from pipeline.training.losses import StudentCriterion
-from pipeline.training.settings import ReplayedViewSettings
-from pipeline.training.sources import (
-    FreshViews,
-    ReplayedViews,
-    open_replayed_views,
-    read_fresh_views,
-)
+from pipeline.training.settings import FreshViewSettings
+from pipeline.training.sources import FreshViews, read_fresh_views
+from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
 from pipeline.wording import Log
 from stages.settings.training import TrainStudentConfig
 
@@ -155,16 +151,15 @@ def train_student(
     )
 
 
-def _open_views(config: TrainStudentConfig) -> FreshViews | ReplayedViews:
-    if isinstance(config.data, ReplayedViewSettings):
+def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | ReplayedViews:
+    data = config.data
+    if not isinstance(data, FreshViewSettings):
         assert config.store is not None  # its settings are those of a store
         reads = config.effective_loss.reads
-        return open_replayed_views(config.store, config.images, config.data, reads)
+        return open_store_views(config.store, config.images, data, reads, config.seed)
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
-    return read_fresh_views(
-        config.annotations, config.images, config.people, config.data, config.seed
-    )
+    return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)
 
 
 def _refuse_another_store(before: CheckpointInfo, now: CheckpointInfo, folder: RunFolder) -> None:

@@ -7,7 +7,8 @@ from pipeline.frames.geometry import Affine, SizeHW, apply
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.models.heads import HeatmapOutput
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.losses import Criterion, LossTerms, heatmap_loss
+from pipeline.training.heatmap_losses import heatmap_loss
+from pipeline.training.losses import Criterion, LossTerms
 
 
 class HeatmapCriterion(Criterion):

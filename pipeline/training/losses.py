@@ -1,4 +1,6 @@
-"""The losses of DistilPose (CVPR 2023), without the defects of its released code.
+"""The terms of a student's loss, and their sum.
+
+The first ones are those of DistilPose (CVPR 2023), without the defects of its released code.
 
 Every term is a mean over the full count (B K 2, B K Hh Wh or B K), not over the labelled keypoints.
 One affine per sample, crop_to_heatmap, maps the student's point for both distilled terms, so that
@@ -6,7 +8,8 @@ the centre of the simulated Gaussian and the cell whose heat the score learns al
 of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 
 To add a term:
-  1. write its mathematics as a function of tensors, beside those below;
+  1. write its mathematics as a function of tensors, in ``regression_losses.py``,
+     ``heatmap_losses.py`` or a file beside them;
   2. write the few lines that call it with (output, batch, config), as ``_confidence`` does;
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
   4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
@@ -19,17 +22,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.settings import LossConfig, RegressionKind
-
-# Keeps the variance above zero where a student's sigma underflows; the paper's value.
-_SMALLEST_VARIANCE = 1e-9
-# Smaller exponents are as good as 0, and a CPU's exp is ten times slower once it underflows.
-_SMALLEST_EXPONENT = -80.0
+from pipeline.training.heatmap_losses import confidence_loss, simulated_heatmap_loss
+from pipeline.training.regression_losses import regression_loss
+from pipeline.training.settings import LossConfig
 
 
 class LossTerms(NamedTuple):
@@ -93,7 +92,7 @@ class StudentCriterion(Criterion):
                 sigmas=_at_least_float32(output.sigmas),
             )
             if "confidence" in self.config.terms:
-                self.is_scored |= (distilled_weights(batch, self.config) > 0).any(dim=0)
+                self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
             terms = {
                 name: LOSS_OF_TERM[name](output, batch, self.config) for name in self.config.terms
             }
@@ -119,143 +118,48 @@ def keypoints_to_heatmap(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
 
 
 def distilled_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
-    """Return (B, K) in {0, 1}: the keypoints that the distilled terms learn from."""
+    """Return (B, K) in {0, 1}: the keypoints whose Gaussians learn from the teacher's heatmaps.
+
+    They are the labelled keypoints inside the crop and, of people without any label, those that the
+    teacher is confident of inside the crop.
+    """
     if config.distil_unlabelled_keypoints:
         return torch.ones_like(batch.keypoint_weights)
-    return batch.keypoint_weights
+    confident = teacher_weights(batch, config) > 0
+    return torch.where(_is_unlabelled_person(batch) & confident, 1.0, batch.keypoint_weights)
 
 
-def regression_loss(
-    keypoints: Tensor,
-    target_keypoints: Tensor,
-    keypoint_weights: Tensor,
-    kind: RegressionKind = "smooth_l1",
-) -> Tensor:
-    """Return the mean distance over B K 2 coordinates.
+def scored_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
+    """Return (B, K) in {0, 1}: the keypoints whose scores learn the teacher's heat.
 
-    keypoints, target_keypoints: (B, K, 2) as (x, y), fractions of the crop.
-    keypoint_weights: (B, K) in {0, 1}.
+    They are those of ``distilled_weights`` and all of people without any label: a score must learn
+    low heat too.
     """
-    weights = keypoint_weights[..., None]
-    target_keypoints = torch.where(weights > 0, target_keypoints, 0.0)
-    distance: Callable[[Tensor, Tensor], Tensor] = (
-        functional.smooth_l1_loss if kind == "smooth_l1" else functional.l1_loss
-    )
-    return distance(weights * keypoints, weights * target_keypoints)
+    if config.distil_unlabelled_keypoints:
+        return torch.ones_like(batch.keypoint_weights)
+    return torch.where(_is_unlabelled_person(batch), 1.0, batch.keypoint_weights)
 
 
-def simulated_heatmap_loss(
-    points: Tensor,
-    sigmas: Tensor,
-    heatmaps: Tensor,
-    keypoint_weights: Tensor,
-    scale: Tensor | None = None,
-    sigma_floor: float = 0.0,
-) -> Tensor:
-    """Return the mean squared difference of rendered Gaussians and heatmaps, over B K Hh Wh cells.
+def teacher_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
+    """Return (B, K) in [0, 1], the weights of the teacher's keypoints.
 
-    A Gaussian is a product of a column g_y and a row g_x, so that with the map T the sum over its
-    cells is |g_y|^2 |g_x|^2 - 2 g_y T g_x + |T|^2, and no Gaussian is ever drawn.
-
-    points: (B, K, 2) as (x, y), heatmap frame.
-    sigmas: (B, K, 2) as (x, y), heatmap cells.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    keypoint_weights: (B, K) in {0, 1}.
-    sigma_floor: smallest width of a Gaussian, heatmap cells, added to sigmas in quadrature.
+    0 below ``teacher_threshold`` and outside the student's crop.
     """
-    is_used = keypoint_weights > 0
-    if heatmaps.is_floating_point():
-        heatmaps = torch.where(is_used[..., None, None], heatmaps, 0.0)
-    heat = heatmaps.to(points.dtype)
-    squared_heat = torch.linalg.vector_norm(heat, dim=(-2, -1)).square()
-    height, width = heatmaps.shape[-2:]
-    columns, rows = gaussian_factors(points, sigmas, (height, width), sigma_floor)
-    products = (columns[..., None, :] @ heat @ rows[..., None])[..., 0, 0]
-    if scale is not None:
-        scale = torch.where(is_used, scale.to(points.dtype), 0.0)
-        products, squared_heat = products * scale, squared_heat * scale.square()
-    squared_gaussians = columns.square().sum(-1) * rows.square().sum(-1)
-    squared_errors = squared_gaussians - 2.0 * products + squared_heat
-    return (keypoint_weights * squared_errors).mean() / (height * width)
+    teacher = _require_teacher(batch)
+    confidences, weights = teacher.confidences, teacher.keypoint_weights
+    if confidences is None or weights is None:
+        raise ConfigError(
+            "the configured loss terms need a teacher's keypoints, but the batch holds none; train "
+            "from a teacher store"
+        )
+    is_used = (confidences >= config.teacher_threshold) & (weights > 0)
+    if config.teacher_weighting == "confidence":
+        weights = confidences.clamp(max=1.0)
+    return torch.where(is_used, weights, 0.0)
 
 
-def confidence_loss(
-    scores: Tensor,
-    points: Tensor,
-    heatmaps: Tensor,
-    keypoint_weights: Tensor,
-    scale: Tensor | None = None,
-) -> Tensor:
-    """Return the mean absolute difference of scores and the teacher's heat, over B K keypoints.
-
-    No gradient reaches the points: the score learns the heat, and the point is not moved to it.
-
-    scores: (B, K), raw.
-    points: (B, K, 2) as (x, y), heatmap frame.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    keypoint_weights: (B, K) in {0, 1}.
-    """
-    heat = heat_at(points.detach(), heatmaps, scale).to(scores.dtype)
-    heat = torch.where(keypoint_weights > 0, heat, 0.0)
-    return functional.l1_loss(keypoint_weights * scores, keypoint_weights * heat)
-
-
-def heatmap_loss(heatmaps: Tensor, target_heatmaps: Tensor, keypoint_weights: Tensor) -> Tensor:
-    """Return the mean squared error over B K Hh Wh cells, for training a teacher.
-
-    heatmaps, target_heatmaps: (B, K, Hh, Wh).
-    keypoint_weights: (B, K) in {0, 1}.
-    """
-    is_used = keypoint_weights[..., None, None] > 0
-    errors = torch.where(is_used, heatmaps - target_heatmaps, 0.0)
-    return (keypoint_weights * errors.square().mean((-2, -1))).mean()
-
-
-def heat_at(points: Tensor, heatmaps: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Return the heat of the cell that holds each point; 0 outside the map and at NaN.
-
-    points: (B, K, 2) as (x, y), heatmap frame; a cell's centre has integer coordinates.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    Returns (B, K).
-    """
-    height, width = heatmaps.shape[-2:]
-    column, row = (points + 0.5).floor().unbind(-1)
-    is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    index = torch.where(is_inside, row * width + column, 0.0).long()
-    heat = heatmaps.flatten(-2).gather(-1, index[..., None])[..., 0]
-    return torch.where(is_inside, heat if scale is None else heat * scale, 0.0)
-
-
-def render_gaussians(
-    points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
-) -> Tensor:
-    """Render the Gaussians of amplitude 1 that the simulated heatmap loss compares in factors.
-
-    points: (B, K, 2) as (x, y), heatmap frame.
-    sigmas: (B, K, 2) as (x, y), heatmap cells.
-    Returns (B, K, Hh, Wh).
-    """
-    columns, rows = gaussian_factors(points, sigmas, heatmap_size_hw, sigma_floor)
-    return columns[..., :, None] * rows[..., None, :]
-
-
-def gaussian_factors(
-    points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Return g_y (B, K, Hh) and g_x (B, K, Wh), whose outer product is the Gaussian."""
-    height, width = heatmap_size_hw
-    precisions = -0.5 / (sigmas.square() + (sigma_floor**2 + _SMALLEST_VARIANCE))
-    rows = torch.arange(width, dtype=points.dtype, device=points.device) - points[..., 0:1]
-    columns = torch.arange(height, dtype=points.dtype, device=points.device) - points[..., 1:2]
-    row_exponents = precisions[..., 0:1] * rows.square()
-    column_exponents = precisions[..., 1:2] * columns.square()
-    return (
-        column_exponents.clamp(min=_SMALLEST_EXPONENT).exp(),
-        row_exponents.clamp(min=_SMALLEST_EXPONENT).exp(),
-    )
+def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
+    return ~batch.is_labelled.any(dim=1, keepdim=True)  # (B, 1)
 
 
 def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
@@ -264,26 +168,47 @@ def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig)
     return regression_loss(output.keypoints, targets, weights, config.regression_kind)
 
 
+def _teacher_regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+    weights = teacher_weights(batch, config)
+    keypoints = _require_teacher(batch).keypoints
+    assert keypoints is not None  # they come with their confidences
+    if config.teacher_regression_on == "unlabelled":
+        weights = torch.where(batch.is_labelled, 0.0, weights)
+    targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
+    return regression_loss(
+        output.keypoints, targets, weights.to(output.keypoints), config.regression_kind
+    )
+
+
 def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    heatmaps, scale = _require_heatmaps(batch)
+    teacher, heatmaps = _require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
     weights = distilled_weights(batch, config).to(points)
     return simulated_heatmap_loss(
-        points, output.sigmas, heatmaps, weights, scale, config.sigma_floor
+        points,
+        output.sigmas,
+        heatmaps,
+        weights,
+        teacher.scale,
+        config.sigma_floor,
+        teacher.is_known,
     )
 
 
 def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    heatmaps, scale = _require_heatmaps(batch)
+    teacher, heatmaps = _require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = distilled_weights(batch, config).to(points)
-    return confidence_loss(output.scores, points, heatmaps, weights, scale)
+    weights = scored_weights(batch, config).to(points)
+    return confidence_loss(
+        output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
+    )
 
 
 LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], Tensor]] = {
     "regression": _regression,
     "simulated_heatmap": _simulated_heatmap,
     "confidence": _confidence,
+    "teacher_regression": _teacher_regression,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 
@@ -297,19 +222,19 @@ def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     return batch.teacher
 
 
-def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
+def _require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
     teacher = _require_teacher(batch)
-    heatmaps, scale = teacher.heatmaps, teacher.scale
+    heatmaps = teacher.heatmaps
     if heatmaps is None:
         raise ConfigError(
             "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
             "holds none; train from a store with heatmaps, or set both weights to 0"
         )
-    if scale is None and not heatmaps.is_floating_point():
+    if teacher.scale is None and not heatmaps.is_floating_point():
         raise ConfigError(
             f"heatmaps must be floats or have a scale, got {heatmaps.dtype} without a scale"
         )
-    return heatmaps, scale
+    return teacher, heatmaps
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

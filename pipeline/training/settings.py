@@ -38,13 +38,23 @@ class LossConfig(ComponentConfig):
     """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
     confidence: Annotated[Weight, _HEATMAPS] = 0.01
     """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
+    teacher_regression: Annotated[Weight, Term(frozenset({"keypoints"}))] = 0.0
+    """Weight of the distance between keypoints and the teacher's, where the ground truth has no
+    label."""
     regression_kind: RegressionKind = "smooth_l1"
+    teacher_regression_on: Literal["unlabelled", "all"] = "unlabelled"
+    """Keypoints that learn from the teacher's: those without a label, or labelled ones too."""
+    teacher_weighting: Literal["confidence", "none"] = "confidence"
+    """Weight of each of the teacher's keypoints: its confidence, at most 1, or 1."""
+    teacher_threshold: float = Field(0.2, ge=0, allow_inf_nan=False)
+    """Smallest confidence of a teacher's keypoint that an unlabelled keypoint learns from."""
     distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth has no label."""
+    """Let the heatmap terms learn from the teacher where a labelled person has an unlabelled
+    keypoint; people without any label always do."""
     sigma_floor: Weight = 0.0
     """Smallest width of the simulated Gaussian in heatmap cells, added to sigma in quadrature."""
     distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the two distilled weights grow linearly from 0 to their values."""
+    """Steps over which the weights of all distilled terms grow linearly from 0 to their values."""
 
     @model_validator(mode="after")
     def _trains_something(self) -> Self:
@@ -88,30 +98,36 @@ OnCorrupt = Literal["raise", "skip"]
 ViewOrderName = Literal["shuffled", "blocks"]
 
 
+LabelShare = Annotated[float, Field(ge=0, le=1)]
+
+
 class FreshViewSettings(ComponentConfig):
     """Views of annotated people, drawn anew in every epoch."""
 
-    source: Literal["annotations"] = "annotations"
+    view_policy: Literal["fresh"] = "fresh"
     recipe: ViewRecipe = ViewRecipe()
     """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
     """Memory for decoded images in each loader worker, in MiB."""
+    label_share: LabelShare = 1.0
+    """Share of the people whose labels are used, always the same ones; the others count as people
+    without labels."""
 
 
-class ReplayedViewSettings(ComponentConfig):
-    """Views of a teacher store, replayed."""
+class StoreViewSettings(ComponentConfig):
+    """What all trainings from a teacher store can set."""
 
-    source: Literal["store"] = "store"
     teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
     """Name of the teacher to learn from, for a store with several, or names of several whose
     heatmaps are averaged."""
-    num_views: int | None = Field(None, ge=1)
-    """Number of augmented views of each person that are shown; by default all of the store's."""
     image_cache_mib: int = Field(512, ge=0)
     """Memory for decoded images in each loader worker, in MiB."""
+    label_share: LabelShare = 1.0
+    """Share of the people whose labels are used, always the same ones; the others count as people
+    without labels."""
     on_corrupt: OnCorrupt = "raise"
     """Reaction to a view whose heatmaps are missing or damaged: raise stops the training, skip
-    shows another view of the person and counts it, and stops above 0.1 % of the views."""
+    takes another view of the person and counts it, and stops above 0.1 % of the views."""
     from_crops: bool = False
     """Learn from the crops that the store holds; needs no --images."""
     paranoid: bool = False
@@ -133,18 +149,39 @@ class ReplayedViewSettings(ComponentConfig):
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
 
-ViewSettings = Annotated[FreshViewSettings | ReplayedViewSettings, Field(discriminator="source")]
-"""The settings ``data``: those of a store or those of annotations, never a mixture."""
+class CarriedViewSettings(StoreViewSettings):
+    """Views of the people of a teacher store, drawn anew in every epoch; what the teacher predicted
+    of the plain crop is carried into each of them."""
+
+    view_policy: Literal["carry"] = "carry"
+    recipe: ViewRecipe = ViewRecipe()
+    """Distribution that the views of every epoch are drawn from."""
 
 
-def name_the_source(settings: Any) -> Any:
-    """Mark ``data`` in raw settings as that of a store, where one is given, or of annotations."""
+class ReplayedViewSettings(StoreViewSettings):
+    """The augmented views of a teacher store, replayed."""
+
+    view_policy: Literal["replay"] = "replay"
+    num_views: int | None = Field(None, ge=1)
+    """Number of augmented views of each person that are shown; by default all of the store's."""
+
+
+ViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
+    Field(discriminator="view_policy"),
+]
+"""The settings ``data``, by the policy of the views: ``fresh`` for annotations, and for a store
+``carry`` or ``replay``; never a mixture."""
+
+
+def name_the_policy(settings: Any) -> Any:
+    """Complete ``data`` in raw settings by its policy: by default carry for a store."""
     if not isinstance(settings, Mapping):
         return settings
     data = settings.get("data") or {}
-    if isinstance(data, Mapping) and "source" not in data:
-        source = "annotations" if settings.get("store") is None else "store"
-        data = {**data, "source": source}
+    if isinstance(data, Mapping) and "view_policy" not in data:
+        policy = "fresh" if settings.get("store") is None else "carry"
+        data = {**data, "view_policy": policy}
     return {**settings, "data": data}
 
 

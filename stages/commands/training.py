@@ -127,6 +127,10 @@ def cache_teacher_command(
 @_student("initial.weights", "--init-weights")
 @_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
+@_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
+          help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
+          "predictions of the plain crop are carried, or its augmented ones, replayed.  "
+          "[default: carry]")  # fmt: skip
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")

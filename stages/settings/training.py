@@ -20,9 +20,9 @@ from pipeline.training.settings import (
     InitialWeights,
     LossConfig,
     OptimisationConfig,
-    ReplayedViewSettings,
+    StoreViewSettings,
     ViewSettings,
-    name_the_source,
+    name_the_policy,
 )
 
 
@@ -45,7 +45,7 @@ class TrainStudentConfig(StageConfig):
     """Learn from the teacher; without it only the regression term remains, and the score of every
     pose is 1 by rule."""
     store: InputStore | None = None
-    """Teacher store whose views are replayed, with or without distillation."""
+    """Teacher store to learn from; without distillation only its people and crops are used."""
     annotations: InputFile | None = None
     """COCO keypoint JSON in place of a store, with --no-distillation; every epoch draws new
     views."""
@@ -73,8 +73,8 @@ class TrainStudentConfig(StageConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_source(cls, settings: Any) -> Any:
-        return name_the_source(settings)
+    def _name_the_policy(cls, settings: Any) -> Any:
+        return name_the_policy(settings)
 
     @field_validator("data")
     @classmethod
@@ -89,6 +89,12 @@ class TrainStudentConfig(StageConfig):
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
             raise ValueError("give either a teacher store or annotations, one of the two")
+        is_fresh = isinstance(self.data, FreshViewSettings)
+        if is_fresh != (self.store is None):
+            needs = "annotations" if is_fresh else "a store"
+            raise ValueError(
+                f"data.view_policy is {self.data.view_policy!r}, which needs {needs}; leave it out"
+            )
         if self.distillation and self.store is None:
             raise ValueError("distillation needs a teacher store; give one, or turn it off")
         if self.images is None and not self.learns_from_crops:
@@ -107,7 +113,7 @@ class TrainStudentConfig(StageConfig):
     @property
     def learns_from_crops(self) -> bool:
         """Whether the stored crops are learned from, in place of images."""
-        return isinstance(self.data, ReplayedViewSettings) and self.data.from_crops
+        return isinstance(self.data, StoreViewSettings) and self.data.from_crops
 
     @property
     def effective_loss(self) -> LossConfig:

@@ -16,7 +16,7 @@ from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.settings import LossConfig, ReplayedViewSettings
-from pipeline.training.sources import open_replayed_views
+from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import ViewBatch
 from stages import PRESETS, preset_file
 from stages.settings.training import TrainStudentConfig
@@ -75,7 +75,7 @@ def test_stored_heatmaps_peak_where_the_students_crop_puts_the_keypoints(
     drawn: Any, store: Path
 ) -> None:
     """Mirrored or not, through the resized crop and the teacher's frame."""
-    views = open_replayed_views(
+    views = open_store_views(
         store, drawn.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
     )
     rows = np.repeat(views.instances, 2)
