@@ -14,10 +14,10 @@ from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
-    copy_initial_weights,
     describe_network,
     read_info,
 )
+from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
@@ -82,7 +82,10 @@ def train_student(
     network = build_student(config.architecture, skeleton.num_keypoints)
     continues = resume and folder.training_state.is_file()
     if not continues:
-        copy_initial_weights(network, config.initial.weights, config.initial.parts)
+        start = config.initial
+        set_initial_weights(
+            network, start.weights, start.parts, pretrained=start.pretrained, say=say
+        )
     # A projector gives the student's tokens the shape of the stored ones.
     compared_tokens = views.token_shape if loss.token_projector else network.token_shape
     dataset = views.dataset(network.input_size_hw, compared_tokens)

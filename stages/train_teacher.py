@@ -14,11 +14,11 @@ from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
-    copy_initial_weights,
     describe_network,
     load_network,
     save_weights,
 )
+from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader, TrainingDataset
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
@@ -65,7 +65,10 @@ def train_teacher(
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
     if not (resume and folder.training_state.is_file()):
-        copy_initial_weights(network, config.initial.weights, config.initial.parts)
+        start = config.initial
+        set_initial_weights(
+            network, start.weights, start.parts, pretrained=start.pretrained, say=say
+        )
     criterion: Criterion
     if isinstance(views, CarriedViews):
         dataset: TrainingDataset = views.dataset(

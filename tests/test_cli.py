@@ -44,7 +44,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        "--from-crops",
+        *("--from-crops", "--student", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -61,7 +61,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        "--init-weights",
+        *("--init-weights", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},

@@ -114,8 +114,10 @@ def cache_teacher_command(
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
-              help="Name of the shipped settings: distilpose-s (crops of 256x192) or distilpose-xs "
-              "(128x96, for CPU and edge).")  # fmt: skip
+              help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
+              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).",
+)  # fmt: skip
+@_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
 @_student("val_annotations", "--val-annotations")
 @_student("val_images", "--val-images")
@@ -126,6 +128,7 @@ def cache_teacher_command(
 )  # fmt: skip
 @_student("annotations", "--annotations")
 @_student("initial.weights", "--init-weights")
+@_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
 @_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
           help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
@@ -170,6 +173,7 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 )  # fmt: skip
 @_run_folder_option
 @_teacher("initial.weights", "--init-weights")
+@_teacher("initial.pretrained", "--pretrained")
 @_teacher("float16_copy", "--float16-copy")
 @training_options(TrainTeacherConfig)
 @config_options

@@ -41,7 +41,8 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
-    """Architecture: distilpose-s or distilpose-xs."""
+    """Architecture: distilpose-s, distilpose-l (HRNet-W48), distilpose-lite, distilpose-xs, or
+    timm:NAME, a token encoder on the feature map of stride 16 of any network of timm."""
     distillation: bool = True
     """Learn from the teacher; without it only what learns from labels remains, and the score of
     every pose is 1 by rule unless ``loss.score_target`` is oks."""
@@ -137,7 +138,8 @@ class TrainTeacherConfig(StageConfig):
     )
 
     architecture: str = "tokenpose-s"
-    """Architecture: tokenpose-s (crops of 256x192) or tokenpose-xs (128x96)."""
+    """Architecture: tokenpose-s, tokenpose-hrnet48, tokenpose-l, tokenpose-xs (crops of 128x96, all
+    others 256x192), or timm:NAME, a trunk of timm and deconvolutions (SimpleBaseline) or HRNet."""
     annotations: InputFile | None = None
     """COCO keypoint JSON of the people, whose keypoints are learned as Gaussians."""
     store: InputStore | None = None

@@ -63,7 +63,7 @@ def test_settings_that_contradict_each_other_are_refused(
 def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> None:
     config = configure(drawn, store=store, architecture="tokenpose-xs")
     with pytest.raises(
-        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose one of: distilpose-s"
+        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose one of: distilpose-l, "
     ):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
