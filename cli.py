@@ -42,8 +42,8 @@ COMMANDS = {
         "runs of students -> one table, paired differences",
     ),
     "show": (
-        "stages.commands.evaluation:show_command",
-        "teacher store -> a picture of what it holds",
+        "stages.commands.pictures:show_command",
+        "teacher store or run -> a picture: heat, poses, attention",
     ),
     "store": (
         "stages.commands.store:store",

@@ -35,6 +35,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.attention_scale = (dim // num_heads) ** -0.5
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.attention_out = nn.Linear(dim, dim)
@@ -49,11 +50,13 @@ class EncoderLayer(nn.Module):
         return tokens + self.mlp_out(hidden)
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """Attend from every token to every token, scaled by 1 / sqrt(D / num_heads)."""
+        """Attend from every token to every token."""
         batch, length, dim = tokens.shape
         qkv = self.qkv(tokens).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.transpose(1, 3).unbind(2)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, scale=self.attention_scale
+        )
         return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, dim))
 
 
