@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,6 +209,22 @@ class ReplayedViews(StoredPeople):
         )
 
 
+@overload
+def open_store_views(
+    path: str | Path,
+    image_folder: Path | None,
+    data: CarriedViewSettings,
+    reads: frozenset[TeacherField],
+    seed: int = 0,
+) -> CarriedViews: ...
+@overload
+def open_store_views(
+    path: str | Path,
+    image_folder: Path | None,
+    data: ReplayedViewSettings,
+    reads: frozenset[TeacherField],
+    seed: int = 0,
+) -> ReplayedViews: ...
 def open_store_views(
     path: str | Path,
     image_folder: Path | None,
