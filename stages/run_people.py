@@ -7,8 +7,8 @@ from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError
 from pipeline.teachers.opening import require_same_names
-from store_schemas.people import Skeleton
 from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
+from store_schemas.people import Skeleton
 
 
 def people_of_run(

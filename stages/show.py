@@ -6,16 +6,14 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
 from pipeline.pictures.contact_sheet import contact_sheet, label_tile, write_sheet
 from pipeline.pictures.poses import (
-    CENTRE_COLOUR,
-    LEFT_COLOUR,
-    RIGHT_COLOUR,
+    SIDES,
     Picture,
     draw_pose,
     keypoint_colours,
     overlay_heatmaps,
     ring_keypoints,
 )
-from pipeline.pictures.shown_people import image_folder_of, spread_rows
+from pipeline.pictures.shown_people import image_folder_of, spread_rows, teacher_title
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from stages.settings.pictures import ShowConfig
@@ -26,12 +24,9 @@ TILE_HEIGHT = 320
 MIN_CONFIDENCE = 0.2
 """Keypoints of the teacher below it are not drawn, as they do not count in a pose's score."""
 LEGEND = (
-    ("the person's left", LEFT_COLOUR),
-    ("right", RIGHT_COLOUR),
-    ("middle", CENTRE_COLOUR),
+    *SIDES,
     ("glow: the teacher's heatmaps", None),
     (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
-    ("confidence: the mean of all keypoints", None),
 )
 LEGEND_OF_VIEWS = (("rings: the truth; a mirrored view exchanges left and right", None),)
 
@@ -59,14 +54,12 @@ def show(config: ShowConfig) -> Path:
         shown = store.read([row] * (num_shown + 1), range(num_shown + 1))
         image_index = int(people.image_index[row])
         tiles.append(person_tiles(store, row, shown, images.read(image_index)))
-        captions.append(
-            f"{people.image_name[image_index]}, annotation {people.instance_id[row]}"
-        )
+        captions.append(f"{people.image_name[image_index]}, annotation {people.instance_id[row]}")
     titles = ["truth", "teacher, view 0 (plain)"]
     titles += [f"teacher, view {view}" for view in range(1, num_shown + 1)]
     heading = (
         f"{len(rows)} of {people.num_instances:,} people of {Path(store.path).name}, and what the "
-        f"teacher ({store.teacher}) predicted"
+        f"teacher predicted. Teacher: {teacher_title(store)}"
     )
     legend = LEGEND + (LEGEND_OF_VIEWS if num_shown else ())
     write_sheet(config.output, contact_sheet(tiles, titles, captions, legend, heading))
@@ -107,5 +100,5 @@ def person_tiles(
             tile = ring_keypoints(tile, truth, is_labelled, skeleton)
         tile = draw_pose(tile, seen, is_sure, skeleton)
         kind = "mirrored, " if shown.is_mirrored[view] else ""
-        tiles.append(label_tile(tile, f"{kind}confidence {shown.confidence[view].mean():.2f}"))
+        tiles.append(label_tile(tile, f"{kind}mean confidence {shown.confidence[view].mean():.2f}"))
     return tiles

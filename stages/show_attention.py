@@ -25,6 +25,7 @@ from pipeline.prediction.networks import best_weights
 from pipeline.runs.checkpoints import load_network
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.images import TrainingImages
+from pipeline.wording import counted
 from stages.run_people import people_of_run
 from stages.settings.pictures import ShowAttentionConfig
 from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
@@ -44,8 +45,12 @@ def show_attention(config: ShowAttentionConfig) -> Path:
     """
     network, info = load_network(best_weights(config.attention))
     encoder_of(network)
-    stage = TrainStudentConfig if isinstance(network, Student) else TrainTeacherConfig
-    run = RunFolder(config.attention).read_config(stage)
+    folder_of_run = RunFolder(config.attention)
+    run: TrainStudentConfig | TrainTeacherConfig = (
+        folder_of_run.read_config(TrainStudentConfig)
+        if isinstance(network, Student)
+        else folder_of_run.read_config(TrainTeacherConfig)
+    )
     people, folder, source = people_of_run(
         run, config.attention, info.skeleton, config.annotations, config.images
     )
@@ -72,19 +77,15 @@ def show_attention(config: ShowAttentionConfig) -> Path:
             captions.append(_caption(people, name, of_person, keypoint))
     rows_of_grid, columns_of_grid = attention[0].to_image.shape[-2:]
     legend: list[Phrase] = [
-        ("attention of the keypoint's token, mean over heads", HEAT_COLOUR),
-        (
-            f"to the {rows_of_grid} x {columns_of_grid} patches of the image, drawn smoothly, as "
-            "bright at its maximum in every picture",
-            None,
-        ),
-        ("image: share of the attention that is on the image; the rest is on keypoint tokens", None),
-        ("most: the largest share of one patch", None),
+        ("attention of the keypoint's token to the image, mean over heads", HEAT_COLOUR),
+        (f"each picture: {rows_of_grid} x {columns_of_grid} patches, drawn smoothly", None),
+        ("brightest: the picture's own peak, the largest share of one patch", None),
+        ("on the image: share of all attention; the rest is on keypoint tokens", None),
         ("ring: where the network predicts the keypoint", None),
     ]
     heading = (
-        f"Attention of keypoint tokens to the image in {info.architecture} ({config.attention}, "
-        f"epoch {info.epoch}); people of {source}"
+        f"{counted(len(rows), 'person')} of {source}: where the keypoint tokens of "
+        f"{info.architecture} attend to. Run: {config.attention}, epoch {info.epoch}"
     )
     titles = ["prediction", *(f"layer {layer + 1}" for layer in layers)]
     write_sheet(config.output, contact_sheet(tiles, titles, captions, legend, heading))
@@ -130,12 +131,12 @@ def _caption(people: People, name: str, attention: PersonAttention, keypoint: in
     last = attention.to_keypoints[-1, keypoint]
     most = np.argsort(-last, kind="stable")[:NUM_NAMED].tolist()
     tokens = " and ".join(
-        f"{'itself' if other == keypoint else _spoken(names[other])} ({last[other]:.0%})"
+        f"{'its own' if other == keypoint else _spoken(names[other])} ({last[other]:.0%})"
         for other in most
     )
     return (
-        f"{_spoken(names[keypoint])}, {name}. In the last layer the keypoint tokens with most of "
-        f"its attention: {tokens}"
+        f"{_spoken(names[keypoint])}, {name}; of the keypoint tokens the last layer attends most "
+        f"to {tokens}"
     )
 
 

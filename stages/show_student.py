@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, box_to_crop, compose, invert, resize_affine
 from pipeline.pictures.beside_teacher import (
-    SIDES,
     DrawnPose,
     Heat,
     pose_oks,
@@ -19,7 +18,7 @@ from pipeline.pictures.beside_teacher import (
     tiles_beside_teacher,
 )
 from pipeline.pictures.contact_sheet import Phrase, contact_sheet, write_sheet
-from pipeline.pictures.poses import Picture
+from pipeline.pictures.poses import SIDES, Picture
 from pipeline.pictures.shown_people import image_folder_of, spread_rows
 from pipeline.pictures.teacher_answers import (
     PLAIN_VIEW,
@@ -116,10 +115,9 @@ def show_student(config: ShowStudentConfig, progress: Progress) -> Path:
             + _note_on_sides(people, row, student_poses[place])
         )
     titles, legend = _explanation(student_poses, teacher_poses)
-    names = f"student: {config.run_folder}, epoch {student.facts['epoch']}"
-    if teacher is not None:
-        names += f"; teacher: {teacher.name}"
-    sheet = contact_sheet(tiles, titles, captions, legend, f"{heading} ({names})")
+    heading += f". Student: {config.run_folder}, epoch {student.facts['epoch']}"
+    heading += "" if teacher is None else f". Teacher: {teacher.name}"
+    sheet = contact_sheet(tiles, titles, captions, legend, heading)
     write_sheet(config.output, sheet)
     return config.output
 
@@ -199,7 +197,8 @@ def _student_poses(
     affine = compose(teacher.crop_to_heatmap, resize_affine(size_hw, teacher.input_size_hw))
     cells_hw = teacher.heatmaps.shape[-2], teacher.heatmaps.shape[-1]
     heat = simulated_heat(estimator, crops, affine, cells_hw, loss.sigma_floor)
-    maps = zip(heat, compose(affine, image_to_crop), strict=True)
+    labels = [f"median sigma {sigma:.2f} cells" for sigma in heat.sigmas.tolist()]
+    maps = zip(heat.heatmaps, compose(affine, image_to_crop), labels, strict=True)
     return [
         DrawnPose(points, value, Heat(*of_person))
         for points, value, of_person in zip(keypoints, oks.tolist(), maps, strict=True)
@@ -212,7 +211,8 @@ def _teacher_poses(
     if teacher is None:
         return []
     oks = pose_oks(people, rows, teacher.keypoints)
-    maps = zip(teacher.heatmaps, teacher.image_to_heatmap, strict=True)
+    labels = [f"mean confidence {value:.2f}" for value in teacher.confidences.mean(axis=1)]
+    maps = zip(teacher.heatmaps, teacher.image_to_heatmap, labels, strict=True)
     return [
         DrawnPose(points, value, Heat(*of_person))
         for points, value, of_person in zip(teacher.keypoints, oks.tolist(), maps, strict=True)
@@ -236,7 +236,10 @@ def _explanation(
     legend = [*SIDES, ("rings: the truth", None), ("dots and limbs: the prediction", None)]
     if any(pose.heat for pose in student):
         titles.append("student's simulated heatmaps")
-        legend.append(("simulated heatmap: the Gaussian of the student's keypoint and sigma", None))
+        legend += [
+            ("simulated heatmaps: Gaussians of the student's keypoints and sigmas", None),
+            ("a sigma below half a cell lights hardly any cell", None),
+        ]
     if teacher:
         titles.append("teacher's heatmaps")
     return titles, legend

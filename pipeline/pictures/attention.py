@@ -25,6 +25,9 @@ from pipeline.runs.checkpoints import CheckpointInfo
 MOST_LAYERS = 6
 """Number of columns, at most; of deeper encoders layers are left out in between."""
 
+OPACITY = 0.75
+"""Opacity of the strongest attention, so that the person stays visible where it is flat."""
+
 
 @dataclass(frozen=True)
 class PersonAttention:
@@ -91,8 +94,8 @@ def attention_tile(tile: Picture, to_image: NDArray[np.float32]) -> Picture:
     rows, columns = to_image.shape
     tile_to_grid = resize_affine((tile.shape[0], tile.shape[1]), (rows, columns))
     strongest = float(to_image.max())
-    heat = to_image[None] / max(strongest, float(np.finfo(np.float32).tiny))
-    text = f"image {to_image.sum():.0%}, most {strongest:.1%}"
+    heat = OPACITY * to_image[None] / max(strongest, float(np.finfo(np.float32).tiny))
+    text = f"{to_image.sum():.0%} on the image, peak {strongest:.1%}"
     return label_tile(overlay_heatmaps(tile, heat, tile_to_grid, HEAT_COLOUR), text)
 
 

@@ -1,6 +1,7 @@
 """A student's pose and simulated heatmaps of a person, drawn beside the truth and a teacher's."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,11 +10,8 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People, Skeleton
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.frames.geometry import Affine, SizeHW, apply, compose, invert
-from pipeline.pictures.contact_sheet import Phrase, label_tile
+from pipeline.pictures.contact_sheet import label_tile
 from pipeline.pictures.poses import (
-    CENTRE_COLOUR,
-    LEFT_COLOUR,
-    RIGHT_COLOUR,
     Picture,
     draw_pose,
     keypoint_colours,
@@ -24,12 +22,6 @@ from pipeline.prediction.estimators import StudentEstimator
 from pipeline.prediction.pose_scores import keypoint_similarities
 from pipeline.training.heatmap_losses import render_gaussians
 
-SIDES: tuple[Phrase, ...] = (
-    ("the person's left", LEFT_COLOUR),
-    ("right", RIGHT_COLOUR),
-    ("middle", CENTRE_COLOUR),
-)
-
 
 @dataclass(frozen=True)
 class Heat:
@@ -37,6 +29,14 @@ class Heat:
 
     heatmaps: NDArray[np.floating]  # (K, Hh, Wh) in [0, 1]
     image_to_heatmap: Affine  # (2, 3)
+    label: str
+
+
+class SimulatedHeat(NamedTuple):
+    """The Gaussians that a student learned to lay over a teacher's heatmaps."""
+
+    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh) in [0, 1]
+    sigmas: NDArray[np.float64]  # (B,), median of the widths, heatmap cells
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,12 @@ def simulated_heat(
     crop_to_heatmap: Affine,
     heatmap_size_hw: SizeHW,
     sigma_floor: float,
-) -> NDArray[np.float32]:
-    """Render the Gaussians that the student learned to lay over a teacher's heatmaps.
+) -> SimulatedHeat:
+    """Render a student's Gaussians on the cells of a teacher's heatmaps.
 
     crops: (B, H, W, 3) uint8, RGB, of the student's input size.
     crop_to_heatmap: (2, 3), pixels of the student's crop to cells of the teacher's heatmaps.
     sigma_floor: of the student's loss, see ``LossConfig``.
-    Returns (B, K, Hh, Wh) in [0, 1].
     """
     output = student.network.eval()(
         student.pixels.normalise(torch.from_numpy(crops).to(student.device))
@@ -94,7 +93,11 @@ def simulated_heat(
     points = output.keypoints.double().cpu().numpy() * np.array([width, height])
     cells = torch.from_numpy(apply(crop_to_heatmap, points))
     sigmas = output.sigmas.double().cpu()
-    return render_gaussians(cells, sigmas, heatmap_size_hw, sigma_floor).float().numpy()
+    widths = (sigmas.square() + sigma_floor**2).sqrt().flatten(1)
+    return SimulatedHeat(
+        render_gaussians(cells, sigmas, heatmap_size_hw, sigma_floor).float().numpy(),
+        widths.quantile(0.5, dim=1).numpy(),
+    )
 
 
 def tiles_beside_teacher(
@@ -123,5 +126,6 @@ def tiles_beside_teacher(
         if heat is not None:
             tile_to_heatmap = compose(heat.image_to_heatmap, invert(image_to_tile))
             colours = keypoint_colours(skeleton)
-            tiles.append(overlay_heatmaps(tile, heat.heatmaps, tile_to_heatmap, colours))
+            drawn = overlay_heatmaps(tile, heat.heatmaps, tile_to_heatmap, colours)
+            tiles.append(label_tile(drawn, heat.label))
     return tiles

@@ -59,13 +59,14 @@ def contact_sheet(
     legend_lines = _legend_lines(legend, font, text_width)
     num_lines = len(heading_lines) + max(map(len, title_lines)) + sum(map(len, caption_lines))
     height = 2 * margin + line * (num_lines + len(legend_lines))
-    height += len(rows) * (tile_height + margin)
+    height += len(rows) * (tile_height + margin) + (margin if heading_lines else 0)
     canvas = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
     pen = ImageDraw.Draw(canvas)
     y = margin
     for text in heading_lines:
         pen.text((margin, y + line / 2), text, TEXT_COLOUR, font=heading_font, anchor="lm")
         y += line
+    y += margin if heading_lines else 0
     for column, lines in enumerate(title_lines):
         centre = margin + column * (tile_width + margin) + tile_width / 2
         for index, text in enumerate(lines):
@@ -154,7 +155,8 @@ def _legend_lines(
             used += length
             continue
         first, *more = _wrap(text, font, width - square)
-        lines += [[(first, colour)], *([(part, None)] for part in more)]
+        lines.append([(first, colour)])
+        lines += [[(part, None)] for part in more]
         used = np.inf if more else length
     return lines
 

@@ -1,4 +1,4 @@
-"""The people that a picture shows: which ones, and where their images are."""
+"""The people that a picture shows: which ones, where their images are, and by which teacher."""
 
 from pathlib import Path
 
@@ -35,3 +35,9 @@ def image_folder_of(store: TeacherStore, given: Path | None) -> Path:
             f"same images with --images"
         )
     return folder
+
+
+def teacher_title(store: TeacherStore) -> str:
+    """Return the name of the file that a store's teacher came from, or its name in the store."""
+    recorded = store.provenance.get("teacher")
+    return Path(recorded).name if isinstance(recorded, str) else store.teacher

@@ -17,6 +17,7 @@ from pipeline.frames.geometry import (
     invert,
 )
 from pipeline.pictures.poses import Picture
+from pipeline.pictures.shown_people import teacher_title
 from pipeline.prediction.estimators import TeacherEstimator
 from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.heatmap_codec import dequantise_heatmaps
@@ -31,6 +32,7 @@ class TeacherAnswers:
     name: str
     keypoints: NDArray[np.float64]  # (n, K, 2) as (x, y), image pixels
     heatmaps: NDArray[np.floating[Any]]  # (n, K, Hh, Wh)
+    confidences: NDArray[np.float32]  # (n, K), peak heat
     image_to_heatmap: Affine  # (n, 2, 3)
     crop_to_heatmap: Affine  # (2, 3), of the teacher's own crops
     input_size_hw: SizeHW
@@ -45,9 +47,10 @@ def stored_answers(store: TeacherStore, rows: NDArray[np.int64]) -> TeacherAnswe
     stored = store.read(rows, np.full(len(rows), PLAIN_VIEW))
     affine = crop_to_heatmap(store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw)
     return TeacherAnswers(
-        store.teacher,
+        teacher_title(store),
         apply(invert(stored.image_to_crop), stored.keypoints),
         dequantise_heatmaps(stored.heatmaps, stored.scale),
+        stored.confidence,
         compose(affine, stored.image_to_crop),
         affine,
         store.input_size_hw,
@@ -75,6 +78,7 @@ def predicted_answers(
         name,
         apply(invert(image_to_crop), output.keypoints),
         output.heatmaps,
+        output.confidences,
         compose(teacher.crop_to_heatmap, image_to_crop),
         teacher.crop_to_heatmap,
         teacher.input_size_hw,

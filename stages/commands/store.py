@@ -6,8 +6,8 @@ import click
 
 from pipeline.wording import counted
 from stages.commands.command_map import CommandMap, Decorator, fail
-from stages.commands.pictures import store_show_command
 from stages.commands.options import configured, options_of, setting_option
+from stages.commands.pictures import store_show_command
 from stages.settings.evaluation import (
     StoreExportConfig,
     StoreInfoConfig,

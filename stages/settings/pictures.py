@@ -5,8 +5,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import InputFile, InputFolder, InputPath, OutputFile, StageConfig
-from pipeline.config import validate_config
+from pipeline.config import (
+    InputFile,
+    InputFolder,
+    InputPath,
+    OutputFile,
+    StageConfig,
+    validate_config,
+)
 from pipeline.errors import ConfigError
 from pipeline.settings import DeviceName, InputStore, TeacherSettings
 from stages.settings.evaluation import StoredTeacher
