@@ -12,7 +12,8 @@ from cli import main
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.training.settings import ReplayedViewSettings
 from stages.settings.benchmark import BenchmarkCacheConfig, BenchmarkCodecConfig
-from stages.settings.evaluation import EvaluateStore, ShowConfig, StoreVerifyConfig
+from stages.settings.evaluation import EvaluateStore, StoreVerifyConfig
+from stages.settings.pictures import ShowConfig
 from stages.settings.training import TrainStudentConfig
 
 CONFIG = {"--config", "--set"}
@@ -57,7 +58,11 @@ COMMANDS: dict[str, set[str]] = {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
         *(*TEACHER, *CONFIG),
     },
-    "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
+    "show": {
+        *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
+        *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
+        *TEACHER,
+    },
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
@@ -88,7 +93,7 @@ STORES: dict[str, set[str]] = {
     "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},
     "repair": {"STORE", *MADE_FROM, "--accept-mended-images", "--take-over"},
-    "show": COMMANDS["show"],
+    "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
     "export": {"STORE", "--teacher-name", "--output"},
 }
 GROUPS = {"benchmark": BENCHMARKS, "store": STORES}
@@ -113,6 +118,9 @@ evaluate --store teacher.zarr
 evaluate --predictions results.json --annotations val.json
 train-teacher --annotations train.json --images DIR --teacher tokenpose-s --run-folder runs/t
 show teacher.zarr --output people.png
+show teacher.zarr --run-folder runs/a --output people.png
+show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
+show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
 store info teacher.zarr --json
 store verify teacher.zarr --teacher m.onnx --images DIR --annotations train.json --sample 200
