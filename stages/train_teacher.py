@@ -4,6 +4,7 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,20 @@ from pipeline.runs.checkpoints import (
     copy_initial_weights,
     describe_network,
     load_network,
+    read_info,
     save_weights,
 )
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader
 from pipeline.training.heatmap_criterion import HeatmapCriterion
 from pipeline.training.loop import Training, fit
+from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.schedule_warnings import warn_of_schedule
 from pipeline.training.sources import read_fresh_views
 from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,14 @@ def train_teacher(
         say(note)
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
-    if not (resume and folder.training_state.is_file()):
+    epochs_done = 0
+    if resume and folder.training_state.is_file():
+        epochs_done = read_info(folder.last_weights).epoch
+    else:
         copy_initial_weights(network, config.initial.weights, config.initial.parts)
     order = views.order(config.optimisation.batch_size, config.seed)
-    loader = BatchLoader(
-        views.dataset(network.input_size_hw), order, config.num_loader_workers, device
-    )
+    dataset = views.dataset(network.input_size_hw)
+    loader = BatchLoader(dataset, order, config.num_loader_workers, device)
     criterion = HeatmapCriterion(
         crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
         network.heatmap_size_hw,
@@ -97,8 +105,19 @@ def train_teacher(
         optimisation=config.optimisation,
         device=device,
     )
+    cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    lines = [
+        *warn_of_schedule(config.optimisation, training.num_steps),
+        check_before_training(training, loaded, epochs_done),
+    ]
+    for line in lines:
+        say(line)
+
     folder.begin(config, {"command": list(command)}, resume=resume)
     with folder.logging():
+        for line in lines:
+            _logger.info("%s", line)
         place = fit(training, folder, progress, resume=resume)
     if config.float16_copy is not None:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)

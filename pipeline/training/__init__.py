@@ -7,6 +7,8 @@ regression_losses.py  distances between keypoints and targets
 heatmap_losses.py     distances between Gaussians, scores or heatmaps and heatmaps
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
+preflight.py          memory and time that a training needs, before its first step
+schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views
 store_sources.py      people of a teacher store, under new views or the stored ones
