@@ -4,6 +4,7 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     describe_network,
     load_network,
+    read_info,
     save_weights,
 )
 from pipeline.runs.initial_weights import set_initial_weights
@@ -24,11 +26,15 @@ from pipeline.training.data import BatchLoader, TrainingDataset
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
 from pipeline.training.loop import Training, fit
 from pipeline.training.losses import Criterion
+from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.schedule_warnings import warn_of_schedule
 from pipeline.training.settings import CarriedViewSettings, TeacherField
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.store_sources import CarriedViews, open_store_views
 from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,10 @@ def train_teacher(
         say(note)
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
-    if not (resume and folder.training_state.is_file()):
+    epochs_done = 0
+    if resume and folder.training_state.is_file():
+        epochs_done = read_info(folder.last_weights).epoch
+    else:
         start = config.initial
         set_initial_weights(
             network, start.weights, start.parts, pretrained=start.pretrained, say=say
@@ -110,9 +119,20 @@ def train_teacher(
         optimisation=config.optimisation,
         device=device,
     )
+    cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    lines = [
+        *warn_of_schedule(config.optimisation, training.num_steps),
+        check_before_training(training, loaded, epochs_done),
+    ]
+    for line in lines:
+        say(line)
+
     facts = {"command": list(command), **views.provenance.as_facts()}
     folder.begin(config, facts, resume=resume)
     with folder.logging():
+        for line in lines:
+            _logger.info("%s", line)
         place = fit(training, folder, progress, resume=resume)
     if config.float16_copy is not None:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
