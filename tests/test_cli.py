@@ -32,6 +32,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
         *("--teacher-name", "--crops", "--crop-quality", "--tokens"),
+        *("--detections", "--detection-threshold", "--only-labelled"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
@@ -76,7 +77,7 @@ BENCHMARKS: dict[str, set[str]] = {
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
-MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations"}
+MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations", "--detections"}
 STORES: dict[str, set[str]] = {
     "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},
