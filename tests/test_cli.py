@@ -32,14 +32,9 @@ COMMANDS: dict[str, set[str]] = {
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
-        *(
-            "--teacher-name",
-            "--crops",
-            "--crop-quality",
-            "--crop-margin",
-            "--tokens",
-            "--token-format",
-        ),
+        *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
+        *("--tokens", "--token-format"),
+        *("--detections", "--detection-threshold", "--only-labelled"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
@@ -88,7 +83,7 @@ BENCHMARKS: dict[str, set[str]] = {
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
-MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations"}
+MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations", "--detections"}
 STORES: dict[str, set[str]] = {
     "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},

@@ -25,6 +25,7 @@ from stages.commands.options import (
 from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
 
 _option = functools.partial(setting_option, CacheTeacherConfig)
+_unlabelled = functools.partial(_option, heading="People without labels")
 _stored = functools.partial(_option, heading="Other stored arrays")
 _student = functools.partial(setting_option, TrainStudentConfig)
 _teacher = functools.partial(setting_option, TrainTeacherConfig)
@@ -36,6 +37,9 @@ _run_folder_option = click.option(
 
 @command("cache-teacher")
 @people_options(CacheTeacherConfig)
+@_unlabelled("people.detections", "--detections")
+@_unlabelled("people.detection_threshold", "--detection-threshold")
+@_unlabelled("people.only_labelled", "--only-labelled")
 @_option("teacher", "--teacher")
 @_option("store", "--store", metavar="PATH|URL")
 @_option("teacher_name", "--teacher-name")
@@ -74,7 +78,8 @@ def cache_teacher_command(
     """Run a heatmap teacher once on every person, and store what it predicts.
 
     Takes COCO keypoint annotations, their images and a teacher; writes a teacher store (Zarr), from
-    which any number of students learn without the teacher.
+    which any number of students learn without the teacher. People need no labelled keypoint:
+    annotated boxes alone and a detector's boxes are people too.
     """
     with_probe = options["probe_people"] is not None
     config = configured(CacheTeacherConfig, options)
