@@ -120,6 +120,7 @@ def train_student(
         oks_sigmas=skeleton.sigmas,
         student_tokens=network.token_shape,
         teacher_tokens=views.token_shape,
+        heatmap_size_hw=views.heatmap_size_hw(network.input_size_hw),
     )
     criterion = StudentCriterion(loss, network.num_keypoints, context)
 

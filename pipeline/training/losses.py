@@ -36,6 +36,7 @@ from pipeline.training.heatmap_losses import (
 from pipeline.training.loss_parts import LossContext, LossParts
 from pipeline.training.moment_losses import moments_loss, peak_moments
 from pipeline.training.regression_losses import regression_loss
+from pipeline.training.residual_flow import residual_likelihood_loss
 from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
 from pipeline.training.token_losses import token_loss
@@ -185,8 +186,7 @@ def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
 
 def _regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
-    weights = batch.keypoint_weights.to(output.keypoints)
-    return regression_loss(output.keypoints, targets, weights, parts.config.regression_kind)
+    return _distance(output, targets, batch.keypoint_weights.to(targets), parts)
 
 
 def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
@@ -196,8 +196,22 @@ def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: Loss
     if parts.config.teacher_regression_on == "unlabelled":
         weights = torch.where(batch.is_labelled, 0.0, weights)
     targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
-    return regression_loss(
-        output.keypoints, targets, weights.to(output.keypoints), parts.config.regression_kind
+    return _distance(output, targets, weights.to(targets), parts)
+
+
+def _distance(output: StudentOutput, targets: Tensor, weights: Tensor, parts: LossParts) -> Tensor:
+    """Return the configured distance of the keypoints to targets (B, K, 2), fractions of the crop.
+
+    That of rle is measured in the cells that sigmas are measured in.
+    """
+    kind = parts.config.regression_kind
+    if kind != "rle":
+        return regression_loss(output.keypoints, targets, weights, kind)
+    assert parts.flow is not None  # it belongs to this kind
+    cells = parts.cells_wh.to(targets)
+    keypoints, floor = output.keypoints * cells, parts.config.sigma_floor
+    return residual_likelihood_loss(
+        keypoints, output.sigmas, targets * cells, weights, parts.flow, floor
     )
 
 

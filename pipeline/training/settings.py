@@ -48,7 +48,9 @@ class LossConfig(ComponentConfig):
     moments: Annotated[Weight, _HEATMAPS] = 0.0
     """Weight of the divergence of the student's Gaussian from the moments of the heat around the
     teacher's peak."""
-    regression_kind: RegressionKind = "smooth_l1"
+    regression_kind: RegressionKind | Literal["rle"] = "smooth_l1"
+    """Distance between keypoints and those that they learn: smooth L1, L1, or rle, the residual
+    log-likelihood, whose scale is the student's sigma."""
     teacher_regression_on: Literal["unlabelled", "all"] = "unlabelled"
     """Keypoints that learn from the teacher's: those without a label, or labelled ones too."""
     teacher_weighting: Literal["confidence", "none"] = "confidence"
@@ -103,6 +105,12 @@ class LossConfig(ComponentConfig):
     def reads_tokens(self) -> bool:
         """Whether a configured term compares tokens."""
         return bool(self.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def learns_residuals(self) -> bool:
+        """Whether keypoints are regressed under a learned density of their errors."""
+        regressions = {"regression", "teacher_regression"}
+        return self.regression_kind == "rle" and not regressions.isdisjoint(self.terms)
 
     @property
     def scores_learn_oks(self) -> bool:
