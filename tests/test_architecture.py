@@ -27,7 +27,7 @@ ROOMS = (
     ("teachers", "teacher_store"),
     ("caching", "training", "prediction"),
     ("repair", "evaluation", "pictures"),
-    ("benchmarks",),
+    ("benchmarks", "ablation"),
 )
 """Folders and files of `pipeline`: each may import itself and what stands in the lines above it."""
 LOSS_FILES = (

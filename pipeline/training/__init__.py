@@ -12,6 +12,8 @@ score_losses.py       OKS as the target of scores
 token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
+preflight.py          memory and time that a training needs, before its first step
+schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views
 store_sources.py      people of a teacher store, under new views or the stored ones

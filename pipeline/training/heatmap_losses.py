@@ -84,13 +84,21 @@ def confidence_loss(
     return functional.l1_loss(keypoint_weights * scores, keypoint_weights * heat)
 
 
-def heatmap_loss(heatmaps: Tensor, target_heatmaps: Tensor, keypoint_weights: Tensor) -> Tensor:
+def heatmap_loss(
+    heatmaps: Tensor,
+    target_heatmaps: Tensor,
+    keypoint_weights: Tensor,
+    is_known: Tensor | None = None,
+) -> Tensor:
     """Return the mean squared error over B K Hh Wh cells, for training a teacher.
 
     heatmaps, target_heatmaps: (B, K, Hh, Wh).
     keypoint_weights: (B, K) in {0, 1}.
+    is_known: (B, Hh, Wh) bool, cells that are compared; None: all of them.
     """
     is_used = keypoint_weights[..., None, None] > 0
+    if is_known is not None:
+        is_used = is_used & is_known[:, None]
     errors = torch.where(is_used, heatmaps - target_heatmaps, 0.0)
     return (keypoint_weights * errors.square().mean((-2, -1))).mean()
 

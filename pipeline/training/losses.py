@@ -216,7 +216,7 @@ def _distance(output: StudentOutput, targets: Tensor, weights: Tensor, parts: Lo
 
 
 def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
     weights = distilled_weights(batch, parts.config).to(points)
     return simulated_heatmap_loss(
@@ -261,7 +261,7 @@ def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]
 
 
 def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
     weights = distilled_weights(batch, parts.config).to(points)
     target = peak_moments(heatmaps, teacher.is_known)
@@ -272,7 +272,7 @@ def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -
     weights = scored_weights(batch, parts.config).to(output.scores)
     target = parts.config.score_target
     if target == "heat":
-        teacher, heatmaps = _require_heatmaps(batch)
+        teacher, heatmaps = require_heatmaps(batch)
         points = keypoints_to_heatmap(output.keypoints, batch)
         return confidence_loss(
             output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
@@ -282,7 +282,7 @@ def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -
     in_pixels = keypoints * batch.crop_size_wh.to(keypoints)
     targets = keypoint_similarity(in_pixels, truth, batch.areas, parts.oks_sigmas)
     if target == "oks":
-        teacher, heatmaps = _require_heatmaps(batch)
+        teacher, heatmaps = require_heatmaps(batch)
         points = keypoints_to_heatmap(keypoints, batch)
         heat, has_heat = known_heat_at(points, heatmaps, teacher.scale, teacher.is_known)
         has_truth = batch.keypoint_weights > 0
@@ -312,7 +312,8 @@ def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     return batch.teacher
 
 
-def _require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+def require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+    """Return the teacher's predictions and their heatmaps, or raise ConfigError without any."""
     teacher = _require_teacher(batch)
     heatmaps = teacher.heatmaps
     if heatmaps is None:

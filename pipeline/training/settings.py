@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig, InputFile, OutputFolder
+from pipeline.config import ComponentConfig, InputPath, OutputFolder
 from pipeline.settings import BatchSize, ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
@@ -211,8 +211,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data``, by the policy of the views: ``fresh`` for annotations, and for a store
-``carry`` or ``replay``; never a mixture."""
+"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+for a store ``carry`` or ``replay``; never a mixture."""
+
+
+TeacherViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
+]
+"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:
@@ -263,11 +269,14 @@ class OptimisationConfig(ComponentConfig):
 
 
 class InitialWeights(ComponentConfig):
-    """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
+    """The weights that a training starts from, and how much of them is taken."""
 
-    weights: InputFile | None = None
-    """Weights of a teacher or student that backbone and encoder start from; by default random
-    ones."""
+    weights: InputPath | None = None
+    """Run folder or weights of a teacher or student that backbone and encoder start from, or a file
+    of the weights that timm has for the backbone; by default random ones."""
+    pretrained: bool = False
+    """Start a backbone of timm from the weights it was pretrained to: those of --init-weights, of
+    the extra package or of timm's cache."""
     parts: tuple[str, ...] = ("backbone", "encoder")
     """Submodules whose tensors are copied where name and shape agree."""
 
@@ -275,6 +284,7 @@ class InitialWeights(ComponentConfig):
 class InitialTeacherWeights(InitialWeights):
     """Weights of a teacher of the same architecture, whose head is taken too."""
 
-    weights: InputFile | None = None
-    """Weights of another teacher to start from, for example one of other photographs."""
+    weights: InputPath | None = None
+    """Run folder or weights of another teacher to start from, for example one of other photographs,
+    or a file of the weights that timm has for the backbone."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")

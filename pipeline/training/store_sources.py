@@ -133,8 +133,15 @@ class CarriedViews(StoredPeople):
 
     def notes(self) -> tuple[str, ...]:
         """Return notes for the user before the training starts."""
-        note = describe_missing_halves(self.people.skeleton, self.data.recipe)
-        return () if note is None else (note,)
+        notes = []
+        if note := describe_missing_halves(self.people.skeleton, self.data.recipe):
+            notes.append(note)
+        if self.image_folder is None and self.store.crop_margin_hw == (0, 0):
+            notes.append(
+                f"the crops of {self.store.path} have no margin, so that new views are black "
+                "beyond them; give --images, or write the store with cache-teacher --crop-margin"
+            )
+        return tuple(notes)
 
     def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
         """Return the size of the carried heatmaps: as high as the store's, in the views' aspect."""
