@@ -81,7 +81,8 @@ def train_student(
     for note in views.notes():
         say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
-    network = build_student(config.architecture, skeleton.num_keypoints)
+    with_shear = "covariance" in loss.terms
+    network = build_student(config.architecture, skeleton.num_keypoints, with_shear)
     continues = resume and folder.training_state.is_file()
     if not continues:
         start = config.initial

@@ -8,6 +8,7 @@ regression_losses.py  distances between keypoints and targets
 residual_flow.py      regression under a learned density of errors (RLE)
 heatmap_losses.py     distances between Gaussians, scores or heatmaps and heatmaps
 moment_losses.py      divergence of Gaussians from the moments of heatmaps
+covariance_losses.py  likelihood of keypoints under a rotated Gaussian
 score_losses.py       OKS as the target of scores
 token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
+from pipeline.models.heads import HeatmapHead
 from pipeline.models.token_encoder import TokenShape
 from pipeline.training.residual_flow import ResidualFlow
 from pipeline.training.settings import LossConfig
@@ -52,6 +53,7 @@ class LossParts(nn.Module):
         self.register_buffer("cells_wh", cells, persistent=False)
         self.flow = ResidualFlow() if config.learns_residuals else None
         self.token_projector = _token_projector(config, context)
+        self.heatmap_head = _heatmap_head(config, context)
 
 
 def _token_projector(config: LossConfig, context: LossContext) -> TokenProjector | None:
@@ -64,3 +66,15 @@ def _token_projector(config: LossConfig, context: LossContext) -> TokenProjector
             "has none; choose another, or set loss.keypoint_token and loss.visual_token to 0"
         )
     return TokenProjector(context.student_tokens, context.teacher_tokens)
+
+
+def _heatmap_head(config: LossConfig, context: LossContext) -> HeatmapHead | None:
+    if "auxiliary_heatmap" not in config.terms:
+        return None
+    if context.student_tokens is None:
+        raise ConfigError(
+            "loss.auxiliary_heatmap reads the student's keypoint tokens, but it has none; choose "
+            "another, or set the weight to 0"
+        )
+    dim = context.student_tokens.dim
+    return HeatmapHead(dim, 2 * dim, context.heatmap_size_hw)  # TokenPose's proportion

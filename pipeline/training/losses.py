@@ -28,9 +28,12 @@ from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.models.token_encoder import Tokens
 from pipeline.training.batch import TeacherBatch, TrainingBatch
+from pipeline.training.covariance_losses import covariance_loss
 from pipeline.training.heatmap_losses import (
     confidence_loss,
+    heatmap_loss,
     known_heat_at,
+    render_gaussians,
     simulated_heatmap_loss,
 )
 from pipeline.training.loss_parts import LossContext, LossParts
@@ -42,6 +45,8 @@ from pipeline.training.settings import LossConfig
 from pipeline.training.token_losses import token_loss
 
 NOTHING_KNOWN = LossContext()
+AUXILIARY_SIGMA = 2.0
+"""Standard deviation of the Gaussians that a heatmap head beside the student's learns, in cells."""
 
 
 class LossTerms(NamedTuple):
@@ -91,7 +96,7 @@ class StudentCriterion(Criterion):
 
     @property
     def reads_tokens(self) -> bool:
-        return self.config.reads_tokens
+        return self.config.reads_tokens or "auxiliary_heatmap" in self.config.terms
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
@@ -110,6 +115,7 @@ class StudentCriterion(Criterion):
                 scores=_at_least_float32(output.scores),
                 sigmas=_at_least_float32(output.sigmas),
                 tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
+                shears=None if output.shears is None else _at_least_float32(output.shears),
             )
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
@@ -240,13 +246,15 @@ def _visual_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts)
     return token_loss(*_comparable(_projected_tokens(output, parts).visual_tokens, targets))
 
 
-def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+def _tokens(output: StudentOutput) -> Tokens:
     if output.tokens is None:
-        raise ConfigError("a student's tokens are learned from, but its output has none")
-    if parts.token_projector is None:
-        return output.tokens
-    projected: Tokens = parts.token_projector(output.tokens)
-    return projected
+        raise ConfigError("a loss term reads the student's tokens, but its output has none")
+    return output.tokens
+
+
+def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+    tokens, projector = _tokens(output), parts.token_projector
+    return tokens if projector is None else projector(tokens)
 
 
 def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -266,6 +274,39 @@ def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> T
     weights = distilled_weights(batch, parts.config).to(points)
     target = peak_moments(heatmaps, teacher.is_known)
     return moments_loss(points, output.sigmas, target, weights, parts.config.sigma_floor)
+
+
+def _auxiliary_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    assert parts.heatmap_head is not None  # it belongs to this term
+    heatmaps = parts.heatmap_head(_tokens(output).keypoint_tokens)
+    if parts.config.auxiliary_heatmap_target == "truth":
+        cells_per_pixel = (parts.cells_wh / batch.crop_size_wh).to(heatmaps)
+        keypoints = torch.where(batch.keypoint_weights[..., None] > 0, batch.keypoints, 0.0)
+        points = (keypoints.to(heatmaps) + 0.5) * cells_per_pixel - 0.5
+        sigmas = torch.full_like(points, AUXILIARY_SIGMA)
+        targets = render_gaussians(points, sigmas, heatmaps.shape[-2:])
+        return heatmap_loss(heatmaps, targets, batch.keypoint_weights.to(heatmaps))
+    teacher, stored = require_heatmaps(batch)
+    targets = stored.to(heatmaps)
+    if teacher.scale is not None:
+        targets = targets * teacher.scale[..., None, None].to(heatmaps)
+    weights = distilled_weights(batch, parts.config).to(heatmaps)
+    return heatmap_loss(heatmaps, targets, weights, teacher.is_known)
+
+
+def _covariance(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    if output.shears is None:
+        raise ConfigError("loss.covariance needs a student with the channel of the shear")
+    cells = parts.cells_wh.to(output.keypoints)
+    targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints) * cells
+    return covariance_loss(
+        output.keypoints * cells,
+        output.sigmas,
+        output.shears,
+        targets,
+        batch.keypoint_weights.to(targets),
+        parts.config.sigma_floor,
+    )
 
 
 def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
@@ -299,6 +340,8 @@ LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], T
     "keypoint_token": _keypoint_token,
     "visual_token": _visual_token,
     "moments": _moments,
+    "auxiliary_heatmap": _auxiliary_heatmap,
+    "covariance": _covariance,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 
