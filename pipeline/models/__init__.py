@@ -6,6 +6,7 @@ backbones.py        images -> feature map: the strided convolutional stem and re
 timm_trunks.py      images -> feature map by any classifier of timm, and its pretrained weights
 high_resolution.py  images -> feature map by the highest resolution of HRNet
 token_encoder.py    feature map -> keypoint and visual tokens, the same for student and teacher
+attention.py        the attention of a token encoder, recorded while it runs
 heads.py            keypoint tokens or feature map -> the outputs of a network, as records
 cost.py             parameters and multiply-adds
 """

@@ -202,6 +202,15 @@ def read_info(path: Path) -> CheckpointInfo:
     return _read(path, CheckpointInfo)[0]
 
 
+def read_place(path: Path) -> TrainingPlace:
+    """Return how far the training of a training state is.
+
+    Raises:
+        RunFolderError: there is no such file, or it is no training state.
+    """
+    return _read(path, TrainingPlace)[0]
+
+
 def check_training_state(path: Path) -> None:
     """Raise RunFolderError for a training state of an earlier version, if there is one."""
     if path.is_file() and "version" not in _read(path, TrainingPlace)[0].model_fields_set:
