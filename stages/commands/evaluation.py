@@ -52,7 +52,7 @@ _show = functools.partial(setting_option, ShowConfig)
             help="Do not intersect the boxes of the annotated people with the image.",
 )  # fmt: skip
 @setting_option(EvaluateTeacher, "keypoint_threshold", "--keypoint-threshold", type=str,
-                metavar="SCORE|none")  # fmt: skip
+                metavar="SCORE|none", default_text="none")  # fmt: skip
 @setting_option(EvaluateTeacher, "people.area_fraction", "--area-fraction")
 @teacher_options(EvaluateTeacher)
 @config_options
