@@ -30,9 +30,9 @@ from pipeline.teacher_store.plan import (
 )
 from pipeline.teacher_store.publishing import publish_manifest, publish_plan, publish_root
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.data import StoreViewDataset
 from pipeline.training.images import TrainingImages
 from pipeline.training.settings import TeacherField
+from pipeline.training.store_data import ReplayedViewDataset
 from pipeline.training.view_order import ViewBatch
 from pipeline.wording import counted
 from store_schemas.manifest import MANIFEST_ARRAYS, Manifest, read_manifest
@@ -256,7 +256,7 @@ def _loading_seconds(
         images = TrainingImages(store.people, image_folder, store.image_sha256)
         files = images if source == "images" else None
         reads = frozenset[TeacherField]({"heatmaps"} if with_targets else ())
-        dataset = StoreViewDataset(store, files, store.input_size_hw, reads)
+        dataset = ReplayedViewDataset(store, store.people, files, store.input_size_hw, reads)
         return lambda batch: dataset[ViewBatch(*drawn.batches[batch])]
 
     ways = {

@@ -21,7 +21,7 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
-from store_schemas.formats import OptionalArrays, TokenFormat, crop_format
+from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
 from store_schemas.root_metadata import read_entries
 
 
@@ -81,13 +81,16 @@ def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
 
     Raises:
         TeacherError: tokens are to be stored of a teacher that has none.
+        SchemaError: the margin makes the crops too large.
     """
     crops = tokens = None
     if config.crops:
-        crops = crop_format(teacher.input_size_hw, config.crop_quality, config.crop_subsampling)
+        size_hw = teacher.input_size_hw
+        margin_hw = crop_margin_hw(size_hw, config.stored_crop_margin)
+        crops = crop_format(size_hw, config.crop_quality, config.crop_subsampling, margin_hw)
     if config.tokens is not None:
         kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
-        tokens = TokenFormat(kinds, *teacher.require_tokens())
+        tokens = TokenFormat(kinds, *teacher.require_tokens(), dtype=config.token_format)
     return OptionalArrays(crops, tokens)
 
 

@@ -1,5 +1,6 @@
 """Frames (image, crop and heatmap), the affines between them, and their pixels.
 
+carrying.py     a teacher's predictions, carried from its crop into another view
 crop_stream.py  crops of many people, by image and in batches; each image is decoded once
 crops.py        the warp from image to crop, and crops as JPEG
 geometry.py     affines between the frames

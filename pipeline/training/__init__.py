@@ -2,12 +2,22 @@
 
 settings.py           the settings of the parts; they load without torch
 loop.py               epochs and steps, metrics, checkpoints: start reading here
-losses.py             loss terms, and a student's criterion
+losses.py             the terms of a student's loss, and their sum
+loss_parts.py         what the terms need besides a batch
+regression_losses.py  distances between keypoints and targets
+heatmap_losses.py     distances between Gaussians, scores or heatmaps and heatmaps
+moment_losses.py      divergence of Gaussians from the moments of heatmaps
+score_losses.py       OKS as the target of scores
+token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
+preflight.py          memory and time that a training needs, before its first step
+schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
-sources.py            people and their views, from a teacher store or from annotations
+sources.py            people of annotations and their views
+store_sources.py      people of a teacher store, under new views or the stored ones
 data.py               views -> batches, in worker processes
+store_data.py         views of a store -> batches with the teacher's predictions
 images.py             training images, decoded strictly, compared with their digests, cached
 view_order.py         order of an epoch's views: all people shuffled, or shard by shard
 corrupt_views.py      corrupt views, replaced by others of the same person, counted and bounded

@@ -34,7 +34,9 @@ class TeacherBatch(_OnDevice):
     crop_to_heatmap: Tensor  # (B, 2, 3), the *student's* crop pixels to the frame of the heatmaps
     heatmaps: Tensor | None = None  # (B, K, Hh, Wh) uint8 or float, heat = heatmaps * scale
     scale: Tensor | None = None  # (B, K); None: 1, for float heatmaps only
+    is_known: Tensor | None = None  # (B, Hh, Wh) bool, cells with heat; None: all of them
     keypoints: Tensor | None = None  # (B, K, 2) as (x, y), the student's crop pixels
+    keypoint_weights: Tensor | None = None  # (B, K) in {0, 1}: inside the student's crop
     confidences: Tensor | None = None  # (B, K), heat of the highest cell
     keypoint_tokens: Tensor | None = None  # (B, K, D) of the last layer
     visual_tokens: Tensor | None = None  # (B, P, D) of the last layer, row by row
@@ -47,6 +49,8 @@ class TrainingBatch(_OnDevice):
     images: Tensor  # (B, H, W, 3) uint8, RGB, the student's crops
     keypoints: Tensor  # (B, K, 2) as (x, y), crop pixels; undefined where the weight is 0
     keypoint_weights: Tensor  # (B, K) in {0, 1}: labelled and inside the crop
+    is_labelled: Tensor  # (B, K) bool: the ground truth has a position, inside the crop or not
+    areas: Tensor  # (B,), area of the person as annotated, crop pixels squared
     teacher: TeacherBatch | None = None  # None: no loss term reads a teacher
     replacements: Sequence[Any] = ()  # a ``Replacement`` for each corrupt view
 

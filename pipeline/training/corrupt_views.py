@@ -1,9 +1,9 @@
 """Views of a teacher store that are replaced because their stored chunk cannot be read.
 
 A corrupt view v is replaced by the same person's next readable view of those in use: v + 1, v + 2,
-... and after the last one view 1. This depends on the store and the settings alone, so neither the
-number of loader workers nor a resume changes it. A view is never filled with zeros, and a person
-without any readable view is an error.
+... and after the last one the first one. This depends on the store and the settings alone, so
+neither the number of loader workers nor a resume changes it. A view is never filled with zeros, and
+a person without any readable view is an error.
 
 Loader workers replace views and report them with the batch. ``CorruptLedger`` counts them where the
 steps are made; metrics.jsonl names the new ones of every epoch, and a resumed training counts on.
@@ -47,18 +47,18 @@ class Replacement(NamedTuple):
 class ReplacingReader(Generic[ReadT]):
     """Reads views of a store and replaces corrupt ones; each process finds them for itself.
 
-    num_views: number of augmented views in use, those from 1 on.
+    views: the views in use: the augmented ones, from 1 on, or all, where they are carried.
     read: reads a batch of views from (instances, views), each (B,).
     """
 
     def __init__(
         self,
         store: AnyTeachers,
-        num_views: int,
+        views: range,
         read: Callable[[NDArray[np.int64], NDArray[np.int64]], ReadT],
     ) -> None:
         self._store = store
-        self._num_views = num_views
+        self._views = views
         self._read = read
         self._corrupt: dict[tuple[int, int], CorruptView] = {}
 
@@ -89,20 +89,20 @@ class ReplacingReader(Generic[ReadT]):
 
     def _replace(self, instance: int, view: int) -> Replacement:
         passed: list[CorruptView] = []
-        for candidate in views_in_turn(view, self._num_views):
+        for candidate in views_in_turn(view, self._views):
             corrupt = self._corrupt.get((instance, candidate))
             if corrupt is None:
                 return Replacement(instance, view, candidate, tuple(passed))
             passed.append(corrupt)
         person = f"person {self._store.people.instance_id[instance]} (row {instance})"
-        if self._num_views == 1:
+        if len(self._views) == 1:
             raise CorruptError(
                 f"{self._store.path}: view {view} of {person} must be readable, as it is the only "
-                "one in use; repair the store, or use more of its views (data.num_views): "
-                f"{passed[0].reason}"
+                "one in use; repair the store, or use more views (data.num_views, cache-teacher "
+                f"--views): {passed[0].reason}"
             )
         raise CorruptError(
-            f"{self._store.path}: of the {len(passed)} augmented views of {person} at least one "
+            f"{self._store.path}: of the {len(passed)} views in use of {person} at least one "
             "must be readable to replace the corrupt ones, got none; "
             f"view {view}: {passed[0].reason}"
         )
@@ -115,9 +115,9 @@ class ReplacingReader(Generic[ReadT]):
                 self._corrupt[instance, view] = CorruptView(instance, view, str(error))
 
 
-def views_in_turn(view: int, num_views: int) -> list[int]:
-    """Return the views 1 to num_views in the order in which they are tried."""
-    return [1 + (view - 1 + turn) % num_views for turn in range(num_views)]
+def views_in_turn(view: int, views: range) -> list[int]:
+    """Return the views in use in the order in which they are tried, beginning with ``view``."""
+    return [views[(view - views.start + turn) % len(views)] for turn in range(len(views))]
 
 
 VIEWS_PER_CORRUPT_VIEW = 1000

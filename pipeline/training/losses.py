@@ -1,4 +1,6 @@
-"""The losses of DistilPose (CVPR 2023), without the defects of its released code.
+"""The terms of a student's loss, and their sum.
+
+The first ones are those of DistilPose (CVPR 2023), without the defects of its released code.
 
 Every term is a mean over the full count (B K 2, B K Hh Wh or B K), not over the labelled keypoints.
 One affine per sample, crop_to_heatmap, maps the student's point for both distilled terms, so that
@@ -6,12 +8,14 @@ the centre of the simulated Gaussian and the cell whose heat the score learns al
 of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 
 To add a term:
-  1. write its mathematics as a function of tensors, beside those below;
-  2. write the few lines that call it with (output, batch, config), as ``_confidence`` does;
+  1. write its mathematics as a function of tensors, in ``regression_losses.py``,
+     ``heatmap_losses.py`` or a file beside them;
+  2. write the few lines that call it with (output, batch, parts), as ``_moments`` does;
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
   4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
-  5. a term with parameters of its own (a flow, a projector) is an ``nn.Module`` that
-     ``StudentCriterion`` holds: the optimiser and the training state then include it.
+  5. what a term needs besides the batch, such as constants of the skeleton or a module with
+     parameters of its own, belongs to ``LossParts`` (loss_parts.py): the optimiser and the training
+     state then include it, and it moves to the device with the criterion.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,17 +23,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
+from pipeline.models.token_encoder import Tokens
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.settings import LossConfig, RegressionKind
+from pipeline.training.heatmap_losses import (
+    confidence_loss,
+    known_heat_at,
+    simulated_heatmap_loss,
+)
+from pipeline.training.loss_parts import LossContext, LossParts
+from pipeline.training.moment_losses import moments_loss, peak_moments
+from pipeline.training.regression_losses import regression_loss
+from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
+from pipeline.training.settings import LossConfig
+from pipeline.training.token_losses import token_loss
 
-# Keeps the variance above zero where a student's sigma underflows; the paper's value.
-_SMALLEST_VARIANCE = 1e-9
-# Smaller exponents are as good as 0, and a CPU's exp is ten times slower once it underflows.
-_SMALLEST_EXPONENT = -80.0
+NOTHING_KNOWN = LossContext()
 
 
 class LossTerms(NamedTuple):
@@ -61,19 +72,25 @@ class StudentCriterion(Criterion):
     """The weighted sum of the configured terms.
 
     num_keypoints: K.
+
+    Raises:
+        ConfigError: a configured term needs what the context lacks.
     """
 
     is_scored: Tensor
 
-    def __init__(self, config: LossConfig, num_keypoints: int) -> None:
+    def __init__(
+        self, config: LossConfig, num_keypoints: int, context: LossContext = NOTHING_KNOWN
+    ) -> None:
         super().__init__()
         self.config = config
+        self.parts = LossParts(config, num_keypoints, context)
         # A buffer on the device, so that updating it does not wait for the device.
         self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
 
     @property
     def reads_tokens(self) -> bool:
-        return bool(self.config.reads & {"keypoint_tokens", "visual_tokens"})
+        return self.config.reads_tokens
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
@@ -91,11 +108,12 @@ class StudentCriterion(Criterion):
                 keypoints=_at_least_float32(output.keypoints),
                 scores=_at_least_float32(output.scores),
                 sigmas=_at_least_float32(output.sigmas),
+                tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
             )
             if "confidence" in self.config.terms:
-                self.is_scored |= (distilled_weights(batch, self.config) > 0).any(dim=0)
+                self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
             terms = {
-                name: LOSS_OF_TERM[name](output, batch, self.config) for name in self.config.terms
+                name: LOSS_OF_TERM[name](output, batch, self.parts) for name in self.config.terms
             }
             weighted = [term_weight(self.config, n, step) * term for n, term in terms.items()]
             detached = {name: term.detach() for name, term in terms.items()}
@@ -119,171 +137,154 @@ def keypoints_to_heatmap(keypoints: Tensor, batch: TrainingBatch) -> Tensor:
 
 
 def distilled_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
-    """Return (B, K) in {0, 1}: the keypoints that the distilled terms learn from."""
+    """Return (B, K) in {0, 1}: the keypoints whose Gaussians learn from the teacher's heatmaps.
+
+    They are the labelled keypoints inside the crop and, of people without any label, those that the
+    teacher is confident of inside the crop.
+    """
     if config.distil_unlabelled_keypoints:
         return torch.ones_like(batch.keypoint_weights)
-    return batch.keypoint_weights
+    confident = teacher_weights(batch, config) > 0
+    return torch.where(_is_unlabelled_person(batch) & confident, 1.0, batch.keypoint_weights)
 
 
-def regression_loss(
-    keypoints: Tensor,
-    target_keypoints: Tensor,
-    keypoint_weights: Tensor,
-    kind: RegressionKind = "smooth_l1",
-) -> Tensor:
-    """Return the mean distance over B K 2 coordinates.
+def scored_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
+    """Return (B, K) in {0, 1}: the keypoints whose scores are taught.
 
-    keypoints, target_keypoints: (B, K, 2) as (x, y), fractions of the crop.
-    keypoint_weights: (B, K) in {0, 1}.
+    They are the labelled keypoints inside the crop and, where scores learn the teacher's heat, all
+    keypoints of people without any label: a score must learn low heat too.
     """
-    weights = keypoint_weights[..., None]
-    target_keypoints = torch.where(weights > 0, target_keypoints, 0.0)
-    distance: Callable[[Tensor, Tensor], Tensor] = (
-        functional.smooth_l1_loss if kind == "smooth_l1" else functional.l1_loss
-    )
-    return distance(weights * keypoints, weights * target_keypoints)
+    if config.score_target == "oks_of_labels":
+        return batch.keypoint_weights
+    if config.distil_unlabelled_keypoints:
+        return torch.ones_like(batch.keypoint_weights)
+    return torch.where(_is_unlabelled_person(batch), 1.0, batch.keypoint_weights)
 
 
-def simulated_heatmap_loss(
-    points: Tensor,
-    sigmas: Tensor,
-    heatmaps: Tensor,
-    keypoint_weights: Tensor,
-    scale: Tensor | None = None,
-    sigma_floor: float = 0.0,
-) -> Tensor:
-    """Return the mean squared difference of rendered Gaussians and heatmaps, over B K Hh Wh cells.
+def teacher_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
+    """Return (B, K) in [0, 1], the weights of the teacher's keypoints.
 
-    A Gaussian is a product of a column g_y and a row g_x, so that with the map T the sum over its
-    cells is |g_y|^2 |g_x|^2 - 2 g_y T g_x + |T|^2, and no Gaussian is ever drawn.
-
-    points: (B, K, 2) as (x, y), heatmap frame.
-    sigmas: (B, K, 2) as (x, y), heatmap cells.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    keypoint_weights: (B, K) in {0, 1}.
-    sigma_floor: smallest width of a Gaussian, heatmap cells, added to sigmas in quadrature.
+    0 below ``teacher_threshold`` and outside the student's crop.
     """
-    is_used = keypoint_weights > 0
-    if heatmaps.is_floating_point():
-        heatmaps = torch.where(is_used[..., None, None], heatmaps, 0.0)
-    heat = heatmaps.to(points.dtype)
-    squared_heat = torch.linalg.vector_norm(heat, dim=(-2, -1)).square()
-    height, width = heatmaps.shape[-2:]
-    columns, rows = gaussian_factors(points, sigmas, (height, width), sigma_floor)
-    products = (columns[..., None, :] @ heat @ rows[..., None])[..., 0, 0]
-    if scale is not None:
-        scale = torch.where(is_used, scale.to(points.dtype), 0.0)
-        products, squared_heat = products * scale, squared_heat * scale.square()
-    squared_gaussians = columns.square().sum(-1) * rows.square().sum(-1)
-    squared_errors = squared_gaussians - 2.0 * products + squared_heat
-    return (keypoint_weights * squared_errors).mean() / (height * width)
+    teacher = _require_teacher(batch)
+    confidences, weights = teacher.confidences, teacher.keypoint_weights
+    if confidences is None or weights is None:
+        raise ConfigError(
+            "the configured loss terms need a teacher's keypoints, but the batch holds none; train "
+            "from a teacher store"
+        )
+    is_used = (confidences >= config.teacher_threshold) & (weights > 0)
+    if config.teacher_weighting == "confidence":
+        weights = confidences.clamp(max=1.0)
+    return torch.where(is_used, weights, 0.0)
 
 
-def confidence_loss(
-    scores: Tensor,
-    points: Tensor,
-    heatmaps: Tensor,
-    keypoint_weights: Tensor,
-    scale: Tensor | None = None,
-) -> Tensor:
-    """Return the mean absolute difference of scores and the teacher's heat, over B K keypoints.
-
-    No gradient reaches the points: the score learns the heat, and the point is not moved to it.
-
-    scores: (B, K), raw.
-    points: (B, K, 2) as (x, y), heatmap frame.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    keypoint_weights: (B, K) in {0, 1}.
-    """
-    heat = heat_at(points.detach(), heatmaps, scale).to(scores.dtype)
-    heat = torch.where(keypoint_weights > 0, heat, 0.0)
-    return functional.l1_loss(keypoint_weights * scores, keypoint_weights * heat)
+def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
+    return ~batch.is_labelled.any(dim=1, keepdim=True)  # (B, 1)
 
 
-def heatmap_loss(heatmaps: Tensor, target_heatmaps: Tensor, keypoint_weights: Tensor) -> Tensor:
-    """Return the mean squared error over B K Hh Wh cells, for training a teacher.
-
-    heatmaps, target_heatmaps: (B, K, Hh, Wh).
-    keypoint_weights: (B, K) in {0, 1}.
-    """
-    is_used = keypoint_weights[..., None, None] > 0
-    errors = torch.where(is_used, heatmaps - target_heatmaps, 0.0)
-    return (keypoint_weights * errors.square().mean((-2, -1))).mean()
-
-
-def heat_at(points: Tensor, heatmaps: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Return the heat of the cell that holds each point; 0 outside the map and at NaN.
-
-    points: (B, K, 2) as (x, y), heatmap frame; a cell's centre has integer coordinates.
-    heatmaps: (B, K, Hh, Wh), uint8 or float; heat = heatmaps * scale.
-    scale: (B, K); None: 1, for float heatmaps only.
-    Returns (B, K).
-    """
-    height, width = heatmaps.shape[-2:]
-    column, row = (points + 0.5).floor().unbind(-1)
-    is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    index = torch.where(is_inside, row * width + column, 0.0).long()
-    heat = heatmaps.flatten(-2).gather(-1, index[..., None])[..., 0]
-    return torch.where(is_inside, heat if scale is None else heat * scale, 0.0)
-
-
-def render_gaussians(
-    points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
-) -> Tensor:
-    """Render the Gaussians of amplitude 1 that the simulated heatmap loss compares in factors.
-
-    points: (B, K, 2) as (x, y), heatmap frame.
-    sigmas: (B, K, 2) as (x, y), heatmap cells.
-    Returns (B, K, Hh, Wh).
-    """
-    columns, rows = gaussian_factors(points, sigmas, heatmap_size_hw, sigma_floor)
-    return columns[..., :, None] * rows[..., None, :]
-
-
-def gaussian_factors(
-    points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Return g_y (B, K, Hh) and g_x (B, K, Wh), whose outer product is the Gaussian."""
-    height, width = heatmap_size_hw
-    precisions = -0.5 / (sigmas.square() + (sigma_floor**2 + _SMALLEST_VARIANCE))
-    rows = torch.arange(width, dtype=points.dtype, device=points.device) - points[..., 0:1]
-    columns = torch.arange(height, dtype=points.dtype, device=points.device) - points[..., 1:2]
-    row_exponents = precisions[..., 0:1] * rows.square()
-    column_exponents = precisions[..., 1:2] * columns.square()
-    return (
-        column_exponents.clamp(min=_SMALLEST_EXPONENT).exp(),
-        row_exponents.clamp(min=_SMALLEST_EXPONENT).exp(),
-    )
-
-
-def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def _regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
     weights = batch.keypoint_weights.to(output.keypoints)
-    return regression_loss(output.keypoints, targets, weights, config.regression_kind)
+    return regression_loss(output.keypoints, targets, weights, parts.config.regression_kind)
 
 
-def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    heatmaps, scale = _require_heatmaps(batch)
-    points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = distilled_weights(batch, config).to(points)
-    return simulated_heatmap_loss(
-        points, output.sigmas, heatmaps, weights, scale, config.sigma_floor
+def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = teacher_weights(batch, parts.config)
+    keypoints = _require_teacher(batch).keypoints
+    assert keypoints is not None  # they come with their confidences
+    if parts.config.teacher_regression_on == "unlabelled":
+        weights = torch.where(batch.is_labelled, 0.0, weights)
+    targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
+    return regression_loss(
+        output.keypoints, targets, weights.to(output.keypoints), parts.config.regression_kind
     )
 
 
-def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    heatmaps, scale = _require_heatmaps(batch)
+def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = distilled_weights(batch, config).to(points)
-    return confidence_loss(output.scores, points, heatmaps, weights, scale)
+    weights = distilled_weights(batch, parts.config).to(points)
+    return simulated_heatmap_loss(
+        points,
+        output.sigmas,
+        heatmaps,
+        weights,
+        teacher.scale,
+        parts.config.sigma_floor,
+        teacher.is_known,
+    )
 
 
-LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], Tensor]] = {
+def _keypoint_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).keypoint_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).keypoint_tokens, targets))
+
+
+def _visual_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).visual_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).visual_tokens, targets))
+
+
+def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+    if output.tokens is None:
+        raise ConfigError("a student's tokens are learned from, but its output has none")
+    if parts.token_projector is None:
+        return output.tokens
+    projected: Tokens = parts.token_projector(output.tokens)
+    return projected
+
+
+def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+    if targets is None or tokens.shape != targets.shape:
+        found = "none" if targets is None else f"tokens of shape {tuple(targets.shape)}"
+        raise ConfigError(
+            f"loss.keypoint_token and loss.visual_token need a teacher's tokens of shape "
+            f"{tuple(tokens.shape)}, but the batch holds {found}; set loss.token_projector, or "
+            "both weights to 0"
+        )
+    return tokens, targets
+
+
+def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    teacher, heatmaps = require_heatmaps(batch)
+    points = keypoints_to_heatmap(output.keypoints, batch)
+    weights = distilled_weights(batch, parts.config).to(points)
+    target = peak_moments(heatmaps, teacher.is_known)
+    return moments_loss(points, output.sigmas, target, weights, parts.config.sigma_floor)
+
+
+def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = scored_weights(batch, parts.config).to(output.scores)
+    target = parts.config.score_target
+    if target == "heat":
+        teacher, heatmaps = require_heatmaps(batch)
+        points = keypoints_to_heatmap(output.keypoints, batch)
+        return confidence_loss(
+            output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
+        )
+    keypoints = output.keypoints.detach()
+    truth = batch.keypoints.to(keypoints)
+    in_pixels = keypoints * batch.crop_size_wh.to(keypoints)
+    targets = keypoint_similarity(in_pixels, truth, batch.areas, parts.oks_sigmas)
+    if target == "oks":
+        teacher, heatmaps = require_heatmaps(batch)
+        points = keypoints_to_heatmap(keypoints, batch)
+        heat, has_heat = known_heat_at(points, heatmaps, teacher.scale, teacher.is_known)
+        has_truth = batch.keypoint_weights > 0
+        targets = torch.where(has_truth, targets, heat.to(targets))
+        weights = torch.where(has_truth | has_heat, weights, 0.0)
+    return expected_score_loss(output.scores, targets, weights)
+
+
+LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], Tensor]] = {
     "regression": _regression,
     "simulated_heatmap": _simulated_heatmap,
     "confidence": _confidence,
+    "teacher_regression": _teacher_regression,
+    "keypoint_token": _keypoint_token,
+    "visual_token": _visual_token,
+    "moments": _moments,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 
@@ -297,19 +298,20 @@ def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     return batch.teacher
 
 
-def _require_heatmaps(batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
+def require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+    """Return the teacher's predictions and their heatmaps, or raise ConfigError without any."""
     teacher = _require_teacher(batch)
-    heatmaps, scale = teacher.heatmaps, teacher.scale
+    heatmaps = teacher.heatmaps
     if heatmaps is None:
         raise ConfigError(
-            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
-            "holds none; train from a store with heatmaps, or set both weights to 0"
+            "loss.simulated_heatmap, loss.moments and loss.confidence need a teacher's heatmaps, "
+            "but the batch holds none; train from a store with heatmaps, or set these weights to 0"
         )
-    if scale is None and not heatmaps.is_floating_point():
+    if teacher.scale is None and not heatmaps.is_floating_point():
         raise ConfigError(
             f"heatmaps must be floats or have a scale, got {heatmaps.dtype} without a scale"
         )
-    return heatmaps, scale
+    return teacher, heatmaps
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig, InputFile, OutputFolder
+from pipeline.config import ComponentConfig, InputPath, OutputFolder
 from pipeline.settings import BatchSize, ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
@@ -37,14 +37,37 @@ class LossConfig(ComponentConfig):
     simulated_heatmap: Annotated[Weight, _HEATMAPS] = 1.0
     """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
     confidence: Annotated[Weight, _HEATMAPS] = 0.01
-    """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
+    """Weight of the distance between a score and its target for the student's own keypoint."""
+    teacher_regression: Annotated[Weight, Term(frozenset({"keypoints"}))] = 0.0
+    """Weight of the distance between keypoints and the teacher's, where the ground truth has no
+    label."""
+    keypoint_token: Annotated[Weight, Term(frozenset({"keypoint_tokens"}))] = 0.0
+    """Weight of the distance between keypoint tokens and the teacher's; 5e-4 in DistilPose."""
+    visual_token: Annotated[Weight, Term(frozenset({"visual_tokens"}))] = 0.0
+    """Weight of the distance between visual tokens and the teacher's; 5e-4 in DistilPose."""
+    moments: Annotated[Weight, _HEATMAPS] = 0.0
+    """Weight of the divergence of the student's Gaussian from the moments of the heat around the
+    teacher's peak."""
     regression_kind: RegressionKind = "smooth_l1"
+    teacher_regression_on: Literal["unlabelled", "all"] = "unlabelled"
+    """Keypoints that learn from the teacher's: those without a label, or labelled ones too."""
+    teacher_weighting: Literal["confidence", "none"] = "confidence"
+    """Weight of each of the teacher's keypoints: its confidence, at most 1, or 1."""
+    teacher_threshold: float = Field(0.2, ge=0, allow_inf_nan=False)
+    """Smallest confidence of a teacher's keypoint that an unlabelled keypoint learns from."""
+    token_projector: bool = False
+    """Learn a linear map from the student's tokens to the teacher's, which may have another width
+    and grid."""
+    score_target: Literal["heat", "oks", "oks_of_labels"] = "heat"
+    """Target of a score: the teacher's heat at the student's keypoint; or the keypoint's part of
+    OKS where the truth is known, and elsewhere that heat or, of labels alone, nothing."""
     distil_unlabelled_keypoints: bool = False
-    """Let the two distilled terms learn from the teacher where the ground truth has no label."""
+    """Let the heatmap terms learn from the teacher where a labelled person has an unlabelled
+    keypoint; people without any label always do."""
     sigma_floor: Weight = 0.0
     """Smallest width of the simulated Gaussian in heatmap cells, added to sigma in quadrature."""
     distillation_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the two distilled weights grow linearly from 0 to their values."""
+    """Steps over which the weights of all distilled terms grow linearly from 0 to their values."""
 
     @model_validator(mode="after")
     def _trains_something(self) -> Self:
@@ -65,8 +88,11 @@ class LossConfig(ComponentConfig):
 
     @property
     def terms(self) -> dict[str, Term]:
-        """The configured terms: those whose weight is above 0."""
-        return {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+        """The configured terms, those whose weight is above 0, with what they then read."""
+        terms = {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+        if "confidence" in terms and self.score_target == "oks_of_labels":
+            terms["confidence"] = Term()
+        return terms
 
     @property
     def reads(self) -> frozenset[TeacherField]:
@@ -74,44 +100,67 @@ class LossConfig(ComponentConfig):
         return frozenset().union(*(term.reads for term in self.terms.values()))
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether a configured term compares tokens."""
+        return bool(self.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def scores_learn_oks(self) -> bool:
+        """Whether scores are taught the OKS of the student's own keypoints."""
+        return "confidence" in self.terms and self.score_target != "heat"
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a configured term reads anything of a teacher."""
         return bool(self.reads)
 
     def without_teacher(self) -> Self:
-        """Return these settings with only the terms that read nothing of a teacher."""
-        distilled = [name for name, term in self.all_terms().items() if term.reads]
-        return self.model_copy(update=dict.fromkeys(distilled, 0.0))
+        """Return these settings with only the terms that read nothing of a teacher.
+
+        A score that learns the OKS of its keypoint goes on to, where the truth is known.
+        """
+        changes: dict[str, Any] = {}
+        if self.score_target == "oks":
+            changes["score_target"] = "oks_of_labels"
+        alone = self.model_copy(update=changes)
+        distilled = [name for name, term in alone.terms.items() if term.reads]
+        return alone.model_copy(update=dict.fromkeys(distilled, 0.0))
 
 
 OnCorrupt = Literal["raise", "skip"]
 ViewOrderName = Literal["shuffled", "blocks"]
 
 
+LabelShare = Annotated[float, Field(ge=0, le=1)]
+
+
 class FreshViewSettings(ComponentConfig):
     """Views of annotated people, drawn anew in every epoch."""
 
-    source: Literal["annotations"] = "annotations"
+    view_policy: Literal["fresh"] = "fresh"
     recipe: ViewRecipe = ViewRecipe()
     """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
     """Memory for decoded images in each loader worker, in MiB."""
+    label_share: LabelShare = 1.0
+    """Share of the people whose labels are used, always the same ones; the others count as people
+    without labels."""
 
 
-class ReplayedViewSettings(ComponentConfig):
-    """Views of a teacher store, replayed."""
+class StoreViewSettings(ComponentConfig):
+    """What all trainings from a teacher store can set."""
 
-    source: Literal["store"] = "store"
     teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()
     """Name of the teacher to learn from, for a store with several, or names of several whose
     heatmaps are averaged."""
-    num_views: int | None = Field(None, ge=1)
-    """Number of augmented views of each person that are shown; by default all of the store's."""
     image_cache_mib: int = Field(512, ge=0)
     """Memory for decoded images in each loader worker, in MiB."""
+    label_share: LabelShare = 1.0
+    """Share of the people whose labels are used, always the same ones; the others count as people
+    without labels."""
     on_corrupt: OnCorrupt = "raise"
     """Reaction to a view whose heatmaps are missing or damaged: raise stops the training, skip
-    shows another view of the person and counts it, and stops above 0.1 % of the views."""
+    takes another view of the person and counts it, and stops above 0.1 % of the views."""
     from_crops: bool = False
     """Learn from the crops that the store holds; needs no --images."""
     paranoid: bool = False
@@ -133,18 +182,45 @@ class ReplayedViewSettings(ComponentConfig):
         return self.model_copy(update={"view_order": "blocks" if in_blocks else "shuffled"})
 
 
-ViewSettings = Annotated[FreshViewSettings | ReplayedViewSettings, Field(discriminator="source")]
-"""The settings ``data``: those of a store or those of annotations, never a mixture."""
+class CarriedViewSettings(StoreViewSettings):
+    """Views of the people of a teacher store, drawn anew in every epoch; what the teacher predicted
+    of the plain crop is carried into each of them."""
+
+    view_policy: Literal["carry"] = "carry"
+    recipe: ViewRecipe = ViewRecipe()
+    """Distribution that the views of every epoch are drawn from."""
 
 
-def name_the_source(settings: Any) -> Any:
-    """Mark ``data`` in raw settings as that of a store, where one is given, or of annotations."""
+class ReplayedViewSettings(StoreViewSettings):
+    """The augmented views of a teacher store, replayed."""
+
+    view_policy: Literal["replay"] = "replay"
+    num_views: int | None = Field(None, ge=1)
+    """Number of augmented views of each person that are shown; by default all of the store's."""
+
+
+ViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
+    Field(discriminator="view_policy"),
+]
+"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+for a store ``carry`` or ``replay``; never a mixture."""
+
+
+TeacherViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
+]
+"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
+
+
+def name_the_policy(settings: Any) -> Any:
+    """Complete ``data`` in raw settings by its policy: by default carry for a store."""
     if not isinstance(settings, Mapping):
         return settings
     data = settings.get("data") or {}
-    if isinstance(data, Mapping) and "source" not in data:
-        source = "annotations" if settings.get("store") is None else "store"
-        data = {**data, "source": source}
+    if isinstance(data, Mapping) and "view_policy" not in data:
+        policy = "fresh" if settings.get("store") is None else "carry"
+        data = {**data, "view_policy": policy}
     return {**settings, "data": data}
 
 
@@ -185,11 +261,14 @@ class OptimisationConfig(ComponentConfig):
 
 
 class InitialWeights(ComponentConfig):
-    """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
+    """The weights that a training starts from, and how much of them is taken."""
 
-    weights: InputFile | None = None
-    """Weights of a teacher or student that backbone and encoder start from; by default random
-    ones."""
+    weights: InputPath | None = None
+    """Run folder or weights of a teacher or student that backbone and encoder start from, or a file
+    of the weights that timm has for the backbone; by default random ones."""
+    pretrained: bool = False
+    """Start a backbone of timm from the weights it was pretrained to: those of --init-weights, of
+    the extra package or of timm's cache."""
     parts: tuple[str, ...] = ("backbone", "encoder")
     """Submodules whose tensors are copied where name and shape agree."""
 
@@ -197,6 +276,7 @@ class InitialWeights(ComponentConfig):
 class InitialTeacherWeights(InitialWeights):
     """Weights of a teacher of the same architecture, whose head is taken too."""
 
-    weights: InputFile | None = None
-    """Weights of another teacher to start from, for example one of other photographs."""
+    weights: InputPath | None = None
+    """Run folder or weights of another teacher to start from, for example one of other photographs,
+    or a file of the weights that timm has for the backbone."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")

@@ -111,6 +111,8 @@ so with 1, 2 or 4 of them no two read the same group."""
 class BlockOrder(Sampler[ViewBatch]):
     """Shows every view of every instance once in ``num_views`` epochs, by groups of shards.
 
+    If ``num_views`` is None, every epoch shows every instance once, and epoch e under view 1 + e.
+
     The shards are shuffled anew in every pass and cut into groups; a group's views are shuffled.
     The sequence is divided into ``NUM_LANES`` lanes, and batches are taken from them in turn.
 
@@ -128,7 +130,7 @@ class BlockOrder(Sampler[ViewBatch]):
         self,
         instances: NDArray[np.int64],
         rows_per_shard: int,
-        num_views: int,
+        num_views: int | None,
         batch_size: int,
         seed: int,
     ) -> None:
@@ -136,7 +138,8 @@ class BlockOrder(Sampler[ViewBatch]):
         starts = np.flatnonzero(np.diff(instances // rows_per_shard, prepend=-1))
         self._shards = np.split(np.arange(len(instances)), starts[1:])
         """Indices into ``instances`` of each shard's people."""
-        self._num_views = num_views
+        self._is_fresh = num_views is None
+        self._num_views = num_views or 1
         self._seed = seed
         self.batch_size = _checked(batch_size, len(instances))
         self.epoch = 0
@@ -161,7 +164,7 @@ class BlockOrder(Sampler[ViewBatch]):
             batch = _place_in_lanes(epoch_in_pass * len(self) + position, num_batches)
             pairs = sequence.read(batch * self.batch_size, (batch + 1) * self.batch_size)
             places, views = np.divmod(pairs, self._num_views)
-            yield ViewBatch(self._instances[places], 1 + views)
+            yield ViewBatch(self._instances[places], 1 + views + (epoch if self._is_fresh else 0))
 
 
 class _Sequence:

@@ -47,7 +47,9 @@ _run_folder_option = click.option(
 @_option("profile", "--profile")
 @_stored("crops", "--crops")
 @_stored("crop_quality", "--crop-quality", metavar="Q")
+@_stored("crop_margin", "--crop-margin", metavar="FRACTION")
 @_stored("tokens", "--tokens")
+@_stored("token_format", "--token-format")
 @_option("views", "--views")
 @_option("seed", "--seed")
 @_option("teacher_settings.flip_test", "--flip-test")
@@ -122,18 +124,26 @@ def cache_teacher_command(
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
-              help="Name of the shipped settings: distilpose-s (crops of 256x192) or distilpose-xs "
-              "(128x96, for CPU and edge).")  # fmt: skip
+              help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
+              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).",
+)  # fmt: skip
+@_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
 @_student("val_annotations", "--val-annotations")
 @_student("val_images", "--val-images")
 @switch_off(
     TrainStudentConfig, "distillation", "--no-distillation",
-    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule.",
+    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule, unless "
+    "loss.score_target is oks.",
 )  # fmt: skip
 @_student("annotations", "--annotations")
 @_student("initial.weights", "--init-weights")
+@_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
+@_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
+          help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
+          "predictions of the plain crop are carried, or its augmented ones, replayed.  "
+          "[default: carry]")  # fmt: skip
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")
@@ -166,22 +176,25 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 
 @command("train-teacher")
 @people_options(TrainTeacherConfig)
+@_teacher("store", "--store")
 @_teacher("architecture", "--teacher")
 @click.option("--preset", metavar="NAME",
               help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
 )  # fmt: skip
 @_run_folder_option
 @_teacher("initial.weights", "--init-weights")
+@_teacher("initial.pretrained", "--pretrained")
 @_teacher("float16_copy", "--float16-copy")
 @training_options(TrainTeacherConfig)
 @config_options
 def train_teacher_command(
     preset: str | None, run_folder: Path, resume: bool, **options: Any
 ) -> None:
-    """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
+    """Train a heatmap network on Gaussians around annotated keypoints, or on stored heatmaps.
 
-    Takes COCO keypoint annotations and their images; writes a run folder, which cache-teacher and
-    evaluate take as --teacher.
+    Takes COCO keypoint annotations, or a teacher store whose heatmaps are learned, and their
+    images; writes a run folder, which cache-teacher and evaluate take as --teacher, and
+    train-student as --init-weights.
     """
     file = preset_file(preset, "teacher") if preset else None
     config = configured(TrainTeacherConfig, options, preset=file)

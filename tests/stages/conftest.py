@@ -113,7 +113,7 @@ def write_store(
         points = np.empty((*shape, 2))
         for i, row in enumerate(rows):
             whole = np.repeat(people.keypoints[row][None], 3, axis=0)
-            points[i], weights = move_keypoints(
+            points[i], weights, _ = move_keypoints(
                 whole, people.skeleton, views.image_to_crop[row], input_size_hw
             )
             points[i][weights == 0] = np.nan

@@ -10,7 +10,7 @@ import torch
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import BatchLoader, StartMethod
 from pipeline.training.settings import ReplayedViewSettings
-from pipeline.training.sources import open_replayed_views
+from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import ViewOrder
 from tests.support.training_batches import tensors_of
 
@@ -22,7 +22,7 @@ def epochs(
     drawn: Any, store: Path, start_method: StartMethod | None, *, parent_reads: bool = False
 ) -> list[list[TrainingBatch]]:
     """Return the batches of three epochs of one loader; None: without workers."""
-    views = open_replayed_views(
+    views = open_store_views(
         store, drawn.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
     )
     order = ViewOrder(views.instances, views.people.instance_id[views.instances], 2, 2, 0)

@@ -21,7 +21,7 @@ from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import BatchLoader
 from pipeline.training.settings import ReplayedViewSettings
-from pipeline.training.sources import open_replayed_views
+from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import BlockOrder, ViewOrder
 from stages.cache_teacher import cache_teacher
 from stages.settings.training import TrainStudentConfig
@@ -108,7 +108,7 @@ def test_caching_that_was_killed_is_resumed_to_the_bytes_of_a_folder(
 def batches(
     drawn: Any, location: str | Path, data: ReplayedViewSettings, workers: int
 ) -> list[TrainingBatch]:
-    views = open_replayed_views(location, drawn.images, data, reads=frozenset({"heatmaps"}))
+    views = open_store_views(location, drawn.images, data, reads=frozenset({"heatmaps"}))
     dataset, order = views.dataset(INPUT_SIZE_HW), views.order(2, 0)
     assert isinstance(order, BlockOrder if data.view_order == "blocks" else ViewOrder)
     cpu = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 from pipeline.teacher_store import writer
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.settings import ReplayedViewSettings
-from pipeline.training.sources import open_replayed_views
+from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
 from stages.evaluate import evaluate
@@ -129,7 +129,7 @@ def test_training_reads_the_mean_of_both(inputs: Any, two: dict[str, str]) -> No
     batch = ViewBatch(np.array([0, 1]), np.array([1, 2]))
     heat = {}
     for names in (("teacher",), ("other",), ("other", "teacher")):
-        views = open_replayed_views(
+        views = open_store_views(
             inputs.store,
             inputs.images,
             ReplayedViewSettings(teachers=names),

@@ -16,7 +16,7 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import resize_affine
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.training.settings import ReplayedViewSettings, TeacherField
-from pipeline.training.sources import open_replayed_views
+from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import ViewBatch
 from stages.benchmark_crops import benchmark_crops
 from stages.cache_teacher import cache_teacher
@@ -56,7 +56,7 @@ def test_batches_from_crops_are_those_from_images_but_for_the_jpeg(
 ) -> None:
     """Without the images' folder; at the stored size, and resized from it."""
     store, batch = with_crops.store, first_views(with_crops.store)
-    opened = open_replayed_views(
+    opened = open_store_views(
         store, with_crops.images, ReplayedViewSettings(), reads=frozenset({"heatmaps"})
     )
     expected = opened.dataset(size_hw)[batch]
@@ -64,7 +64,7 @@ def test_batches_from_crops_are_those_from_images_but_for_the_jpeg(
     resize = resize_affine(STORED_HW, size_hw)
     lossless = np.stack([warp_crop(crop, resize, size_hw) for crop in crops])
     shutil.rmtree(with_crops.images)
-    views = open_replayed_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
+    views = open_store_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
     found = views.dataset(size_hw)[batch]
     tensors, same = tensors_of(found), tensors_of(expected)
     for name in ("keypoints", "keypoint_weights", "crop_to_heatmap", "heatmaps", "scale"):
@@ -100,7 +100,7 @@ def test_a_student_trains_without_images(with_crops: Any, tmp_path: Path) -> Non
         ({"store": "s"}, "images must be given"),
         ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give val_images"),
         ({"annotations": "a", "images": "i", "distillation": False, "data.from_crops": True},
-         r"unknown setting data\.from_crops \(data of annotations\)"),
+         r"unknown setting data\.from_crops \(data of fresh\)"),
     ],
 )  # fmt: skip
 def test_settings_that_leave_pixels_without_a_source_are_refused(
@@ -112,7 +112,7 @@ def test_settings_that_leave_pixels_without_a_source_are_refused(
 
 def test_crops_alone_are_read_where_heatmaps_are_not_used(with_crops: Any) -> None:
     batch = first_views(with_crops.store)
-    views = open_replayed_views(with_crops.store, None, FROM_CROPS, reads=frozenset())
+    views = open_store_views(with_crops.store, None, FROM_CROPS, reads=frozenset())
     found = views.dataset((256, 192))[batch]
     assert found.teacher is None
     stored = TeacherStore.open(with_crops.store).read_crops(*batch)
@@ -121,7 +121,7 @@ def test_crops_alone_are_read_where_heatmaps_are_not_used(with_crops: Any) -> No
 
 def test_a_store_without_crops_is_refused_in_one_line(store: Path) -> None:
     with pytest.raises(ConfigError, match=r"must hold crops to be trained from without images"):
-        open_replayed_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
+        open_store_views(store, None, FROM_CROPS, reads=frozenset({"heatmaps"}))
 
 
 def crops_file(inputs: Any, shard: int) -> Path:
@@ -146,11 +146,11 @@ def test_a_corrupt_crop_stops_or_is_replaced_by_another_view(
     data[offset + length // 2] ^= 1
     path.write_bytes(bytes(data))
     batch = ViewBatch(np.array([0, 1]), np.array([1, 1]))
-    strict = open_replayed_views(with_crops.store, None, FROM_CROPS, reads).dataset((256, 192))
+    strict = open_store_views(with_crops.store, None, FROM_CROPS, reads).dataset((256, 192))
     with pytest.raises(CorruptError, match="shard 0, row 0, view 1"):
         strict[batch]
     skipping = ReplayedViewSettings(from_crops=True, on_corrupt="skip")
-    views = open_replayed_views(with_crops.store, None, skipping, reads)
+    views = open_store_views(with_crops.store, None, skipping, reads)
     found = views.dataset((256, 192))[batch]
     assert [(r.instance, r.view, r.replaced_by) for r in found.replacements] == [(0, 1, 2)]
     other = TeacherStore.open(with_crops.store).read_crops([0, 1], [2, 1])

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.progress import NoProgress
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.settings import ReplayedViewSettings
-from pipeline.training.sources import ReplayedViews, open_replayed_views
+from pipeline.training.store_sources import ReplayedViews, open_store_views
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
@@ -63,7 +63,7 @@ def damage(store: Path, *places: tuple[int, int]) -> Path:
 
 def open_views(drawn: Any, store: Path, **data: object) -> ReplayedViews:
     config = ReplayedViewSettings.model_validate(data)
-    return open_replayed_views(store, drawn.images, config, reads=frozenset({"heatmaps"}))
+    return open_store_views(store, drawn.images, config, reads=frozenset({"heatmaps"}))
 
 
 def shown_places(drawn: Any, store: Path, epoch: int) -> set[tuple[int, int]]:

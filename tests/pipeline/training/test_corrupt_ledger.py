@@ -19,8 +19,8 @@ def replacement(row: int, *views: int, replaced_by: int = 8) -> Replacement:
 def batches(*replacements: Replacement) -> Iterator[TrainingBatch]:
     nothing = torch.zeros(0)
     for each in replacements:
-        yield TrainingBatch(nothing, nothing, nothing)
-        yield TrainingBatch(nothing, nothing, nothing, replacements=(each,))
+        yield TrainingBatch(nothing, nothing, nothing, nothing, nothing)
+        yield TrainingBatch(nothing, nothing, nothing, nothing, nothing, replacements=(each,))
 
 
 def run_epoch(ledger: CorruptLedger, *replacements: Replacement) -> dict[str, object]:

@@ -37,10 +37,10 @@ class DamagedStore:
 
 
 def reader_of(
-    store: DamagedStore, num_views: int = NUM_VIEWS - 1
+    store: DamagedStore, views: range = range(1, NUM_VIEWS)
 ) -> ReplacingReader[NDArray[np.int64]]:
     """Read (instance, view) of each view that the store could read."""
-    return ReplacingReader(cast(TeacherStore, store), num_views, store.read)
+    return ReplacingReader(cast(TeacherStore, store), views, store.read)
 
 
 def batch_of(*places: tuple[int, int]) -> ViewBatch:
@@ -62,17 +62,18 @@ def test_the_next_readable_view_takes_the_place_and_view_0_never_does(
 
 
 def test_every_augmented_view_is_tried_once() -> None:
-    assert views_in_turn(3, 4) == [3, 4, 1, 2]
-    assert views_in_turn(1, 1) == [1]
+    assert views_in_turn(3, range(1, 5)) == [3, 4, 1, 2]
+    assert views_in_turn(0, range(3)) == [0, 1, 2]
+    assert views_in_turn(1, range(1, 2)) == [1]
 
 
 @pytest.mark.parametrize(("asked", "got"), [(1, 3), (2, 3), (3, 3)])
 def test_only_a_view_in_use_takes_the_place(asked: int, got: int) -> None:
     """Of the four augmented views of the store, three are in use, and 1 and 2 are corrupt."""
-    reader = reader_of(DamagedStore((2, 1), (2, 2)), num_views=3)
+    reader = reader_of(DamagedStore((2, 1), (2, 2)), views=range(1, 4))
     stored, _ = reader.read(batch_of((2, asked)))
     assert stored.tolist() == [[2, got]]
-    reader = reader_of(DamagedStore((2, 2), (2, 3)), num_views=3)
+    reader = reader_of(DamagedStore((2, 2), (2, 3)), views=range(1, 4))
     stored, _ = reader.read(batch_of((2, 3)))
     assert stored.tolist() == [[2, 1]]
 
@@ -80,10 +81,11 @@ def test_only_a_view_in_use_takes_the_place(asked: int, got: int) -> None:
 def test_a_corrupt_view_that_is_the_only_one_in_use_is_an_error_that_says_so() -> None:
     expected = (
         r"s\.zarr: view 1 of person 102 \(row 2\) must be readable, as it is the only one in use; "
-        r"repair the store, or use more of its views \(data\.num_views\): .*row 2, view 1: torn"
+        r"repair the store, or use more views \(data\.num_views, cache-teacher --views\): "
+        r".*row 2, view 1: torn"
     )
     with pytest.raises(CorruptError, match=expected):
-        reader_of(DamagedStore((2, 1)), num_views=1).read(batch_of((2, 1)))
+        reader_of(DamagedStore((2, 1)), views=range(1, 2)).read(batch_of((2, 1)))
 
 
 def test_what_was_passed_over_is_named_with_shard_row_and_view() -> None:
@@ -139,7 +141,7 @@ def test_a_whole_store_is_read_once_a_batch_and_a_corrupt_view_is_looked_for_onc
 def test_a_person_without_any_readable_view_is_an_error_that_names_the_person() -> None:
     nothing = DamagedStore(*((2, view) for view in range(1, NUM_VIEWS)))
     expected = (
-        r"s\.zarr: of the 4 augmented views of person 102 \(row 2\) at least one must be readable "
+        r"s\.zarr: of the 4 views in use of person 102 \(row 2\) at least one must be readable "
         r".*got none; view 3: .*row 2, view 3"
     )
     with pytest.raises(CorruptError, match=expected):

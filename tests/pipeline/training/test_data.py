@@ -21,11 +21,11 @@ from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import (
     BatchLoader,
     FreshViewDataset,
-    StoreViewDataset,
     move_keypoints,
 )
 from pipeline.training.images import TrainingImages
 from pipeline.training.settings import TeacherField
+from pipeline.training.store_data import ReplayedViewDataset
 from pipeline.training.view_order import ViewBatch, ViewOrder
 from store_schemas.errors import CorruptError, StoreError
 
@@ -49,23 +49,23 @@ def keypoints(*rows: tuple[float, float, float]) -> NDArray[np.float32]:
 def test_a_mirrored_person_swaps_left_and_right_with_their_weights() -> None:
     person = keypoints((10, 20, 2), (4, 30, 1), (NAN, NAN, 0))
     mirrored = compose(mirror_affine(100), np.eye(2, 3))[None]
-    points, weights = move_keypoints(person, SKELETON, mirrored, (100, 100))
+    points, weights, _ = move_keypoints(person, SKELETON, mirrored, (100, 100))
     assert points[0].tolist() == [[89, 20], [0, 0], [95, 30]]
     assert weights[0].tolist() == [1, 0, 1]
 
 
 def test_an_upright_person_keeps_left_and_right() -> None:
     person = keypoints((10, 20, 2), (4, 30, 1), (NAN, NAN, 0))
-    points, weights = move_keypoints(person, SKELETON, UPRIGHT, (100, 100))
+    points, weights, _ = move_keypoints(person, SKELETON, UPRIGHT, (100, 100))
     assert points[0].tolist() == [[10, 20], [4, 30], [0, 0]]
     assert weights[0].tolist() == [1, 1, 0]
 
 
 def test_a_keypoint_counts_from_the_first_to_the_last_pixel_centre() -> None:
     person = keypoints((0, 0, 2), (59, 79, 2), (59.01, 3, 2))
-    _, weights = move_keypoints(person, SKELETON, UPRIGHT, (80, 60))
+    _, weights, _ = move_keypoints(person, SKELETON, UPRIGHT, (80, 60))
     assert weights[0].tolist() == [1, 1, 0]
-    _, weights = move_keypoints(
+    _, weights, _ = move_keypoints(
         keypoints((-0.01, 0, 2), (0, 79.01, 2), (0, -1, 2)), SKELETON, UPRIGHT, (80, 60)
     )
     assert weights[0].tolist() == [0, 0, 0]
@@ -140,7 +140,11 @@ class StoreWithTokens(TeacherStore):
         return "msra"
 
     def read(self, instances: Any, views: Any, out: Any = None) -> Any:
-        return SimpleNamespace(image_to_crop=np.tile(UPRIGHT, (len(instances), 1, 1)))
+        return SimpleNamespace(
+            image_to_crop=np.tile(UPRIGHT, (len(instances), 1, 1)),
+            keypoints=np.zeros((len(instances), 3, 2), np.float32),
+            confidence=np.ones((len(instances), 3), np.float32),
+        )
 
     def read_crops(self, instances: Any, views: Any) -> NDArray[np.uint8]:
         return np.zeros((len(instances), 128, 96, 3), np.uint8)
@@ -159,7 +163,9 @@ class StoreWithTokens(TeacherStore):
     ids=lambda reads: " and ".join(sorted(reads)),
 )
 def test_only_tokens_that_a_loss_term_reads_are_in_the_batch(reads: set[TeacherField]) -> None:
-    dataset = StoreViewDataset(StoreWithTokens(), None, (128, 96), frozenset(reads))
+    dataset = ReplayedViewDataset(
+        StoreWithTokens(), one_person(), None, (128, 96), frozenset(reads)
+    )
     teacher = dataset[ViewBatch(np.array([0, 0]), np.array([1, 2]))].teacher
     assert teacher is not None
     assert teacher.heatmaps is None

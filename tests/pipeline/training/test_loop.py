@@ -66,7 +66,9 @@ def batches(epoch: int, bad_epoch: int | None = None) -> Iterator[TrainingBatch]
     for step in range(STEPS_PER_EPOCH):
         bad = epoch == bad_epoch and step == 1
         images = torch.full((2, 2), float("nan") if bad else float(epoch + step))
-        yield TrainingBatch(images, torch.zeros(2, 1, 2), torch.ones(2, 1))
+        yield TrainingBatch(
+            images, torch.zeros(2, 1, 2), torch.ones(2, 1), torch.ones(2, 1).bool(), torch.ones(2)
+        )
 
 
 def training(**changes: object) -> Training:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from pipeline.training.losses import (
+from pipeline.training.heatmap_losses import (
     confidence_loss,
     heat_at,
     heatmap_loss,
-    regression_loss,
     render_gaussians,
     simulated_heatmap_loss,
 )
+from pipeline.training.regression_losses import regression_loss
 from pipeline.training.settings import RegressionKind
 
 HEATMAP_SIZE_HW = (16, 12)

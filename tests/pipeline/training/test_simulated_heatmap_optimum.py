@@ -8,12 +8,8 @@ import torch
 
 from pipeline.models.heads import StudentOutput
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.losses import (
-    StudentCriterion,
-    gaussian_factors,
-    heat_at,
-    keypoints_to_heatmap,
-)
+from pipeline.training.heatmap_losses import gaussian_factors, heat_at
+from pipeline.training.losses import StudentCriterion, keypoints_to_heatmap
 from pipeline.training.settings import LossConfig
 from tests.support.training_batches import heatmaps_of
 
@@ -42,10 +38,15 @@ def _teacher_that_knows_the_truth(affine: list[list[float]]) -> TrainingBatch:
         images=torch.zeros(1, *INPUT_SIZE_HW, 3, dtype=torch.uint8),
         keypoints=TRUTH_PX,
         keypoint_weights=torch.ones(1, 3, dtype=torch.float64),
+        is_labelled=torch.ones(1, 3, dtype=torch.bool),
+        areas=torch.full((1,), 1000.0),
         teacher=TeacherBatch(
             crop_to_heatmap=torch.tensor(affine, dtype=torch.float64)[None],
             heatmaps=(heat / scale[..., None, None]).round().to(torch.uint8),
             scale=scale,
+            keypoints=TRUTH_PX,
+            keypoint_weights=torch.ones(1, 3, dtype=torch.float64),
+            confidences=torch.ones(1, 3, dtype=torch.float64),
         ),
     )
 

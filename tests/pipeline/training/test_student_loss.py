@@ -21,6 +21,7 @@ from pipeline.training.losses import (
     term_weight,
 )
 from pipeline.training.settings import LossConfig, RegressionKind
+from tests.support.training_batches import person_of
 
 HEATMAP_SIZE_HW = (16, 12)
 INPUT_SIZE_HW = (64, 48)
@@ -53,10 +54,15 @@ def _batch(weights: Tensor | None = None) -> TrainingBatch:
         images=torch.zeros(BATCH, height, width, 3, dtype=torch.uint8),
         keypoints=fractions * torch.tensor([width, height], dtype=torch.float64),
         keypoint_weights=_some_weights() if weights is None else weights,
+        is_labelled=torch.ones(BATCH, NUM_KEYPOINTS, dtype=torch.bool),
+        areas=_uniform(100, 900, BATCH, seed=12),
         teacher=TeacherBatch(
             crop_to_heatmap=MSRA.repeat(BATCH, 1, 1),
             heatmaps=heatmaps.to(torch.uint8),
             scale=_uniform(0.5, 1.2, BATCH, NUM_KEYPOINTS, seed=5) / 255,
+            keypoints=_uniform(2, 40, BATCH, NUM_KEYPOINTS, 2, seed=10),
+            keypoint_weights=torch.ones(BATCH, NUM_KEYPOINTS, dtype=torch.float64),
+            confidences=_uniform(0.3, 1.2, BATCH, NUM_KEYPOINTS, seed=11),
         ),
     )
 
@@ -106,19 +112,7 @@ def test_people_of_a_batch_do_not_mix() -> None:
     together = student_loss(output, targets, config, 0)
     alone = []
     for b in range(BATCH):
-        assert targets.teacher is not None
-        assert targets.teacher.heatmaps is not None
-        assert targets.teacher.scale is not None
-        person = TrainingBatch(
-            images=targets.images[b : b + 1],
-            keypoints=targets.keypoints[b : b + 1],
-            keypoint_weights=targets.keypoint_weights[b : b + 1],
-            teacher=TeacherBatch(
-                crop_to_heatmap=targets.teacher.crop_to_heatmap[b : b + 1],
-                heatmaps=targets.teacher.heatmaps[b : b + 1],
-                scale=targets.teacher.scale[b : b + 1],
-            ),
-        )
+        person = person_of(targets, b)
         keypoints, scores, sigmas = (tensor[b : b + 1] for tensor in output[:3])
         part = StudentOutput(keypoints, scores, sigmas)
         alone.append(student_loss(part, person, config, 0).terms)
@@ -252,8 +246,10 @@ def test_a_loss_configuration_that_means_nothing_is_refused(
 def test_every_weight_has_a_loss_and_every_loss_a_weight() -> None:
     """Adding a term is one entry on either side; none can be forgotten."""
     assert list(LOSS_OF_TERM) == list(LossConfig.all_terms())
-    weights = [name for name, field in LossConfig.model_fields.items() if field.annotation is float]
-    assert set(weights) - {"sigma_floor"} == set(LOSS_OF_TERM)
+    assert set(LossConfig.all_terms()) == set(LOSS_OF_TERM)
+    fields = LossConfig.model_fields.items()
+    numbers = {name for name, field in fields if field.annotation is float}
+    assert numbers - set(LOSS_OF_TERM) == {"sigma_floor", "teacher_threshold"}
 
 
 def test_only_what_the_configured_terms_read_is_asked_of_a_store() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.models.token_encoder import TokenShape
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.training.sources import require_tokens
+from pipeline.training.store_sources import require_tokens
 from store_schemas.formats import OptionalArrays, TokenFormat
 
 SIXTEEN, SMALL = TokenShape(192, (16, 16)), TokenShape(192, (8, 6))

@@ -1,0 +1,247 @@
+"""Batches for training from a teacher store, with the predictions that the loss terms read.
+
+``ReplayedViewDataset`` shows the views of the store, so that student and teacher get the same
+views. ``CarriedViewDataset`` draws new views, and carries into them what the teacher predicted of
+the plain crop. The files of the store are opened in the process that reads them.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from pipeline.coco.people import People
+from pipeline.frames.carrying import carry_channels, carry_heatmaps, carry_keypoints
+from pipeline.frames.crops import warp_crop
+from pipeline.frames.geometry import (
+    Affine,
+    SizeHW,
+    apply,
+    compose,
+    crop_to_heatmap,
+    invert,
+    is_mirroring,
+    resize_affine,
+)
+from pipeline.settings import ViewRecipe
+from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.reader import StoredViews, TeacherStore, WideCrops
+from pipeline.training.batch import TeacherBatch, TrainingBatch
+from pipeline.training.corrupt_views import Replacement, ReplacingReader
+from pipeline.training.data import batch_of, crop_people, draw_batch, is_inside_crop
+from pipeline.training.images import TrainingImages
+from pipeline.training.settings import TeacherField
+from pipeline.training.view_order import ViewBatch
+
+PLAIN_VIEW = 0
+
+
+class _Replayed(NamedTuple):
+    """The arrays of a batch that a replaying training reads from a store."""
+
+    image_to_crop: NDArray[np.float64]  # (B, 2, 3), to the stored crops
+    crops: NDArray[np.uint8] | None  # (B, H, W, 3), RGB; None: images are read instead
+    teacher: TeacherBatch | None
+
+
+class ReplayedViewDataset(Dataset[TrainingBatch]):
+    """The views of a teacher store, with the fields of the teacher that the loss terms read.
+
+    people: those of the store; some labels may be hidden.
+    images: images that the crops are cut from; None: the stored crops are used.
+    reads: fields of the teacher that the loss terms read; no others are put into a batch.
+    replace_among: augmented views among which a view whose heatmaps or stored crop cannot be read
+        is replaced by another one of the same person, crop and keypoints included; None: such a
+        view raises CorruptError.
+    """
+
+    def __init__(
+        self,
+        store: AnyTeachers,
+        people: People,
+        images: TrainingImages | None,
+        input_size_hw: SizeHW,
+        reads: frozenset[TeacherField],
+        replace_among: range | None = None,
+    ) -> None:
+        self._store = store
+        self._people = people
+        self._images = images
+        self._input_size_hw = input_size_hw
+        stored_to_heatmap = crop_to_heatmap(
+            store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
+        )
+        input_to_stored = resize_affine(input_size_hw, store.input_size_hw)
+        self._crop_to_heatmap = compose(stored_to_heatmap, input_to_stored)
+        self._stored_to_input = resize_affine(store.input_size_hw, input_size_hw)
+        self._reads = reads
+        self._replacing = (
+            None if replace_among is None else ReplacingReader(store, replace_among, self._read)
+        )
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        replacements: tuple[Replacement, ...] = ()
+        if self._replacing is not None:
+            stored, replacements = self._replacing.read(batch)
+        else:
+            stored = self._read(batch.instances, batch.views)
+        crops = self._crop(batch.instances, stored)
+        return replace(crops, teacher=stored.teacher, replacements=replacements)
+
+    def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Replayed:
+        store = self._store
+        crops = store.read_crops(instances, views) if self._images is None else None
+        if not self._reads:
+            return _Replayed(store.read_image_to_crop(instances, views), crops, None)
+        stored = store.read(instances, views)
+        keypoints = apply(self._stored_to_input, stored.keypoints)
+        fields = keypoint_fields(keypoints, stored.confidence, self._input_size_hw)
+        if "heatmaps" in self._reads:
+            fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
+        if self._reads & {"keypoint_tokens", "visual_tokens"}:
+            assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
+            tokens = store.read_tokens(instances, views)
+            named = {f"{kind}_tokens": values for kind, values in tokens.items()}
+            fields |= {name: values for name, values in named.items() if name in self._reads}
+        teacher = _teacher_batch(self._crop_to_heatmap, fields)
+        return _Replayed(stored.image_to_crop, crops, teacher)
+
+    def _crop(self, instances: NDArray[np.int64], stored: _Replayed) -> TrainingBatch:
+        """Cut the crops from their images, or resize the stored crops."""
+        image_to_crop = compose(self._stored_to_input, stored.image_to_crop)
+        people, size_hw = self._people, self._input_size_hw
+        if self._images is not None:
+            return crop_people(people, self._images, instances, image_to_crop, size_hw)
+        crops = stored.crops
+        assert crops is not None
+        if size_hw != self._store.input_size_hw:
+            crops = np.stack([warp_crop(crop, self._stored_to_input, size_hw) for crop in crops])
+        return batch_of(people, crops, instances, image_to_crop, size_hw)
+
+
+class _Carried(NamedTuple):
+    """The arrays of a batch that a carrying training reads from a store."""
+
+    crops: WideCrops | None  # None: images are read instead
+    predictions: StoredViews | None  # None: no loss term reads a teacher
+
+
+class CarriedViewDataset(Dataset[TrainingBatch]):
+    """New views of the people of a store; the teacher's predictions are carried into them.
+
+    people: those of the store; some labels may be hidden.
+    images: images that the crops are cut from; None: they are cut from the stored crops.
+    recipe, seed: distribution and seed of the views.
+    input_size_hw: size of the views, of any aspect.
+    reads: fields of the teacher that the loss terms read; no others are put into a batch.
+    heatmap_size_hw: size of the carried heatmaps; None: that of the store's, in the views' aspect.
+    replace_among: views of the store among which a plain view that cannot be read is replaced by
+        another one of the same person; None: it raises CorruptError.
+    """
+
+    def __init__(
+        self,
+        store: AnyTeachers,
+        people: People,
+        images: TrainingImages | None,
+        recipe: ViewRecipe,
+        seed: int,
+        input_size_hw: SizeHW,
+        reads: frozenset[TeacherField],
+        heatmap_size_hw: SizeHW | None = None,
+        replace_among: range | None = None,
+    ) -> None:
+        self._store = store
+        self._people = people
+        self._images = images
+        self._recipe = recipe
+        self._seed = seed
+        self._input_size_hw = input_size_hw
+        self._reads = reads
+        self._crop_to_heatmap = crop_to_heatmap(
+            store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
+        )
+        self._heatmap_size_hw = heatmap_size_hw or _in_aspect(store.heatmap_size_hw, input_size_hw)
+        self._view_to_heatmap = crop_to_heatmap(
+            store.heatmap_frame, input_size_hw, self._heatmap_size_hw
+        )
+        self._replacing = (
+            None if replace_among is None else ReplacingReader(store, replace_among, self._read)
+        )
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        plain = ViewBatch(batch.instances, np.full_like(batch.views, PLAIN_VIEW))
+        replacements: tuple[Replacement, ...] = ()
+        if self._replacing is not None:
+            stored, replacements = self._replacing.read(plain)
+        else:
+            stored = self._read(*plain)
+        size_hw = self._input_size_hw
+        image_to_view = draw_batch(self._people, self._recipe, self._seed, batch, size_hw)
+        if stored.crops is None:
+            assert self._images is not None
+            crops = crop_people(self._people, self._images, batch.instances, image_to_view, size_hw)
+        else:
+            crop_to_view = compose(image_to_view, invert(stored.crops.image_to_wide_crop))
+            pairs = zip(stored.crops.crops, crop_to_view, strict=True)
+            cut = [warp_crop(crop, affine, size_hw) for crop, affine in pairs]
+            crops = batch_of(self._people, np.stack(cut), batch.instances, image_to_view, size_hw)
+        predictions = stored.predictions
+        teacher = None if predictions is None else self._carry(predictions, image_to_view)
+        return replace(crops, teacher=teacher, replacements=replacements)
+
+    def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
+        store = self._store
+        predictions = store.read(instances, views) if self._reads else None
+        if self._images is not None:
+            return _Carried(None, predictions)
+        return _Carried(store.read_wide_crops(instances, views), predictions)
+
+    def _carry(self, stored: StoredViews, image_to_view: Affine) -> TeacherBatch:
+        flip_indices = self._people.skeleton.flip_indices
+        crop_to_view = compose(image_to_view, invert(stored.image_to_crop))
+        keypoints = carry_keypoints(stored.keypoints, crop_to_view, flip_indices)
+        is_mirrored = is_mirroring(crop_to_view)
+        confidences = carry_channels(stored.confidence, is_mirrored, flip_indices)
+        fields = keypoint_fields(keypoints, confidences, self._input_size_hw)
+        if "heatmaps" in self._reads:
+            carried = carry_heatmaps(
+                stored.heatmaps,
+                crop_to_view,
+                self._crop_to_heatmap,
+                self._view_to_heatmap,
+                self._heatmap_size_hw,
+                flip_indices,
+            )
+            fields |= {
+                "heatmaps": carried.heatmaps,
+                "is_known": carried.is_known,
+                "scale": carry_channels(stored.scale, is_mirrored, flip_indices),
+            }
+        return _teacher_batch(self._view_to_heatmap, fields)
+
+
+def keypoint_fields(
+    keypoints: NDArray[np.float64], confidences: NDArray[np.float32], crop_size_hw: SizeHW
+) -> dict[str, NDArray[Any]]:
+    """Return the fields of ``TeacherBatch`` that hold a teacher's keypoints, (B, K, 2)."""
+    return {
+        "keypoints": keypoints.astype(np.float32),
+        "keypoint_weights": is_inside_crop(keypoints, crop_size_hw).astype(np.float32),
+        "confidences": confidences,
+    }
+
+
+def _teacher_batch(view_to_heatmap: Affine, fields: dict[str, NDArray[Any]]) -> TeacherBatch:
+    affines = np.tile(view_to_heatmap.astype(np.float32), (len(fields["keypoints"]), 1, 1))
+    tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
+    return TeacherBatch(torch.from_numpy(affines), **tensors)
+
+
+def _in_aspect(heatmap_size_hw: SizeHW, input_size_hw: SizeHW) -> SizeHW:
+    """Return a size of heatmaps in the aspect of crops, as high as the given one."""
+    height = heatmap_size_hw[0]
+    return height, round(height * input_size_hw[1] / input_size_hw[0])
