@@ -63,14 +63,15 @@ def _measured_estimate(
 ) -> StoreEstimate:
     plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
     probe = take_probe(teacher, people, config.images, plain, config.probe_people)
-    profile = profile_named(config.profile)
+    profile = profile_named(config.profile, teacher.input_size_hw)
     units = check_teacher(
         teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )
     fixed_seconds = time.perf_counter() - began
     trial = run_trial(config, people, teacher, units.threshold, config.probe_people)
+    heatmaps = f"{trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
     say(
-        f"probe: {trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
+        f"probe: {heatmaps if trial.heatmap_bytes else ''}"
         f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on "
         f"{counted(trial.num_views, 'view')}"
     )

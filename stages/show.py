@@ -20,6 +20,7 @@ from pipeline.pictures.poses import (
     ring_keypoints,
     write_png,
 )
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from stages.settings.evaluation import ShowConfig
@@ -33,7 +34,7 @@ LEGEND = (
     ("the person's left", LEFT_COLOUR),
     ("right", RIGHT_COLOUR),
     ("middle", CENTRE_COLOUR),
-    ("glow: the teacher's heat", None),
+    ("glow: the teacher's heat, if it is stored", None),
     (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
     ("rings: the truth, moved along and, in mirrored views, swapped left to right", None),
 )
@@ -59,7 +60,8 @@ def show(config: ShowConfig) -> Path:
     num_shown = min(config.num_views, store.num_views - 1)
     tiles, captions = [], []
     for row in rows.tolist():
-        shown = store.read([row] * (num_shown + 1), range(num_shown + 1))
+        read = store.read if store.has_heatmaps else store.read_keypoints
+        shown = read([row] * (num_shown + 1), range(num_shown + 1))
         image_index = int(people.image_index[row])
         tiles.append(person_tiles(store, row, shown, images.read(image_index)))
         captions.append(
@@ -102,7 +104,7 @@ def _image_folder(config: ShowConfig, store: TeacherStore) -> Path:
 
 
 def person_tiles(
-    store: TeacherStore, row: int, shown: StoredViews, image: Picture
+    store: TeacherStore, row: int, shown: StoredKeypoints, image: Picture
 ) -> list[Picture]:
     """Draw the tiles of one person: the truth, then each view.
 
@@ -118,7 +120,9 @@ def person_tiles(
         crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
     )
     colours = keypoint_colours(skeleton)
-    heat = dequantise_heatmaps(shown.heatmaps, shown.scale)
+    heat = None
+    if isinstance(shown, StoredViews):
+        heat = dequantise_heatmaps(shown.heatmaps, shown.scale)
     tiles: list[Picture] = []
     for view, image_to_crop in enumerate(shown.image_to_crop):
         image_to_tile = compose(crop_to_tile, image_to_crop)
@@ -130,7 +134,8 @@ def person_tiles(
             tiles.append(draw_pose(tile, truth, is_labelled, skeleton))
         seen = apply(crop_to_tile, shown.keypoints[view])
         is_sure = shown.confidence[view] >= MIN_CONFIDENCE
-        tile = overlay_heatmaps(tile, heat[view], tile_to_heatmap, colours)
+        if heat is not None:
+            tile = overlay_heatmaps(tile, heat[view], tile_to_heatmap, colours)
         if view > 0:
             tile = ring_keypoints(tile, truth, is_labelled, skeleton)
         tile = draw_pose(tile, seen, is_sure, skeleton)

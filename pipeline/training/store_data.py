@@ -28,6 +28,7 @@ from pipeline.frames.geometry import (
 )
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.corrupt_views import Replacement, ReplacingReader
@@ -96,10 +97,10 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         crops = store.read_crops(instances, views) if self._images is None else None
         if not self._reads:
             return _Replayed(store.read_image_to_crop(instances, views), crops, None)
-        stored = store.read(instances, views)
+        stored = _read_teacher(store, instances, views, self._reads)
         keypoints = apply(self._stored_to_input, stored.keypoints)
         fields = keypoint_fields(keypoints, stored.confidence, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews):
             fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
             assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
@@ -127,7 +128,7 @@ class _Carried(NamedTuple):
 
     crops: NDArray[np.uint8] | None  # (B, h, w, 3), RGB; None: images are read instead
     image_to_stored: NDArray[np.float64]  # (B, 2, 3), to the pixels of ``crops``
-    views: StoredViews | None  # None: no loss term reads a teacher
+    views: StoredKeypoints | None  # None: no loss term reads a teacher
 
 
 class CarriedViewDataset(Dataset[TrainingBatch]):
@@ -197,16 +198,18 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         store = self._store
         image_to_crop = store.read_image_to_crop(instances, views)
         crops = store.read_crops(instances, views) if self._images is None else None
-        return _Carried(crops, image_to_crop, store.read(instances, views) if self._reads else None)
+        reads = self._reads
+        stored = _read_teacher(store, instances, views, reads) if reads else None
+        return _Carried(crops, image_to_crop, stored)
 
-    def _carry(self, stored: StoredViews, image_to_view: Affine) -> TeacherBatch:
+    def _carry(self, stored: StoredKeypoints, image_to_view: Affine) -> TeacherBatch:
         flip_indices = self._people.skeleton.flip_indices
         crop_to_view = compose(image_to_view, invert(stored.image_to_crop))
         keypoints = carry_keypoints(stored.keypoints, crop_to_view, flip_indices)
         is_mirrored = is_mirroring(crop_to_view)
         confidences = carry_channels(stored.confidence, is_mirrored, flip_indices)
         fields = keypoint_fields(keypoints, confidences, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews):
             carried = carry_heatmaps(
                 stored.heatmaps,
                 crop_to_view,
@@ -221,6 +224,18 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
                 "scale": carry_channels(stored.scale, is_mirrored, flip_indices),
             }
         return _teacher_batch(self._view_to_heatmap, fields)
+
+
+def _read_teacher(
+    store: AnyTeachers,
+    instances: NDArray[np.int64],
+    views: NDArray[np.int64],
+    reads: frozenset[TeacherField],
+) -> StoredKeypoints:
+    """Read views of a teacher: ``StoredViews`` exactly if a loss term reads heatmaps."""
+    if "heatmaps" in reads:
+        return store.read(instances, views)
+    return store.read_keypoints(instances, views)
 
 
 def keypoint_fields(
