@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.caching.settings import CacheSettings, TeacherInputs
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
-from pipeline.coco.read_people import read_people
+from pipeline.coco.read_everyone import describe_people, read_everyone
 from pipeline.frames.views import describe_missing_halves, draw_views
 from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import StoreFolder
@@ -38,15 +38,17 @@ def open_inputs(
         PeopleError: annotations or images contradict themselves.
         TeacherError: the teacher cannot be loaded, or does not fit the people.
     """
-    people = read_people(config.annotations, config.images, config.people)
+    people, notes = read_everyone(config.annotations, config.images, config.people)
     log(
-        f"people: {people.num_instances} with "
+        f"people: {describe_people(people)} with "
         f"{counted(people.skeleton.num_keypoints, 'keypoint')} in "
         f"{len(np.unique(people.image_index))} of {counted(len(people.image_id), 'image')}, "
         f"{counted(len(people.ignored.annotation_id), 'annotation')} kept as ignore regions"
     )
-    if note := describe_missing_halves(people.skeleton, config.recipe):
+    for note in notes:
         log(note)
+    if missing := describe_missing_halves(people.skeleton, config.recipe):
+        log(missing)
     settings = _with_threads(config.teacher_settings, execution_recipe or {})
     teacher = open_fitting_teacher(config.teacher, people, settings)
     height, width = teacher.input_size_hw

@@ -8,7 +8,7 @@ from pipeline.config import InputFile, InputFolder, InputPath, StageConfig
 from pipeline.settings import (
     PROBE_PEOPLE,
     NumAugmentedViews,
-    PeopleSettings,
+    StoredPeopleSettings,
     TeacherSettings,
     ViewRecipe,
 )
@@ -30,7 +30,7 @@ class TeacherInputs(StageConfig):
     """People, a teacher, and the views that it predicts."""
 
     annotations: InputFile
-    """COCO keypoint JSON of the people."""
+    """COCO keypoint JSON of the people and their images."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     teacher: InputPath
@@ -59,7 +59,7 @@ class TeacherInputs(StageConfig):
     """Seed of the random views."""
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
+    people: StoredPeopleSettings = StoredPeopleSettings()
 
     @model_validator(mode="after")
     def _check_optional_arrays(self) -> Self:
