@@ -48,7 +48,8 @@ class RegressionHead(nn.Module):
     def add_shear(self) -> None:
         """Add the channel of the shear, the last one; it starts at 0 and draws no random number."""
         narrow = self.linear
-        self.linear = nn.utils.skip_init(nn.Linear, narrow.in_features, 6)
+        meta = nn.Linear(narrow.in_features, 6, device="meta")
+        self.linear = meta.to_empty(device=narrow.weight.device)
         with torch.no_grad():
             for wide, old in zip(self.linear.parameters(), narrow.parameters(), strict=True):
                 wide.zero_()[:5] = old

@@ -29,6 +29,7 @@ from pipeline.frames.geometry import (
 )
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore, WideCrops
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.corrupt_views import Replacement, ReplacingReader
@@ -97,10 +98,10 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         crops = store.read_crops(instances, views) if self._images is None else None
         if not self._reads:
             return _Replayed(store.read_image_to_crop(instances, views), crops, None)
-        stored = store.read(instances, views)
+        stored = _read_teacher(store, instances, views, self._reads)
         keypoints = apply(self._stored_to_input, stored.keypoints)
         fields = keypoint_fields(keypoints, stored.confidence, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews):
             fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
             assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
@@ -127,7 +128,7 @@ class _Carried(NamedTuple):
     """The arrays of a batch that a carrying training reads from a store."""
 
     crops: WideCrops | None  # None: images are read instead
-    predictions: StoredViews | None  # None: no loss term reads a teacher
+    predictions: StoredKeypoints | None  # None: no loss term reads a teacher
 
 
 class CarriedViewDataset(Dataset[TrainingBatch]):
@@ -198,19 +199,20 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
         store = self._store
-        predictions = store.read(instances, views) if self._reads else None
+        reads = self._reads
+        predictions = _read_teacher(store, instances, views, reads) if reads else None
         if self._images is not None:
             return _Carried(None, predictions)
         return _Carried(store.read_wide_crops(instances, views), predictions)
 
-    def _carry(self, stored: StoredViews, image_to_view: Affine) -> TeacherBatch:
+    def _carry(self, stored: StoredKeypoints, image_to_view: Affine) -> TeacherBatch:
         flip_indices = self._people.skeleton.flip_indices
         crop_to_view = compose(image_to_view, invert(stored.image_to_crop))
         keypoints = carry_keypoints(stored.keypoints, crop_to_view, flip_indices)
         is_mirrored = is_mirroring(crop_to_view)
         confidences = carry_channels(stored.confidence, is_mirrored, flip_indices)
         fields = keypoint_fields(keypoints, confidences, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews):
             carried = carry_heatmaps(
                 stored.heatmaps,
                 crop_to_view,
@@ -225,6 +227,18 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
                 "scale": carry_channels(stored.scale, is_mirrored, flip_indices),
             }
         return _teacher_batch(self._view_to_heatmap, fields)
+
+
+def _read_teacher(
+    store: AnyTeachers,
+    instances: NDArray[np.int64],
+    views: NDArray[np.int64],
+    reads: frozenset[TeacherField],
+) -> StoredKeypoints:
+    """Read views of a teacher: ``StoredViews`` exactly if a loss term reads heatmaps."""
+    if "heatmaps" in reads:
+        return store.read(instances, views)
+    return store.read_keypoints(instances, views)
 
 
 def keypoint_fields(

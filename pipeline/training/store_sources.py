@@ -272,6 +272,12 @@ def open_store_views(
     """
     data = data.with_order(str(path))
     store = open_teachers(path, data.teachers, data.store_cache)
+    if "heatmaps" in reads and not store.has_heatmaps:
+        raise ConfigError(
+            f"{path} must hold heatmaps, which loss terms read, but holds keypoints and "
+            "confidences alone; learn from those by loss.teacher_regression and switch the others "
+            "off, or write a store with another --profile than keypoints"
+        )
     if isinstance(data, ReplayedViewSettings):
         _require_views(store, data)
     instances = store.present_instances()
