@@ -14,14 +14,15 @@ from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
-    copy_initial_weights,
     describe_network,
     read_info,
 )
+from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
+from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_validation
@@ -83,8 +84,13 @@ def train_student(
     network = build_student(config.architecture, skeleton.num_keypoints)
     continues = resume and folder.training_state.is_file()
     if not continues:
-        copy_initial_weights(network, config.initial.weights, config.initial.parts)
-    dataset = views.dataset(network.input_size_hw, network.token_shape)
+        start = config.initial
+        set_initial_weights(
+            network, start.weights, start.parts, pretrained=start.pretrained, say=say
+        )
+    # A projector gives the student's tokens the shape of the stored ones.
+    compared_tokens = views.token_shape if loss.token_projector else network.token_shape
+    dataset = views.dataset(network.input_size_hw, compared_tokens)
     validation = None
     if config.val_annotations is not None:
         images = config.val_images or config.images
@@ -118,7 +124,12 @@ def train_student(
         say(message)
 
     ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
-    criterion = StudentCriterion(loss, network.num_keypoints)
+    context = LossContext(
+        oks_sigmas=skeleton.sigmas,
+        student_tokens=network.token_shape,
+        teacher_tokens=views.token_shape,
+    )
+    criterion = StudentCriterion(loss, network.num_keypoints, context)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
     training = Training(

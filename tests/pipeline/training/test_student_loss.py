@@ -246,8 +246,10 @@ def test_a_loss_configuration_that_means_nothing_is_refused(
 def test_every_weight_has_a_loss_and_every_loss_a_weight() -> None:
     """Adding a term is one entry on either side; none can be forgotten."""
     assert list(LOSS_OF_TERM) == list(LossConfig.all_terms())
-    weights = [name for name, field in LossConfig.model_fields.items() if field.annotation is float]
-    assert set(weights) - {"sigma_floor"} == set(LOSS_OF_TERM)
+    assert set(LossConfig.all_terms()) == set(LOSS_OF_TERM)
+    fields = LossConfig.model_fields.items()
+    numbers = {name for name, field in fields if field.annotation is float}
+    assert numbers - set(LOSS_OF_TERM) == {"sigma_floor", "teacher_threshold"}
 
 
 def test_only_what_the_configured_terms_read_is_asked_of_a_store() -> None:
