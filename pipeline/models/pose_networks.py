@@ -1,8 +1,9 @@
 """The pose networks by name, each assembled in one literal call of parts from ``trunks.py``.
 
 ``distilpose-s`` and ``-l`` are the published students, ``tokenpose-s`` and ``-hrnet48`` their
-teachers (DistilPose, CVPR 2023), ``tokenpose-l`` is TokenPose's own (ICCV 2021). The ``-xs`` pair
-and ``distilpose-lite`` are ours, for crops of 128 x 96.
+teachers (DistilPose, CVPR 2023), ``tokenpose-l`` is TokenPose's own (ICCV 2021). The ``-xs`` pair,
+``distilpose-xxs``, which is its student with one layer of attention, and ``distilpose-lite`` are
+ours, for crops of 128 x 96.
 
 To add a network: subclass ``Student`` or ``HeatmapTeacher`` if none of the classes here fits, and
 add one entry to ``STUDENTS`` or ``TEACHERS``.
@@ -173,6 +174,9 @@ STUDENTS: Mapping[str, Callable[[int], Student]] = {
     ),
     "distilpose-s": lambda num_keypoints: RegressionStudent(
         "distilpose-s", *trunk_s(num_keypoints), RegressionHead(192)
+    ),
+    "distilpose-xxs": lambda num_keypoints: RegressionStudent(
+        "distilpose-xxs", *trunk_xs(num_keypoints, depth=1), RegressionHead(128)
     ),
     "distilpose-xs": lambda num_keypoints: RegressionStudent(
         "distilpose-xs", *trunk_xs(num_keypoints), RegressionHead(128)
