@@ -42,6 +42,7 @@ from pipeline.training.settings import LossConfig
 from stages.run_people import people_of_run
 from stages.settings.pictures import ShowStudentConfig
 from stages.settings.training import TrainStudentConfig
+from store_schemas.errors import IncompleteError
 from store_schemas.teacher_store import Status
 
 TILE_HEIGHT = 320
@@ -133,6 +134,11 @@ def _open_source(
     store = TeacherStore.open(config.store, config.teacher_name)
     require_same_names(str(config.run_folder), student.skeleton.keypoint_names, store.people)
     rows = np.flatnonzero(store.status[:, PLAIN_VIEW] == Status.OK)
+    if not len(rows):
+        raise IncompleteError(
+            f"{store.path} must hold a person whose plain view is there, but holds none of its "
+            f"{store.people.num_instances}; repair their images and write the store again"
+        )
     folder = image_folder_of(store, config.images)
     return _Source(store.people, folder, Path(store.path).name, store, rows)
 
