@@ -41,6 +41,10 @@ COMMANDS = {
         "stages.commands.evaluation:compare_command",
         "runs of students -> one table, paired differences",
     ),
+    "ablate": (
+        "stages.commands.ablation:ablate_command",
+        "a sweep, teacher store, images -> runs, one table of all arms",
+    ),
     "show": (
         "stages.commands.pictures:show_command",
         "teacher store or run -> a picture: heat, poses, attention",

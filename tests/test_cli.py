@@ -32,13 +32,15 @@ COMMANDS: dict[str, set[str]] = {
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
-        *("--teacher-name", "--crops", "--crop-quality", "--tokens"),
+        *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
+        *("--tokens", "--token-format"),
+        *("--detections", "--detection-threshold", "--only-labelled"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        "--from-crops",
+        *("--from-crops", "--student", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -59,7 +61,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        "--init-weights",
+        *("--init-weights", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
@@ -81,7 +83,7 @@ BENCHMARKS: dict[str, set[str]] = {
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
-MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations"}
+MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations", "--detections"}
 STORES: dict[str, set[str]] = {
     "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},

@@ -1,9 +1,10 @@
 """Predicted poses -> figures.
 
-coco_evaluation.py  AP and AR by pycocotools
-comparison.py       networks side by side, and the mean pose that they must beat
-inputs.py           the people of an evaluation, and the poses that a teacher store holds
-localisation.py     OKS and PCK, person by person, and their paired differences
-report.py           one row of a table, and evaluation.json
-validation.py       figures of a student while it trains
+average_precision.py  AP under weights of the images, for its intervals
+coco_evaluation.py    AP and AR by pycocotools
+comparison.py         networks side by side, and the mean pose that they must beat
+inputs.py             the people of an evaluation, and the poses that a teacher store holds
+localisation.py       OKS and PCK, person by person, and their paired differences
+report.py             one row of a table, and evaluation.json
+validation.py         figures of a student while it trains
 """

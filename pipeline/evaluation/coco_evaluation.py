@@ -47,6 +47,31 @@ def evaluate_results(people: People, results: Sequence[KeypointResult]) -> CocoF
         PeopleError: a result contradicts the people.
         ConfigError: the skeleton has no OKS fall-offs.
     """
+    evaluation = _evaluated(people, results)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    # pycocotools returns -1 where there is nobody to find.
+    return CocoFigures(*(float(s) if s >= 0 else None for s in evaluation.stats))
+
+
+def evaluated_images(people: People, results: Sequence[KeypointResult]) -> list[dict[str, Any]]:
+    """Return pycocotools' record of every image that has people or poses, for people of any size.
+
+    A record has ``image_id``, ``dtScores`` (D), ``dtMatches`` and ``dtIgnore`` (10, D) by falling
+    score, and ``gtIgnore``.
+
+    Raises:
+        PeopleError: a result contradicts the people.
+        ConfigError: the skeleton has no OKS fall-offs.
+    """
+    evaluation = _evaluated(people, results)
+    # Records go by category, then by range of areas (the first: all), then by image.
+    of_all_areas = cast(list[Any], evaluation.evalImgs)[: len(people.image_id)]
+    return [record for record in of_all_areas if record is not None]
+
+
+def _evaluated(people: People, results: Sequence[KeypointResult]) -> COCOeval:
     sigmas = oks_sigmas(people.skeleton)
     checked = check_results(results, people, "results")
     truth = coco_ground_truth(people)
@@ -55,10 +80,7 @@ def evaluate_results(people: People, results: Sequence[KeypointResult]) -> CocoF
         evaluation = COCOeval(truth, _detected(truth, checked), iouType="keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # pycocotools returns -1 where there is nobody to find.
-    return CocoFigures(*(float(s) if s >= 0 else None for s in evaluation.stats))
+    return evaluation
 
 
 def coco_ground_truth(people: People) -> COCO:

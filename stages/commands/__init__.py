@@ -2,6 +2,7 @@
 
 training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare, show
+ablation.py           ablate
 store.py              store and the commands below it
 benchmark.py          benchmark and the commands below it
 drawing.py            draw-people, demo; they load click alone
@@ -9,6 +10,7 @@ command_map.py        commands and options as --help shows them; errors on one l
 options.py            options made from the models of the settings; inputs that must exist
 terminal.py           progress of a stage; the shape of tables of figures
 evaluation_tables.py  tables of evaluate and compare
+ablation_tables.py    tables of ablate
 benchmark_tables.py   tables of benchmark
 
 No logic lives here. A command is imported when it is first needed, and its stage once its settings

@@ -28,6 +28,7 @@ def _sources(model: type[StoreSources]) -> Decorator[Any]:
             "--teacher": "teacher",
             "--images": "images",
             "--annotations": "annotations",
+            "--detections": "detections",
         },
     )
 

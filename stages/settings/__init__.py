@@ -1,6 +1,7 @@
 """Settings of the stages; they load without torch, zarr and numpy: a command line is checked fast.
 
 training.py     train-student, train-teacher
+ablate.py       ablate, and the trainings of a sweep
 evaluation.py   evaluate, compare, show; store info, verify, repair, export
 benchmark.py    benchmark cache, codec, crops, store
 

@@ -228,6 +228,8 @@ class StoreSources(StoredTeacher):
     """Folder of the images; by default the one that the store was made from."""
     annotations: InputFile | None = None
     """COCO keypoint JSON of the people; by default the one that the store was made from."""
+    detections: InputFile | None = None
+    """COCO results with a detector's boxes; by default the ones that the store was made from."""
 
 
 class StoreVerifyConfig(StoreSources):

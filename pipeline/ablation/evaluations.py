@@ -1,0 +1,162 @@
+"""Figures of a network on the reported people, measured once for its weights and kept in a file.
+
+The file's name is the digest of weights, annotations and settings of the measurement: a network
+that has not changed is never measured again, and no file answers for another network.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.coco.people import People
+from pipeline.coco.poses import coco_results
+from pipeline.errors import ConfigError
+from pipeline.evaluation.average_precision import MatchedPoses, match_poses
+from pipeline.evaluation.report import compare_results, defined
+from pipeline.prediction.estimators import predict_people
+from pipeline.prediction.networks import open_student
+from pipeline.prediction.pose_scores import instance_scores
+from pipeline.settings import DeviceName
+from pipeline.storage.files import publish
+from pipeline.teachers.opening import require_same_names
+
+VERSION = 1
+"""Version of the measurement; files of another one are not read."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one network, and what paired intervals need of every person."""
+
+    own_score: Mapping[str, float | None]
+    """COCO figures of poses that are ranked by the network's own score."""
+    score_one: Mapping[str, float | None]
+    """COCO figures of poses of score 1."""
+    mean_oks: float
+    oks: NDArray[np.float64]  # (N,), NaN: no labelled keypoint
+    matched: MatchedPoses
+
+    def to_json(self) -> str:
+        """Return it as JSON; a pose's ten thresholds are the bits of one number."""
+        matched = self.matched
+        content = {
+            "own_score": self.own_score,
+            "score_one": self.score_one,
+            "mean_oks": self.mean_oks,
+            "oks": [defined(value) for value in self.oks],
+            "poses": {
+                "image": matched.image.tolist(),
+                "is_match": _as_bits(matched.is_match),
+                "is_ignored": _as_bits(matched.is_ignored),
+            },
+            "num_people": matched.num_people.tolist(),
+        }
+        return json.dumps(content, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Parse what ``to_json`` wrote."""
+        content: dict[str, Any] = json.loads(text)
+        poses = content["poses"]
+        return cls(
+            own_score=content["own_score"],
+            score_one=content["score_one"],
+            mean_oks=content["mean_oks"],
+            oks=np.array([np.nan if x is None else x for x in content["oks"]], np.float64),
+            matched=MatchedPoses(
+                image=np.array(poses["image"], np.int64),
+                is_match=_from_bits(poses["is_match"]),
+                is_ignored=_from_bits(poses["is_ignored"]),
+                num_people=np.array(content["num_people"], np.int64),
+            ),
+        )
+
+
+class Evaluator:
+    """Measures students on the same people, each network once.
+
+    Raises:
+        ConfigError: the people's skeleton has no sigmas, so that there is neither AP nor OKS.
+    """
+
+    def __init__(
+        self,
+        people: People,
+        annotations: Path,
+        image_folder: Path,
+        cache: Path,
+        *,
+        threshold: float | None,
+        device: DeviceName = "auto",
+    ) -> None:
+        if not people.skeleton.sigmas:
+            raise ConfigError(
+                f"a sweep compares AP and OKS, but the skeleton of {annotations} has no sigmas; "
+                "give them in people.skeleton of the sweep's [settings]"
+            )
+        self._people = people
+        self._annotations_sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
+        self._image_folder, self._cache = image_folder, cache
+        self._threshold, self._device = threshold, device
+
+    def measure(self, weights: Path) -> Evaluation:
+        """Return the figures of a student's weights, under the flip test.
+
+        Raises:
+            DistilError: the weights cannot be read, or are those of other keypoints.
+        """
+        file = self._cache / f"{self._key(weights)}.json"
+        if file.is_file():
+            return Evaluation.from_json(file.read_bytes())
+        found = self._predict_and_measure(weights)
+        publish(file, found.to_json().encode())
+        return found
+
+    def _key(self, weights: Path) -> str:
+        facts = {
+            "version": VERSION,
+            "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "annotations": self._annotations_sha256,
+            "instances": hashlib.sha256(self._people.instance_id.tobytes()).hexdigest(),
+            "boxes": hashlib.sha256(self._people.bbox_xywh.tobytes()).hexdigest(),
+            "areas": hashlib.sha256(self._people.area.tobytes()).hexdigest(),
+            "sigmas": self._people.skeleton.sigmas,
+            "keypoint_threshold": self._threshold,
+            "flip_test": True,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _predict_and_measure(self, weights: Path) -> Evaluation:
+        people = self._people
+        opened = open_student(
+            weights, flip_test=True, threshold=self._threshold, device=self._device
+        )
+        require_same_names(str(weights), opened.skeleton.keypoint_names, people)
+        predictions = predict_people(
+            opened.estimator, people, self._image_folder, padding=opened.padding
+        )
+        scores = instance_scores(predictions, opened.rule)
+        results = coco_results(predictions, scores, people.category_id)
+        row = compare_results(people, results)
+        return Evaluation(
+            own_score=row.own_score.as_dict(),
+            score_one=row.score_one.as_dict(),
+            mean_oks=row.mean_oks,
+            oks=row.localisation.oks,
+            matched=match_poses(people, results),
+        )
+
+
+def _as_bits(by_threshold: NDArray[np.bool_]) -> list[int]:
+    powers = 1 << np.arange(len(by_threshold))
+    return [int(bits) for bits in powers @ by_threshold.astype(np.int64)]
+
+
+def _from_bits(bits: list[int]) -> NDArray[np.bool_]:
+    return (np.array(bits, np.int64)[None] >> np.arange(10)[:, None]) & 1 == 1
