@@ -49,6 +49,9 @@ TILE_HEIGHT = 320
 MUCH_BETTER = 0.1
 """Gain in OKS from which a caption says that the student confuses left and right."""
 
+TERMS_OF_SIGMA = ("simulated_heatmap", "moments")
+"""Loss terms that teach a student the widths of its Gaussians."""
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -198,7 +201,7 @@ def _student_poses(
     crops = np.stack([warp_crop(image, affine, size_hw) for image, affine in pairs])
     keypoints = apply(invert(image_to_crop), estimator.estimate(crops).keypoints)
     oks = pose_oks(people, rows, keypoints)
-    if teacher is None or "simulated_heatmap" not in loss.terms:
+    if teacher is None or loss.terms.keys().isdisjoint(TERMS_OF_SIGMA):
         return [DrawnPose(*pose) for pose in zip(keypoints, oks.tolist(), strict=True)]
     affine = compose(teacher.crop_to_heatmap, resize_affine(size_hw, teacher.input_size_hw))
     cells_hw = teacher.heatmaps.shape[-2], teacher.heatmaps.shape[-1]
