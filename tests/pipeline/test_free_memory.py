@@ -17,7 +17,9 @@ def write(root: Path, files: Mapping[str, object]) -> Path:
     return root
 
 
-MEMINFO = {"proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 4096 kB"}
+MEMINFO: dict[str, object] = {
+    "proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 4096 kB"
+}
 
 
 def test_it_is_what_the_system_calls_available(tmp_path: Path) -> None:
