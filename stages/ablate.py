@@ -219,7 +219,7 @@ class _RunningSweep:
             {arm.name: arm.baseline for arm in self.plan.arms},
             [self._row(run) for run in done],
             self.people.image_index,
-            _notes(self.plan, self.people, len(done), len(self.runs)),
+            _notes(self.plan, self.people, len(done), len(self.plan.runs)),
         )
         output = self.config.output
         texts = {
@@ -303,10 +303,17 @@ def _reported(training: TrainStudentConfig) -> tuple[Path | None, Path | None]:
 
 
 def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
-    """Give every training its length, and refuse what cannot be trained or continued."""
+    """Give every training that is chosen or was begun its length.
+
+    Raises:
+        DistilError, StoreError: one cannot be trained or continued.
+    """
     opened: dict[str, tuple[int, int, float | None]] = {}
     runs = []
     for planned in plan.runs:
+        folder = RunFolder(config.output / "runs" / planned.name)
+        if planned.arm.name not in plan.chosen and not folder.config.is_file():
+            continue  # it is neither trained nor shown
         training = planned.config
         source = TrainingSource(
             training.store,
@@ -322,7 +329,6 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             opened[key] = _open(source, training.architecture, batch_size)
         num_keypoints, steps_per_epoch, num_bytes = opened[key]
         planned = _with_length(planned, plan.sweep.validations, steps_per_epoch, batch_size)
-        folder = RunFolder(config.output / "runs" / planned.name)
         require_same_settings(folder, planned.config, FREE_TO_DIFFER)
         runs.append(
             _Run(

@@ -50,6 +50,11 @@ COMMANDS: dict[str, set[str]] = {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
         *(*TEACHER, *CONFIG),
     },
+    "ablate": {
+        *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
+        *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
+        *("--val-images", "--init-weights", "--set"),
+    },
     "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
     "store": set(),
     "train-teacher": {

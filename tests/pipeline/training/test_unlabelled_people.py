@@ -85,7 +85,9 @@ def test_teacher_regression_is_the_weighted_distance_where_there_is_no_label() -
             total += weight * abs(float(error))
     config = only(teacher_regression=1.0, regression_kind="l1")
     loss = StudentCriterion(config, 3)(output, batch, 0)
-    assert float(loss.terms["teacher_regression"].detach()) == pytest.approx(total / (3 * 3 * 2), rel=1e-5)
+    assert float(loss.terms["teacher_regression"].detach()) == pytest.approx(
+        total / (3 * 3 * 2), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
