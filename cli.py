@@ -46,8 +46,8 @@ COMMANDS = {
         "a sweep, teacher store, images -> runs, one table of all arms",
     ),
     "show": (
-        "stages.commands.evaluation:show_command",
-        "teacher store -> a picture of what it holds",
+        "stages.commands.pictures:show_command",
+        "teacher store or run -> a picture: heat, poses, attention",
     ),
     "store": (
         "stages.commands.store:store",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt  # type: ignore[import-not-found]
+import matplotlib.pyplot as plt
 
 SPEEDS = {
     "encode": "quantise and pack, views per second of one core",
@@ -44,7 +44,7 @@ def draw(panel: Any, candidates: list[dict[str, Any]], speed: str) -> None:
         how = found["candidate"]
         if how["quantisation"] == default:
             families.setdefault(family(how["packing"]), []).append(place(found, speed))
-    panel.set_prop_cycle(color=plt.colormaps["tab20"].colors)  # ten colours were too few
+    panel.set_prop_cycle(color=plt.get_cmap("tab20")(range(20)))  # ten colours were too few
     for label, places in families.items():
         panel.plot(*zip(*sorted(places), strict=True), ".", markersize=8, label=label)
     for found in candidates:

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt  # type: ignore[import-not-found]
+import matplotlib.pyplot as plt
 
 FIGURES = {"mean_oks": "mean OKS", "AP": "AP, own score", "AP_with_score_one": "AP, score 1"}
 

@@ -4,11 +4,11 @@ A field's docstring is the help of its option at the command line. Loads pydanti
 heavier, so that a command line is checked before torch, zarr or numpy are loaded.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig, PathRole
+from pipeline.config import ComponentConfig, InputFile, PathRole
 from pipeline.storage.folder import StoreLocation
 
 HeatmapFrame = Literal["msra", "half-pixel", "udp"]
@@ -58,6 +58,31 @@ class PeopleSettings(ComponentConfig):
     """Intersect each person's box with the image."""
     category: str | None = None
     """Name of the category to read; by default the only one with keypoints, or ``person``."""
+
+
+class StoredPeopleSettings(PeopleSettings):
+    """Settings for reading the people of a teacher store, with labelled keypoints or without."""
+
+    only_labelled: bool = False
+    """Leave out annotated people without labelled keypoints: they are ignore regions only, as in
+    every evaluation."""
+    detections: InputFile | None = None
+    """COCO results with a detector's boxes on the same images, whose people join the annotated
+    ones."""
+    detection_threshold: float = Field(0.5, allow_inf_nan=False)
+    """Smallest score of a detection whose person is taken."""
+    detection_overlap: float = Field(0.5, ge=0, le=1)
+    """Largest overlap of a detection with an annotated box (IoU, and the covered share of the
+    detection for ignore regions); beyond it the two are taken for one."""
+
+    @model_validator(mode="after")
+    def _check_detections(self) -> Self:
+        if self.only_labelled and self.detections is not None:
+            raise ValueError(
+                "only_labelled must be left out with detections, whose people have no label; "
+                "leave one of them out"
+            )
+        return self
 
 
 class ViewRecipe(ComponentConfig):

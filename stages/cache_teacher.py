@@ -6,6 +6,7 @@ The teacher predicts every view of every person once, and is not needed afterwar
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.run_folder import provenance
+from pipeline.settings import StoredPeopleSettings
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.people_comparison import compare_people
@@ -201,7 +203,7 @@ def _begin_teacher(
             annotations=str(config.annotations.absolute()),
             images=str(config.images.absolute()),
             teacher=str(config.teacher.absolute()),
-            people=config.people.model_dump(mode="json"),
+            people=_recorded(config.people),
         ),
         heatmap_size_hw=teacher.heatmap_size_hw,
         threshold=units.threshold,
@@ -209,6 +211,13 @@ def _begin_teacher(
         optional=optional_arrays(config, teacher),
     )
     return begin_teacher(folder, run_id, people, digests, views, new)
+
+
+def _recorded(settings: StoredPeopleSettings) -> dict[str, Any]:
+    """Return the settings of the people for the provenance, with an absolute path."""
+    found = settings.detections
+    absolute = None if found is None else found.absolute()
+    return settings.model_copy(update={"detections": absolute}).model_dump(mode="json")
 
 
 def _resume_store(

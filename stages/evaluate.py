@@ -10,7 +10,7 @@ from pipeline.coco.read_people import read_people
 from pipeline.coco.records import KeypointResult
 from pipeline.coco.result_files import read_results
 from pipeline.coco.skeletons import describe_missing_sigmas
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PeopleError
 from pipeline.evaluation.inputs import (
     describe_missing,
     people_to_predict,
@@ -128,20 +128,28 @@ def _given_poses(config: EvaluatePredictions) -> _Scored:
 def _stored_poses(config: EvaluateStore, progress: Progress) -> _Scored:
     name = config.teacher_name
     store = TeacherStore.open(open_for_reading(config.store, config.store_cache, name), name)
-    people = store.people
-    notes = [note for note in [describe_missing(store)] if note]
+    people = stored_people = store.people.as_evaluated()
+    if not people.num_instances:
+        raise PeopleError(
+            f"{config.store}: nobody to compare with: none of the store's "
+            f"{counted(store.people.num_instances, 'person')} has a labelled keypoint; evaluate a "
+            "student or the teacher on labelled people"
+        )
+    notes = [note for note in [describe_missing(store, only_labelled=True)] if note]
+    if others := store.people.num_instances - people.num_instances:
+        notes.append(f"not evaluated: {counted(others, 'person')} of the store without labels")
     if config.annotations is not None:
         people = read_people(config.annotations, None, config.people)
         require_same_names(config.store, store.people.skeleton.keypoint_names, people)
         require_stored_people(store, people, str(config.annotations))
-        if others := people.num_instances - store.people.num_instances:
+        if others := people.num_instances - stored_people.num_instances:
             notes.append(f"not in the store, and so missed: {counted(others, 'annotated person')}")
     given, stored = config.people.skeleton.sigmas, store.people.skeleton.sigmas
     people = with_sigmas(people, given or people.skeleton.sigmas or stored)
     notes += _notes_on_sigmas(people, config)
     rule = ScoreRule(threshold=config.keypoint_threshold)
-    count = summed(progress, store.people.num_instances)
-    predictions = read_stored_poses(store, config.batch_size, count)
+    count = summed(progress, stored_people.num_instances)
+    predictions = read_stored_poses(store, config.batch_size, count, only_labelled=True)
     results = coco_results(predictions, instance_scores(predictions, rule), people.category_id)
     return _Scored(people, results, rule, store_facts(store), tuple(notes))
 

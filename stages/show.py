@@ -2,27 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.errors import ConfigError
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, compose, crop_to_heatmap, invert, resize_affine
-from pipeline.pictures.contact_sheet import contact_sheet, label_tile
+from pipeline.pictures.contact_sheet import contact_sheet, label_tile, write_sheet
 from pipeline.pictures.poses import (
-    CENTRE_COLOUR,
-    LEFT_COLOUR,
-    RIGHT_COLOUR,
+    SIDES,
     Picture,
     draw_pose,
     keypoint_colours,
     overlay_heatmaps,
     ring_keypoints,
-    write_png,
 )
+from pipeline.pictures.shown_people import image_folder_of, spread_rows, teacher_title
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
-from stages.settings.evaluation import ShowConfig
+from stages.settings.pictures import ShowConfig
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import dequantise_heatmaps
 
@@ -30,13 +24,11 @@ TILE_HEIGHT = 320
 MIN_CONFIDENCE = 0.2
 """Keypoints of the teacher below it are not drawn, as they do not count in a pose's score."""
 LEGEND = (
-    ("the person's left", LEFT_COLOUR),
-    ("right", RIGHT_COLOUR),
-    ("middle", CENTRE_COLOUR),
-    ("glow: the teacher's heat", None),
+    *SIDES,
+    ("glow: the teacher's heatmaps", None),
     (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
-    ("rings: the truth, moved along and, in mirrored views, swapped left to right", None),
 )
+LEGEND_OF_VIEWS = (("rings: the truth; a mirrored view exchanges left and right", None),)
 
 
 def show(config: ShowConfig) -> Path:
@@ -49,7 +41,7 @@ def show(config: ShowConfig) -> Path:
     """
     store = TeacherStore.open(config.store, config.teacher_name)
     people = store.people
-    images = TrainingImages(people, _image_folder(config, store), store.image_sha256)
+    images = TrainingImages(people, image_folder_of(store, config.images), store.image_sha256)
     rows = spread_rows(store.present_instances(), config.num_people, config.seed)
     if not len(rows):
         raise IncompleteError(
@@ -62,43 +54,16 @@ def show(config: ShowConfig) -> Path:
         shown = store.read([row] * (num_shown + 1), range(num_shown + 1))
         image_index = int(people.image_index[row])
         tiles.append(person_tiles(store, row, shown, images.read(image_index)))
-        captions.append(
-            f"{people.image_name[image_index]}, annotation {people.instance_id[row]}: the "
-            f"teacher's mean confidence is {shown.confidence[0].mean():.2f}"
-        )
+        captions.append(f"{people.image_name[image_index]}, annotation {people.instance_id[row]}")
     titles = ["truth", "teacher, view 0 (plain)"]
-    titles += [f"teacher and truth, view {view}" for view in range(1, num_shown + 1)]
-    sheet = contact_sheet(tiles, titles, captions, LEGEND)
-    try:
-        write_png(config.output, sheet)
-    except OSError as error:
-        raise ConfigError(
-            f"output {config.output} cannot be written ({error.strerror}); choose another path"
-        ) from error
+    titles += [f"teacher, view {view}" for view in range(1, num_shown + 1)]
+    heading = (
+        f"{len(rows)} of {people.num_instances:,} people of {Path(store.path).name}, and what the "
+        f"teacher predicted. Teacher: {teacher_title(store)}"
+    )
+    legend = LEGEND + (LEGEND_OF_VIEWS if num_shown else ())
+    write_sheet(config.output, contact_sheet(tiles, titles, captions, legend, heading))
     return config.output
-
-
-def spread_rows(rows: NDArray[np.int64], num_wanted: int, seed: int) -> NDArray[np.int64]:
-    """Pick rows spread over all, in order: one out of each of ``num_wanted`` equal stretches."""
-    parts = np.array_split(rows, num_wanted) if len(rows) > num_wanted else [[r] for r in rows]
-    random = np.random.default_rng(seed)
-    return np.array([random.choice(part) for part in parts], np.int64)
-
-
-def _image_folder(config: ShowConfig, store: TeacherStore) -> Path:
-    recorded = store.provenance.get("images")
-    folder = config.images or (Path(recorded) if isinstance(recorded, str) else None)
-    if folder is None:
-        raise ConfigError(
-            f"{store.path} does not say where its images were; name their folder with --images"
-        )
-    if not folder.is_dir():
-        whose = "--images" if config.images else f"{store.path} was made from images that"
-        raise ConfigError(
-            f"{whose} must lie in a folder, but there is none at {folder}; name the folder of the "
-            f"same images with --images"
-        )
-    return folder
 
 
 def person_tiles(
@@ -135,5 +100,5 @@ def person_tiles(
             tile = ring_keypoints(tile, truth, is_labelled, skeleton)
         tile = draw_pose(tile, seen, is_sure, skeleton)
         kind = "mirrored, " if shown.is_mirrored[view] else ""
-        tiles.append(label_tile(tile, f"{kind}confidence {shown.confidence[view].mean():.2f}"))
+        tiles.append(label_tile(tile, f"{kind}mean confidence {shown.confidence[view].mean():.2f}"))
     return tiles

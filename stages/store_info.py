@@ -8,6 +8,7 @@ from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summ
 from pipeline.wording import counted
 from stages.settings.evaluation import StoreInfoConfig
 from store_schemas.formats import OptionalArrays
+from store_schemas.heatmap_codec import CodecError
 
 
 def store_info(config: StoreInfoConfig) -> StoreSummary:
@@ -25,6 +26,8 @@ def info_as_json(summary: StoreSummary) -> str:
     for facts, teacher in zip(document["teachers"], summary.teachers, strict=True):
         facts["is_complete"] = teacher.is_complete
         facts["codec_error"]["rms"] = teacher.codec_error.rms
+        if teacher.token_error is not None:
+            facts["token_error"]["rms"] = teacher.token_error.rms
     return json.dumps(document, indent=2)
 
 
@@ -43,12 +46,6 @@ def info_as_lines(summary: StoreSummary) -> list[str]:
 
 def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
     counts = ", ".join(f"{n} {words}" for words, n in found.status_counts.items() if n)
-    rms, largest = found.codec_error.rms, found.codec_error.largest
-    error = (
-        "not measured"
-        if rms is None
-        else f"rms {rms:.2g}, largest {largest:.2g} (over {found.codec_error.num_values} values)"
-    )
     shards = counted(found.num_shards, "shard")
     keypoints = counted(found.num_keypoints, "keypoint")
     state = (
@@ -69,9 +66,20 @@ def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
         ("profile", f"{found.profile}: {found.dtype}, heat stored to {found.threshold:.4g}"),
         ("bytes a view", _bytes_by_array(found)),
         ("views by status", counts),
-        ("codec error", error),
+        ("codec error", _error_in_words(found.codec_error)),
+        *(
+            []
+            if found.token_error is None
+            else [("token error", f"{_error_in_words(found.token_error)}, relative")]
+        ),
         *((f"written: {name}", str(value)) for name, value in _flat(found.provenance)),
     ]
+
+
+def _error_in_words(error: CodecError) -> str:
+    if error.rms is None:
+        return "not measured"
+    return f"rms {error.rms:.2g}, largest {error.largest:.2g} (over {error.num_values} values)"
 
 
 def _teacher_in_words(found: TeacherSummary) -> str:
@@ -90,7 +98,11 @@ def _crops_in_words(optional: OptionalArrays) -> str:
     crops = optional.crops
     if crops is None:
         return "not stored"
-    return f"stored as JPEG of quality {crops.quality}, {crops.subsampling}"
+    stored = f"stored as JPEG of quality {crops.quality}, {crops.subsampling}"
+    if any(crops.margin_hw):
+        rows, columns = crops.margin_hw
+        stored += f", with a margin of {rows} rows and {columns} columns on each side"
+    return stored
 
 
 def _tokens_in_words(optional: OptionalArrays) -> str:
@@ -98,7 +110,8 @@ def _tokens_in_words(optional: OptionalArrays) -> str:
     if tokens is None:
         return "not stored"
     return (
-        f"{' and '.join(tokens.kinds)}, {tokens.dim} numbers each, {_size(tokens.grid_hw)} patches"
+        f"{' and '.join(tokens.kinds)}, {tokens.dim} numbers each as {tokens.dtype}, "
+        f"{_size(tokens.grid_hw)} patches"
     )
 
 
@@ -108,7 +121,8 @@ def _bytes_by_array(found: TeacherSummary) -> str:
         return "none yet"
     main = ("heatmaps", "outputs", "crops", "keypoint_tokens", "visual_tokens")
     sizes = {name: found.array_bytes[name] for name in main if name in found.array_bytes}
-    sizes["checksums and status"] = sum(found.array_bytes.values()) - sum(sizes.values())
+    rest = "checksums, token scales and status" if found.token_error else "checksums and status"
+    sizes[rest] = sum(found.array_bytes.values()) - sum(sizes.values())
     return ", ".join(f"{name} {size / found.num_written:.0f}" for name, size in sizes.items())
 
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 
 from pipeline.caching.prediction_stream import BadImage, describe_bad_images
 from pipeline.caching.shard_worker import ShardTask, ShardWorker
-from pipeline.coco.read_people import read_people
+from pipeline.coco.read_everyone import read_everyone, recorded_settings
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.metadata import repair_documents, repair_image_digests, repair_manifest
 from pipeline.repair.recomputation import open_stored_teacher, source_path
 from pipeline.repair.shards import ShardRepair, plan_shard_repair, reopen_store
-from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.people_comparison import compare_people
@@ -80,8 +79,8 @@ def store_repair(
         repaired += repair_image_digests(layout, manifest, images, lease.run_id, accept=accept)
         plan = read_plan(layout)
         if config.annotations is not None:
-            settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
-            compare_people(plan.people, read_people(config.annotations, None, settings))
+            settings = recorded_settings(entry.provenance, config.detections)
+            compare_people(plan.people, read_everyone(config.annotations, None, settings).people)
         for name in repaired:
             say(f"repaired: {name}")
 

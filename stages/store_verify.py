@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.coco.read_people import read_people
+from pipeline.coco.read_everyone import read_everyone, recorded_settings
 from pipeline.errors import PeopleError
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.repair.recomputation import (
@@ -19,7 +19,6 @@ from pipeline.repair.recomputation import (
     spread_views,
 )
 from pipeline.repair.verification import VerifiedStore, bad_images, used_images, verify_store
-from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import StoreLayout, layout_of
@@ -84,7 +83,7 @@ def store_verify(config: StoreVerifyConfig, progress: Progress = NO_PROGRESS) ->
     found = verify_store(layout, entry, add)
     _report_files(result, found, entry)
     wrong_images = _verify_images(result, found, images, add)
-    _verify_people(result, found, annotations, entry)
+    _verify_people(result, found, annotations, config.detections, entry)
     if teacher is None:
         why = "--digests-only" if config.digests_only else "name it with --teacher"
         result.unchecked.append(f"the teacher's predictions: it did not run ({why})")
@@ -155,7 +154,11 @@ def _verify_images(
 
 
 def _verify_people(
-    result: VerifyResult, found: VerifiedStore, annotations: Path | None, entry: TeacherEntry
+    result: VerifyResult,
+    found: VerifiedStore,
+    annotations: Path | None,
+    detections: Path | None,
+    entry: TeacherEntry,
 ) -> None:
     """Read the annotations again under the recorded settings, and compare the people."""
     if annotations is None:
@@ -164,10 +167,16 @@ def _verify_people(
     if found.plan is None:
         result.unchecked.append("annotations: people are damaged")
         return
-    result.checked.append(f"{counted(found.plan.people.num_instances, 'person')} in {annotations}")
+    settings = recorded_settings(entry.provenance, detections)
+    source = str(annotations)
+    if settings.detections is not None:
+        if not settings.detections.exists():
+            result.unchecked.append("people: detections are not where they were; use --detections")
+            return
+        source += f" and {settings.detections}"
+    result.checked.append(f"{counted(found.plan.people.num_instances, 'person')} in {source}")
     try:
-        settings = PeopleSettings.model_validate(entry.provenance.get("people", {}))
-        compare_people(found.plan.people, read_people(annotations, None, settings))
+        compare_people(found.plan.people, read_everyone(annotations, None, settings).people)
     except (PeopleError, StoreError) as error:
         result.problems["people"] = [f"{annotations}: {error}"]
 

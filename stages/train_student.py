@@ -14,15 +14,18 @@ from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     CheckpointInfo,
-    copy_initial_weights,
     describe_network,
     read_info,
 )
+from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.loop import Training, fit
+from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
+from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_validation
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
@@ -81,14 +84,19 @@ def train_student(
     network = build_student(config.architecture, skeleton.num_keypoints)
     continues = resume and folder.training_state.is_file()
     if not continues:
-        copy_initial_weights(network, config.initial.weights, config.initial.parts)
-    dataset = views.dataset(network.input_size_hw, network.token_shape)
+        start = config.initial
+        set_initial_weights(
+            network, start.weights, start.parts, pretrained=start.pretrained, say=say
+        )
+    # A projector gives the student's tokens the shape of the stored ones.
+    compared_tokens = views.token_shape if loss.token_projector else network.token_shape
+    dataset = views.dataset(network.input_size_hw, compared_tokens)
     validation = None
     if config.val_annotations is not None:
         images = config.val_images or config.images
         assert images is not None  # checked in the configuration
         validation = open_validation(
-            config.val_annotations, images, config.people, skeleton, device
+            config.val_annotations, images, config.people, views.people, device, say
         )
         if pck_only := describe_missing_sigmas(validation.people.skeleton):
             say(f"{pck_only}; the best weights are those of the highest PCK")
@@ -101,8 +109,11 @@ def train_student(
         store_fingerprint=views.provenance.fingerprint,
         store_content=views.provenance.content_sha256,
     )
+    epochs_done = 0
     if continues:
-        _refuse_another_store(read_info(folder.last_weights), info, folder)
+        before = read_info(folder.last_weights)
+        _refuse_another_store(before, info, folder)
+        epochs_done = before.epoch
 
     # What an epoch shows, and what is learned from it.
     order = views.order(config.optimisation.batch_size, config.seed)
@@ -113,7 +124,12 @@ def train_student(
         say(message)
 
     ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
-    criterion = StudentCriterion(loss, network.num_keypoints)
+    context = LossContext(
+        oks_sigmas=skeleton.sigmas,
+        student_tokens=network.token_shape,
+        teacher_tokens=views.token_shape,
+    )
+    criterion = StudentCriterion(loss, network.num_keypoints, context)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
     training = Training(
@@ -132,8 +148,23 @@ def train_student(
         evaluate_every_epochs=config.evaluate_every_epochs,
         ledger=ledger,
     )
+    # What cannot learn is warned of, and what cannot fit is refused, before there is a run folder.
+    cache_bytes = 0
+    if not config.learns_from_crops:
+        cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    lines = [
+        *warn_of_schedule(config.optimisation, training.num_steps, loss.distillation_warmup_steps),
+        *warn_of_validation(validation is not None, config.epochs, config.evaluate_every_epochs),
+        check_before_training(training, loaded, epochs_done),
+    ]
+    for line in lines:
+        say(line)
+
     folder.begin(config, facts, resume=resume)
     with folder.logging():
+        for line in lines:
+            _logger.info("%s", line)
         place = fit(training, folder, progress, resume=resume)
         if summary := ledger.summary():
             _logger.warning("%s", summary)

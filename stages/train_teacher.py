@@ -1,32 +1,40 @@
-"""COCO people -> ground-truth Gaussians -> checkpoints of a heatmap teacher in a run folder.
+"""Gaussians around keypoints, or stored heatmaps -> checkpoints of a heatmap network.
 
 Through the same loop as the student, and nothing more: no validation, so the last weights count as
 the best; ``distil evaluate`` measures them.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pipeline.frames.geometry import crop_to_heatmap
-from pipeline.frames.views import describe_missing_halves
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
-    copy_initial_weights,
     describe_network,
     load_network,
+    read_info,
     save_weights,
 )
+from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
-from pipeline.training.data import BatchLoader
-from pipeline.training.heatmap_criterion import HeatmapCriterion
+from pipeline.training.data import BatchLoader, TrainingDataset
+from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
 from pipeline.training.loop import Training, fit
-from pipeline.training.sources import read_fresh_views
+from pipeline.training.losses import Criterion
+from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.schedule_warnings import warn_of_schedule
+from pipeline.training.settings import CarriedViewSettings, TeacherField
+from pipeline.training.sources import FreshViews, read_fresh_views
+from pipeline.training.store_sources import CarriedViews, open_store_views
 from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def train_teacher(
     command: tuple[str, ...] = (),
     say: Log = lambda _: None,
 ) -> TrainTeacherResult:
-    """Train a heatmap network on Gaussians around the annotated keypoints.
+    """Train a heatmap network on Gaussians around annotated keypoints, or on stored heatmaps.
 
     command: the command line, for provenance.json.
     say: receives what the user should know before the training starts.
@@ -56,33 +64,47 @@ def train_teacher(
     folder.check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
 
-    views = read_fresh_views(
-        config.annotations, config.images, config.people, config.data, config.seed
-    )
+    views = _open_views(config)
     skeleton = views.people.skeleton
-    if note := describe_missing_halves(skeleton, config.data.recipe):
+    for note in views.notes():
         say(note)
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
-    if not (resume and folder.training_state.is_file()):
-        copy_initial_weights(network, config.initial.weights, config.initial.parts)
+    epochs_done = 0
+    if resume and folder.training_state.is_file():
+        epochs_done = read_info(folder.last_weights).epoch
+    else:
+        start = config.initial
+        set_initial_weights(
+            network, start.weights, start.parts, pretrained=start.pretrained, say=say
+        )
+    criterion: Criterion
+    if isinstance(views, CarriedViews):
+        dataset: TrainingDataset = views.dataset(
+            network.input_size_hw, heatmap_size_hw=network.heatmap_size_hw
+        )
+        frame = views.store.heatmap_frame
+        criterion = StoredHeatmapCriterion(network.num_keypoints)
+    else:
+        dataset = views.dataset(network.input_size_hw)
+        frame = config.heatmap_frame
+        criterion = HeatmapCriterion(
+            crop_to_heatmap(frame, network.input_size_hw, network.heatmap_size_hw),
+            network.heatmap_size_hw,
+            config.heatmap_sigma,
+            network.num_keypoints,
+        )
     order = views.order(config.optimisation.batch_size, config.seed)
-    loader = BatchLoader(
-        views.dataset(network.input_size_hw), order, config.num_loader_workers, device
-    )
-    criterion = HeatmapCriterion(
-        crop_to_heatmap(config.heatmap_frame, network.input_size_hw, network.heatmap_size_hw),
-        network.heatmap_size_hw,
-        config.heatmap_sigma,
-        network.num_keypoints,
-    )
+    loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
     info = describe_network(
         network,
         skeleton,
         padding=views.padding,
         seed=config.seed,
         score_rule="learned",
-        heatmap_frame=config.heatmap_frame,
+        heatmap_frame=frame,
+        store_fingerprint=views.provenance.fingerprint,
+        store_content=views.provenance.content_sha256,
     )
 
     training = Training(
@@ -97,9 +119,32 @@ def train_teacher(
         optimisation=config.optimisation,
         device=device,
     )
-    folder.begin(config, {"command": list(command)}, resume=resume)
+    cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    lines = [
+        *warn_of_schedule(config.optimisation, training.num_steps),
+        check_before_training(training, loaded, epochs_done),
+    ]
+    for line in lines:
+        say(line)
+
+    facts = {"command": list(command), **views.provenance.as_facts()}
+    folder.begin(config, facts, resume=resume)
     with folder.logging():
+        for line in lines:
+            _logger.info("%s", line)
         place = fit(training, folder, progress, resume=resume)
     if config.float16_copy is not None:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)
+
+
+def _open_views(config: TrainTeacherConfig) -> FreshViews | CarriedViews:
+    data = config.data
+    if isinstance(data, CarriedViewSettings):
+        assert config.store is not None  # the settings of a store
+        reads = frozenset[TeacherField]({"heatmaps"})
+        return open_store_views(config.store, config.images, data, reads, config.seed)
+    assert config.annotations is not None  # the configuration has one of the two
+    assert config.images is not None
+    return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)

@@ -9,6 +9,7 @@ metadata.py         canonical JSON, fingerprints, comparison; untrusted JSON par
 formats.py          formats of stored heatmaps, crops and tokens; named profiles
 heatmap_levels.py   heat rounded to levels of a scale per map
 heatmap_codec.py    heatmaps quantised and restored, and the codec's error
+token_codec.py      tokens quantised to int8 and restored, and their error
 people.py           keypoints of a category, and image names as rows of bytes
 teacher_store.py    schema 1: every array of a store, its zarr.json, and the sizes they follow from
 stored_identity.py  identity as records: teacher, people, views, codec, options

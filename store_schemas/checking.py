@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from store_schemas.chunks import ABSENT, decode_view, parse_shard_index, shard_index_bytes
 from store_schemas.errors import CorruptError, StoreError
-from store_schemas.formats import CHECKSUMS
+from store_schemas.formats import CHECKSUMS, TOKEN_SCALES
 from store_schemas.layout import IMAGE_SHA256, TeacherLayout, check_document, read_array, read_chunk
 from store_schemas.manifest import ShardReceipt, read_manifest, shards_of_other_images
 from store_schemas.metadata import array_sha256, compare_identity
@@ -157,6 +157,9 @@ def _decode_shard(layout: TeacherLayout, receipt: ShardReceipt) -> None:
     _require(counts.tolist() == list(receipt.status_counts), shard, "status_counts")
     _require(bool(np.isfinite(outputs[is_ok]).all()), shard, "status: outputs are not finite")
     _require(bool(np.isnan(outputs[~is_ok]).all()), shard, "status: a failed view has outputs")
+    for scales in (plain[name] for name in TOKEN_SCALES.values() if name in plain):
+        _require(bool(np.isfinite(scales[is_ok]).all()), shard, "status: scales are not finite")
+        _require(bool(np.isnan(scales[~is_ok]).all()), shard, "status: a failed view has scales")
     for (name, spec), length in zip(specs.items(), receipt.lengths, strict=True):
         if spec.is_sharded:
             data = layout.folder.read(spec.chunk_name(shard), length)

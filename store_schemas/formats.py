@@ -4,15 +4,21 @@ A store records the settings of a profile themselves, so it may change between v
 program without any old store being refused. Only core codecs of Zarr v3 are used.
 
 The crops are JPEG files, each followed by zeros to one fixed length, which Blosc compresses to
-almost nothing; ``crop_bytes`` holds the length of the file. Tokens are float16. As with heatmaps
-one view is one inner chunk, and a ``..._crc32c`` array binds every chunk to its row.
+almost nothing; ``crop_bytes`` holds the length of the file. Tokens are int8 with a scale each
+(``token_codec``), or float16. As with heatmaps one view is one inner chunk, and a ``..._crc32c``
+array binds every chunk to its row.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from store_schemas.choices import MAX_QUALITY, SUBSAMPLINGS, TOKEN_KINDS
+from store_schemas.choices import (
+    MAX_QUALITY,
+    MAX_WIDE_CROP_SIDE,
+    SUBSAMPLINGS,
+    TOKEN_KINDS,
+)
 from store_schemas.errors import SchemaError
 from store_schemas.metadata import take_int, take_object, take_size_hw
 
@@ -134,6 +140,21 @@ CHECKSUMS = {
     "visual_tokens": "visual_token_crc32c",
 }
 """Name of the array of chunk checksums, by sharded array."""
+TOKEN_SCALES = {
+    "keypoint_tokens": "keypoint_token_scale",
+    "visual_tokens": "visual_token_scale",
+}
+"""Name of the array of scales, by array of int8 tokens."""
+TOKEN_FILL: dict[str, int | str] = {"int8": -128, "float16": "NaN"}
+"""Fill value by data type; -128 is no stored number, and the scale of a hole is NaN."""
+INT8_TOKEN_BLOSC: dict[str, Any] = {
+    "typesize": 1,
+    "cname": "zstd",
+    "clevel": 3,
+    "shuffle": "noshuffle",
+    "blocksize": 0,
+}
+"""Numbers of a token cluster around 0: entropy coding takes 7 to 7.5 bits of 8, lz4 all of them."""
 
 
 @dataclass(frozen=True)
@@ -146,23 +167,34 @@ class CropFormat:
     """Chroma subsampling, one of ``SUBSAMPLINGS``."""
     length: int
     """Bytes of one view in the array, zeros included."""
+    margin_hw: tuple[int, int] = (0, 0)
+    """Pixels that the stored crop has above and below, and left and right, of the teacher's input;
+    either both are 0 or none is."""
+
+    def stored_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return (H', W') of the stored crop, for a teacher's input of (H, W)."""
+        (height, width), (rows, columns) = size_hw, self.margin_hw
+        return height + 2 * rows, width + 2 * columns
 
     def to_json(self) -> dict[str, Any]:
-        return {"quality": self.quality, "subsampling": self.subsampling, "length": self.length}
+        """Return the identity's section ``crops``; without a margin it has no such field."""
+        section = {"quality": self.quality, "subsampling": self.subsampling, "length": self.length}
+        return {**section, "margin_hw": list(self.margin_hw)} if any(self.margin_hw) else section
 
     @classmethod
     def from_json(cls, found: dict[str, Any], size_hw: tuple[int, int]) -> "CropFormat":
         """Return the settings of an identity's section ``crops``.
 
         Args:
-            size_hw: (H, W) of the crops, from the section ``views``.
+            size_hw: (H, W) of the teacher's input, from the section ``views``.
 
         Raises:
             SchemaError: a setting is missing, unknown or out of bounds.
         """
         where = "identity.crops"
         quality, length = take_int(found, "quality", where), take_int(found, "length", where)
-        crops = crop_format(size_hw, quality, str(found.get("subsampling")))
+        margin_hw = take_size_hw(found, "margin_hw", where) if "margin_hw" in found else (0, 0)
+        crops = crop_format(size_hw, quality, str(found.get("subsampling")), margin_hw)
         if found != crops.to_json():
             raise SchemaError(f"{where} must be {crops.to_json()}, got {found} of length {length}")
         return crops
@@ -178,9 +210,17 @@ class TokenFormat:
     """Channels of a token, D."""
     grid_hw: tuple[int, int]
     """Grid of the patches that the visual tokens stand for, row by row."""
+    dtype: str = "float16"
+    """One of ``TOKEN_FORMATS``; int8 has a scale per token."""
+
+    @property
+    def bytes_per_number(self) -> int:
+        return 1 if self.dtype == "int8" else 2
 
     def to_json(self) -> dict[str, Any]:
-        return {"kinds": list(self.kinds), "dim": self.dim, "grid": list(self.grid_hw)}
+        """Return the identity's section ``tokens``; of float16 it does not name the type."""
+        section = {"kinds": list(self.kinds), "dim": self.dim, "grid": list(self.grid_hw)}
+        return section if self.dtype == "float16" else {**section, "dtype": self.dtype}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "TokenFormat":
@@ -194,11 +234,12 @@ class TokenFormat:
             kinds=tuple(k for k in TOKEN_KINDS if isinstance(kinds, list) and k in kinds),
             dim=take_int(found, "dim", where),
             grid_hw=take_size_hw(found, "grid", where),
+            dtype="int8" if found.get("dtype") == "int8" else "float16",
         )
         if found != tokens.to_json() or not tokens.kinds or not 1 <= tokens.dim <= 1 << 16:
             raise SchemaError(
-                f"{where} must name kinds of {', '.join(TOKEN_KINDS)}, a dim of 1 to 65536 and a "
-                f"grid, got {found}"
+                f"{where} must name kinds of {', '.join(TOKEN_KINDS)}, a dim of 1 to 65536, a "
+                f"grid, and a dtype of int8 or none, got {found}"
             )
         return tokens
 
@@ -241,24 +282,50 @@ class OptionalArrays:
 
     def view_bytes(self, num_keypoints: int) -> int:
         """Return the bytes of one view of the largest array of tokens, 0 without any."""
+        if self.tokens is None:
+            return 0
         shapes = self.token_shapes(num_keypoints).values()
-        return max((2 * math.prod(shape) for shape in shapes), default=0)
+        return self.tokens.bytes_per_number * max(math.prod(shape) for shape in shapes)
+
+    @property
+    def has_token_scales(self) -> bool:
+        """Whether tokens are int8, with a scale each and an error that is measured."""
+        return self.tokens is not None and self.tokens.dtype == "int8"
 
     def names(self) -> tuple[str, ...]:
         """Return the names of these arrays, in the order in which they are published."""
-        crops = ("crops", "crop_bytes", "crop_crc32c") if self.crops is not None else ()
-        tokens = [f"{kind}_tokens" for kind in self.tokens.kinds] if self.tokens else []
-        return (*crops, *(name for one in tokens for name in (one, CHECKSUMS[one])))
+        names = ["crops", "crop_bytes", "crop_crc32c"] if self.crops is not None else []
+        for kind in self.tokens.kinds if self.tokens is not None else ():
+            tokens = f"{kind}_tokens"
+            scales = [TOKEN_SCALES[tokens]] if self.has_token_scales else []
+            names += [tokens, *scales, CHECKSUMS[tokens]]
+        return tuple(names)
 
 
 NONE = OptionalArrays()
 
 
-def crop_format(size_hw: tuple[int, int], quality: int, subsampling: str) -> CropFormat:
+def crop_margin_hw(size_hw: tuple[int, int], margin: float) -> tuple[int, int]:
+    """Return a margin in whole pixels, rounded up: above and below, and left and right.
+
+    Args:
+        size_hw: (H, W) of the teacher's input.
+        margin: Width of the margin as a fraction of H and of W; at least 0.
+    """
+    return math.ceil(margin * size_hw[0]), math.ceil(margin * size_hw[1])
+
+
+def crop_format(
+    size_hw: tuple[int, int], quality: int, subsampling: str, margin_hw: tuple[int, int] = (0, 0)
+) -> CropFormat:
     """Return the format of crops of a size: as long as the pixels, so that every JPEG fits.
 
+    Args:
+        size_hw: (H, W) of the teacher's input.
+        margin_hw: Pixels around it that are stored too.
+
     Raises:
-        SchemaError: the quality or the subsampling is not a valid one.
+        SchemaError: the quality or the subsampling is not a valid one, or the margin is too wide.
     """
     if not 1 <= quality <= MAX_QUALITY:
         raise SchemaError(f"the quality of crops must be 1 to {MAX_QUALITY}, got {quality}")
@@ -266,10 +333,18 @@ def crop_format(size_hw: tuple[int, int], quality: int, subsampling: str) -> Cro
         raise SchemaError(
             f"the subsampling of crops must be {' or '.join(SUBSAMPLINGS)}, got {subsampling!r}"
         )
-    height, width = (-(-side // 16) * 16 for side in size_hw)  # JPEG's largest blocks
-    return CropFormat(quality, subsampling, 3 * height * width + 1024)
+    stored_hw = CropFormat(quality, subsampling, 0, margin_hw).stored_size_hw(size_hw)
+    if any(margin_hw) and max(stored_hw) > MAX_WIDE_CROP_SIDE:
+        raise SchemaError(
+            f"a crop with its margin must have at most {MAX_WIDE_CROP_SIDE} pixels a side, got "
+            f"{stored_hw[0]}x{stored_hw[1]}; choose a smaller --crop-margin"
+        )
+    height, width = (-(-side // 16) * 16 for side in stored_hw)  # JPEG's largest blocks
+    return CropFormat(quality, subsampling, 3 * height * width + 1024, margin_hw)
 
 
-def token_blosc(profile: HeatmapProfile) -> dict[str, Any]:
-    """Return Blosc's settings for tokens: the profile's, for two bytes."""
+def token_blosc(tokens: TokenFormat, profile: HeatmapProfile) -> dict[str, Any]:
+    """Return Blosc's settings for tokens; of float16 the profile's, for two bytes."""
+    if tokens.dtype == "int8":
+        return INT8_TOKEN_BLOSC
     return {**profile.blosc(), "typesize": 2}

@@ -26,7 +26,7 @@ from store_schemas.metadata import (
     take_ints,
 )
 from store_schemas.root_metadata import TeacherEntry
-from store_schemas.teacher_store import Status, group_metadata
+from store_schemas.teacher_store import TOKEN_ERROR, Status, group_metadata
 
 MANIFEST_ARRAYS = ("rows", "lengths", "sha256", "status_counts", "images_sha256", "codec_error")
 
@@ -47,11 +47,12 @@ class ShardReceipt:
     images_sha256: str
     """``digest_of_images`` of the shard's people: the pixels that the shard was made from."""
     codec_error: CodecError
+    token_error: CodecError | None = None
+    """Error of int8 tokens, relative to each token's largest number; None: the store has none."""
 
     def to_json(self, fingerprint: str) -> dict[str, Any]:
         """Return the receipt's object, bound to one identity."""
-        error = self.codec_error
-        return {
+        receipt = {
             "fingerprint": fingerprint,
             "shard": self.shard,
             "rows": list(self.rows),
@@ -59,11 +60,22 @@ class ShardReceipt:
             "sha256": list(self.sha256),
             "status_counts": list(self.status_counts),
             "images_sha256": self.images_sha256,
-            "codec_error": [error.largest, error.sum_of_squares, error.num_values],
+            "codec_error": list(_columns(self.codec_error)),
         }
+        if self.token_error is not None:
+            receipt[TOKEN_ERROR] = list(_columns(self.token_error))
+        return receipt
 
     @classmethod
-    def from_json(cls, found: dict[str, Any], shard: int, rows: range, num_arrays: int) -> Self:
+    def from_json(
+        cls,
+        found: dict[str, Any],
+        shard: int,
+        rows: range,
+        num_arrays: int,
+        *,
+        has_token_error: bool = False,
+    ) -> Self:
         """Parse a receipt of one shard; ``rows`` and ``shard`` are the expected ones.
 
         Raises:
@@ -81,7 +93,8 @@ class ShardReceipt:
             sha256=tuple(take_digest({"sha256": one}, "sha256", "receipt") for one in digests),
             status_counts=take_ints(found, "status_counts", len(Status), "receipt"),
             images_sha256=take_digest(found, "images_sha256", "receipt"),
-            codec_error=_codec_error(found),
+            codec_error=_take_error(found, "codec_error"),
+            token_error=_take_error(found, TOKEN_ERROR) if has_token_error else None,
         )
 
 
@@ -106,6 +119,7 @@ class Manifest:
     status_counts: NDArray[np.int64]  # (S, 4), views by status code
     images_sha256: NDArray[np.uint8]  # (S, 32)
     codec_error: NDArray[np.float64]  # (S, 3), see ``CODEC_ERROR_COLUMNS``
+    token_error: NDArray[np.float64] | None = None  # (S, 3); None: the tokens are not int8
 
     @classmethod
     def of_receipts(cls, receipts: Iterable[ShardReceipt | None], num_arrays: int) -> Self:
@@ -120,20 +134,28 @@ class Manifest:
             status_counts=np.zeros((num_shards, len(Status)), np.int64),
             images_sha256=np.zeros((num_shards, 32), np.uint8),
             codec_error=np.zeros((num_shards, 3), np.float64),
+            token_error=(
+                np.zeros((num_shards, 3), np.float64)
+                if any(receipt is not None and receipt.token_error is not None for receipt in found)
+                else None
+            ),
         )
         for receipt in filter(None, found):
-            shard, error = receipt.shard, receipt.codec_error
+            shard = receipt.shard
             manifest.rows[shard] = receipt.rows
             manifest.lengths[shard] = receipt.lengths
             manifest.sha256[shard] = [digest_bytes(digest) for digest in receipt.sha256]
             manifest.status_counts[shard] = receipt.status_counts
             manifest.images_sha256[shard] = digest_bytes(receipt.images_sha256)
-            manifest.codec_error[shard] = (error.largest, error.sum_of_squares, error.num_values)
+            manifest.codec_error[shard] = _columns(receipt.codec_error)
+            if manifest.token_error is not None and receipt.token_error is not None:
+                manifest.token_error[shard] = _columns(receipt.token_error)
         return manifest
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of the group ``manifest`` by name."""
-        return {name: getattr(self, name) for name in MANIFEST_ARRAYS}
+        arrays = {name: getattr(self, name) for name in MANIFEST_ARRAYS}
+        return arrays if self.token_error is None else arrays | {TOKEN_ERROR: self.token_error}
 
     @property
     def content_sha256(self) -> str:
@@ -144,7 +166,6 @@ class Manifest:
         """Return a shard's receipt, None where it is absent."""
         if not self.is_present[shard]:
             return None
-        largest, sum_of_squares, num_values = self.codec_error[shard].tolist()
         start, stop = self.rows[shard].tolist()
         return ShardReceipt(
             shard=shard,
@@ -153,7 +174,8 @@ class Manifest:
             sha256=tuple(digest.tobytes().hex() for digest in self.sha256[shard]),
             status_counts=tuple(self.status_counts[shard].tolist()),
             images_sha256=self.images_sha256[shard].tobytes().hex(),
-            codec_error=CodecError(largest, sum_of_squares, int(num_values)),
+            codec_error=_error_of(self.codec_error[shard]),
+            token_error=None if self.token_error is None else _error_of(self.token_error[shard]),
         )
 
     def receipts(self) -> Iterator[ShardReceipt]:
@@ -179,7 +201,10 @@ def read_receipt(layout: TeacherLayout, shard: int) -> ShardReceipt | None:
     except FileNotFoundError:
         return None
     rows = layout.dimensions.shard_rows(shard)
-    receipt = ShardReceipt.from_json(found, shard, rows, len(layout.shard_specs))
+    has_token_error = layout.dimensions.optional.has_token_scales
+    receipt = ShardReceipt.from_json(
+        found, shard, rows, len(layout.shard_specs), has_token_error=has_token_error
+    )
     if canonical_json(found) != canonical_json(receipt.to_json(fingerprint)):
         raise SchemaError(
             f"{name} must be the receipt of shard {shard}, rows {rows.start} to {rows.stop}, of "
@@ -284,12 +309,21 @@ def check_images(
         )
 
 
-def _codec_error(found: dict[str, Any]) -> CodecError:
-    values = found.get("codec_error")
+def _columns(error: CodecError) -> tuple[float, float, int]:
+    return error.largest, error.sum_of_squares, error.num_values
+
+
+def _error_of(columns: NDArray[np.float64]) -> CodecError:
+    largest, sum_of_squares, num_values = columns.tolist()
+    return CodecError(largest, sum_of_squares, int(num_values))
+
+
+def _take_error(found: dict[str, Any], field: str) -> CodecError:
+    values = found.get(field)
     if (
         not isinstance(values, list)
         or [type(value) for value in values] != [float, float, int]
         or not all(0 <= value < 1e300 for value in values)
     ):
-        raise SchemaError(f"receipt: 'codec_error' must be three numbers, got {values!r}")
+        raise SchemaError(f"receipt: '{field}' must be three numbers, got {values!r}")
     return CodecError(*values)

@@ -23,6 +23,8 @@ from store_schemas.formats import (
     DEFAULT_PROFILE,
     NONE,
     PROFILES,
+    TOKEN_FILL,
+    TOKEN_SCALES,
     HeatmapProfile,
     OptionalArrays,
     token_blosc,
@@ -145,6 +147,9 @@ without heat."""
 OUTPUT_COLUMNS = ("scale", "confidence", "x", "y")
 SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
 """Arrays of every teacher, one file per shard each, in the order of publishing and listing."""
+TOKEN_ERROR = "token_error"
+"""Array of the manifest with the error of int8 tokens, relative to each token's largest number, in
+the same columns as the codec's error."""
 CODEC_ERROR_COLUMNS = ("largest", "sum_of_squares", "num_values")
 """Codec error of a shard, over every sixteenth person, see ``heatmap_codec.CodecError``."""
 
@@ -338,6 +343,11 @@ def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
         _small(f"{manifest}/status_counts", "int64", (shards, len(Status)), "shard status"),
         _small(f"{manifest}/images_sha256", "uint8", (shards, 32), "shard digest_byte"),
         _small(f"{manifest}/codec_error", "float64", (shards, 3), "shard error", "NaN"),
+        *(
+            [_small(f"{manifest}/{TOKEN_ERROR}", "float64", (shards, 3), "shard error", "NaN")]
+            if size.optional.has_token_scales
+            else []
+        ),
     ]
 
 
@@ -351,11 +361,19 @@ def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
         named = (*pair, "byte")
         found["crops"] = ArraySpec(f"{below}/crops", "uint8", crops, rows, named, 0, CROP_BLOSC)
         found["crop_bytes"] = ArraySpec(f"{below}/crop_bytes", "uint32", (n, v), rows, pair)
-    blosc = token_blosc(size.profile)
     for name, of_view in size.optional.token_shapes(size.num_keypoints).items():
+        tokens = size.optional.tokens
+        assert tokens is not None
         names = (*pair, name.removesuffix("_tokens").replace("visual", "patch"), "channel")
-        shape = (n, v, *of_view)
-        found[name] = ArraySpec(f"{below}/{name}", "float16", shape, rows, names, "NaN", blosc)
+        shape, dtype = (n, v, *of_view), tokens.dtype
+        blosc = token_blosc(tokens, size.profile)
+        fill = TOKEN_FILL[dtype]
+        found[name] = ArraySpec(f"{below}/{name}", dtype, shape, rows, names, fill, blosc)
+        if size.optional.has_token_scales:
+            scale = TOKEN_SCALES[name]
+            found[scale] = ArraySpec(
+                f"{below}/{scale}", "float16", shape[:-1], rows, names[:-1], "NaN"
+            )
     for checksum in (CHECKSUMS[name] for name in CHECKSUMS.keys() & found.keys()):
         found[checksum] = ArraySpec(f"{below}/{checksum}", "uint32", (n, v), rows, pair)
     return [found[name] for name in size.optional.names()]

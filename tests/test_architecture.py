@@ -30,11 +30,16 @@ ROOMS = (
     ("benchmarks", "ablation"),
 )
 """Folders and files of `pipeline`: each may import itself and what stands in the lines above it."""
-SCIENCE = ("pipeline/models", "pipeline/training/losses.py")
+LOSS_FILES = (
+    *("losses", "loss_parts", "regression_losses", "residual_flow", "heatmap_losses"),
+    *("moment_losses", "score_losses", "token_losses"),
+)
+SCIENCE = ("pipeline/models", *(f"pipeline/training/{name}.py" for name in LOSS_FILES))
 """Networks and losses see tensors, never people, images, stores or files."""
 SCIENCE_NEEDS = (
     *("pipeline.models", "pipeline.config", "pipeline.errors", "pipeline.settings"),
     *("pipeline.training.batch", "pipeline.training.settings"),
+    *(f"pipeline.training.{name}" for name in LOSS_FILES),
 )
 
 

@@ -12,7 +12,8 @@ from cli import main
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.training.settings import ReplayedViewSettings
 from stages.settings.benchmark import BenchmarkCacheConfig, BenchmarkCodecConfig
-from stages.settings.evaluation import EvaluateStore, ShowConfig, StoreVerifyConfig
+from stages.settings.evaluation import EvaluateStore, StoreVerifyConfig
+from stages.settings.pictures import ShowConfig
 from stages.settings.training import TrainStudentConfig
 
 CONFIG = {"--config", "--set"}
@@ -31,13 +32,15 @@ COMMANDS: dict[str, set[str]] = {
         *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
-        *("--teacher-name", "--crops", "--crop-quality", "--tokens"),
+        *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
+        *("--tokens", "--token-format"),
+        *("--detections", "--detection-threshold", "--only-labelled"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        "--from-crops",
+        *("--from-crops", "--student", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -55,11 +58,15 @@ COMMANDS: dict[str, set[str]] = {
         *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
         *("--val-images", "--init-weights", "--set"),
     },
-    "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
+    "show": {
+        *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
+        *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
+        *TEACHER,
+    },
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        "--init-weights",
+        *("--init-weights", "--pretrained"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
@@ -81,12 +88,12 @@ BENCHMARKS: dict[str, set[str]] = {
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
-MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations"}
+MADE_FROM = {"--teacher-name", "--teacher", "--images", "--annotations", "--detections"}
 STORES: dict[str, set[str]] = {
     "info": {"STORE", "--teacher-name", "--json"},
     "verify": {"STORE", *MADE_FROM, "--sample", "--seed", "--digests-only"},
     "repair": {"STORE", *MADE_FROM, "--accept-mended-images", "--take-over"},
-    "show": COMMANDS["show"],
+    "show": {"STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"},
     "export": {"STORE", "--teacher-name", "--output"},
 }
 GROUPS = {"benchmark": BENCHMARKS, "store": STORES}
@@ -111,6 +118,9 @@ evaluate --store teacher.zarr
 evaluate --predictions results.json --annotations val.json
 train-teacher --annotations train.json --images DIR --teacher tokenpose-s --run-folder runs/t
 show teacher.zarr --output people.png
+show teacher.zarr --run-folder runs/a --output people.png
+show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
+show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
 store info teacher.zarr --json
 store verify teacher.zarr --teacher m.onnx --images DIR --annotations train.json --sample 200

@@ -119,7 +119,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
      "unknown setting data.from_crops (data of annotations); known here: recipe, image_cache_mib"),
     ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
-     "crop_quality and crop_subsampling must be left out unless crops are stored"),
+     "crop_quality, crop_subsampling and crop_margin must be left out unless crops are stored"),
     ("benchmark cache", "the setting annotations is required"),
     ("show s --output people.png", "s must hold a teacher store"),
     ("show s --output people.jpg", "must be a file name that ends in .png"),

@@ -38,8 +38,8 @@ TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless
 """Bits on disk of a heatmap's cell by profile: measured on stores of real people, rounded up."""
 TYPICAL_CROP_BITS_PER_PIXEL = 2.4
 """Bits of a JPEG crop's pixel at the default quality: measured at 256 x 192, rounded up."""
-TYPICAL_TOKEN_BITS = 16.2
-"""Bits on disk of a float16 of a token, which lz4 cannot shorten: measured, rounded up."""
+TYPICAL_TOKEN_BITS = {"int8": 7.6, "float16": 16.2}
+"""Bits on disk of a token's number by format, without scales: measured, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,11 @@ def estimate_from_typical_stores(
     cells = math.prod(dimensions.view_shape)
     per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8
     shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
-    more = {name: math.prod(shape) * TYPICAL_TOKEN_BITS / 8 for name, shape in shapes.items()}
+    bits = TYPICAL_TOKEN_BITS[config.token_format]
+    more = {name: math.prod(shape) * bits / 8 for name, shape in shapes.items()}
     if dimensions.optional.crops is not None:
-        more["crops"] = math.prod(teacher.input_size_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
+        stored_hw = dimensions.optional.crops.stored_size_hw(teacher.input_size_hw)
+        more["crops"] = math.prod(stored_hw) * TYPICAL_CROP_BITS_PER_PIXEL / 8
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.caching.settings import CacheSettings, TeacherInputs
 from pipeline.coco.image_files import resolve_image, sha256_file
 from pipeline.coco.people import People
-from pipeline.coco.read_people import read_people
+from pipeline.coco.read_everyone import describe_people, read_everyone
 from pipeline.frames.views import describe_missing_halves, draw_views
 from pipeline.settings import TeacherSettings
 from pipeline.storage.folder import StoreFolder
@@ -21,7 +21,7 @@ from pipeline.teachers import Teacher
 from pipeline.teachers.opening import open_fitting_teacher
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
-from store_schemas.formats import OptionalArrays, TokenFormat, crop_format
+from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
 from store_schemas.root_metadata import read_entries
 
 
@@ -38,15 +38,17 @@ def open_inputs(
         PeopleError: annotations or images contradict themselves.
         TeacherError: the teacher cannot be loaded, or does not fit the people.
     """
-    people = read_people(config.annotations, config.images, config.people)
+    people, notes = read_everyone(config.annotations, config.images, config.people)
     log(
-        f"people: {people.num_instances} with "
+        f"people: {describe_people(people)} with "
         f"{counted(people.skeleton.num_keypoints, 'keypoint')} in "
         f"{len(np.unique(people.image_index))} of {counted(len(people.image_id), 'image')}, "
         f"{counted(len(people.ignored.annotation_id), 'annotation')} kept as ignore regions"
     )
-    if note := describe_missing_halves(people.skeleton, config.recipe):
+    for note in notes:
         log(note)
+    if missing := describe_missing_halves(people.skeleton, config.recipe):
+        log(missing)
     settings = _with_threads(config.teacher_settings, execution_recipe or {})
     teacher = open_fitting_teacher(config.teacher, people, settings)
     height, width = teacher.input_size_hw
@@ -79,13 +81,16 @@ def optional_arrays(config: TeacherInputs, teacher: Teacher) -> OptionalArrays:
 
     Raises:
         TeacherError: tokens are to be stored of a teacher that has none.
+        SchemaError: the margin makes the crops too large.
     """
     crops = tokens = None
     if config.crops:
-        crops = crop_format(teacher.input_size_hw, config.crop_quality, config.crop_subsampling)
+        size_hw = teacher.input_size_hw
+        margin_hw = crop_margin_hw(size_hw, config.stored_crop_margin)
+        crops = crop_format(size_hw, config.crop_quality, config.crop_subsampling, margin_hw)
     if config.tokens is not None:
         kinds = TOKEN_KINDS if config.tokens == "both" else (config.tokens,)
-        tokens = TokenFormat(kinds, *teacher.require_tokens())
+        tokens = TokenFormat(kinds, *teacher.require_tokens(), dtype=config.token_format)
     return OptionalArrays(crops, tokens)
 
 

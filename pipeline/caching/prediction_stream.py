@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from pipeline.machine import map_ahead
 from pipeline.teacher_store.plan import StoredPlan
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from pipeline.wording import counted
+from store_schemas.formats import TOKEN_SCALES
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
@@ -40,12 +41,26 @@ from store_schemas.heatmap_codec import (
     sum_codec_errors,
 )
 from store_schemas.teacher_store import Status, StoreDimensions
+from store_schemas.token_codec import measure_token_error, quantise_tokens
 
 OnProgress = Callable[[int], None]
 """Receives the number of views that were added."""
 
-_Encoding = Future[tuple[int, CodecError]]
-"""Gives the number of a batch's views and the codec's error."""
+
+class StoredErrors(NamedTuple):
+    """Differences of what is stored from what a teacher predicted."""
+
+    heat: CodecError = NOT_MEASURED
+    tokens: CodecError = NOT_MEASURED
+    """Error of int8 tokens, relative to each token's largest number."""
+
+    def plus(self, other: "StoredErrors") -> "StoredErrors":
+        """Return the errors over the values of both."""
+        return StoredErrors(*(sum_codec_errors(pair) for pair in zip(self, other, strict=True)))
+
+
+_Encoding = Future[tuple[int, StoredErrors]]
+"""Gives the number of a batch's views and the errors of what is stored of them."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +91,19 @@ class EncodedRows:
         # (n, V, K, 4) as scale, confidence, x, y; crop pixels
         self.outputs = np.full((*shape, keypoints, 4), np.nan, np.float32)
         self.status = np.full(shape, Status.NOT_WRITTEN, np.uint8)  # (n, V)
-        self.optional: dict[str, NDArray[Any]] = {
-            name: np.zeros((*shape, *of_view), np.float16)
-            for name, of_view in dimensions.optional.token_shapes(keypoints).items()
-        }
+        self.optional: dict[str, NDArray[Any]] = {}
         """Tokens and crops by array, as ``TeacherStoreWriter.write_shard`` takes them."""
-        if dimensions.optional.crops is not None:
+        optional = dimensions.optional
+        self._token_arrays = tuple(optional.token_shapes(keypoints))
+        self._has_token_scales = optional.has_token_scales
+        for name, of_view in optional.token_shapes(keypoints).items():
+            assert optional.tokens is not None
+            self.optional[name] = np.zeros((*shape, *of_view), optional.tokens.dtype)
+            if self._has_token_scales:
+                self.optional[TOKEN_SCALES[name]] = np.zeros((*shape, of_view[0]), np.float16)
+        if optional.crops is not None:
             self.optional["crops"] = np.empty(shape, np.object_)
-        self.codec_error: CodecError = NOT_MEASURED
+        self.errors = StoredErrors()
         self.bad_images: list[BadImage] = []
 
     def encode(
@@ -91,30 +111,52 @@ class EncodedRows:
         rows: NDArray[np.int64],
         views: NDArray[np.int64],
         output: TeacherOutput,
-    ) -> CodecError:
-        """Encode the teacher's predictions for a batch of views, and return the codec's error.
+    ) -> StoredErrors:
+        """Encode the teacher's predictions for a batch of views, and return the errors.
 
         Several threads may encode batches at the same time.
 
         rows, views: (B,), places of the batch; rows counted from the first.
         output: with tokens, if the store keeps any.
         """
-        with np.errstate(over="ignore"):  # infinite tokens are refused when the shard is written
-            for name in self.optional.keys() - {"crops"}:
-                values = (output.tokens or {})[name.removesuffix("_tokens")]
-                self.optional[name][rows, views] = values.astype(np.float16)
         is_finite = np.isfinite(output.heatmaps).all(axis=(1, 2, 3))
         self.status[rows, views] = np.where(is_finite, Status.OK, Status.OUTPUT_NOT_FINITE)
         rows, views, heatmaps = rows[is_finite], views[is_finite], output.heatmaps[is_finite]
+        measured = [i for i, row in enumerate(rows.tolist()) if is_measured(self.rows.start + row)]
+        token_error = NOT_MEASURED
+        for name in self._token_arrays:
+            tokens = (output.tokens or {})[name.removesuffix("_tokens")][is_finite]
+            error = self._encode_tokens(name, rows, views, tokens, measured)
+            token_error = sum_codec_errors([token_error, error])
         stored, scale = quantise_heatmaps(heatmaps, self._threshold, self._profile)
         self.heatmaps[rows, views] = stored
         self.outputs[rows, views, :, 0] = scale
         self.outputs[rows, views, :, 1] = output.confidences[is_finite]
         self.outputs[rows, views, :, 2:] = output.keypoints[is_finite]
-        measured = [i for i, row in enumerate(rows.tolist()) if is_measured(self.rows.start + row)]
         if not measured:
+            return StoredErrors()
+        heat_error = measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
+        return StoredErrors(heat_error, token_error)
+
+    def _encode_tokens(
+        self,
+        name: str,
+        rows: NDArray[np.int64],
+        views: NDArray[np.int64],
+        tokens: NDArray[np.float32],
+        measured: list[int],
+    ) -> CodecError:
+        """Encode one kind of tokens of some views, and return the error over the measured ones."""
+        if not self._has_token_scales:
+            with np.errstate(over="ignore"):  # refused when the shard is written
+                self.optional[name][rows, views] = tokens.astype(np.float16)
             return NOT_MEASURED
-        return measure_codec_error(heatmaps[measured], stored[measured], scale[measured])
+        stored, scale = quantise_tokens(tokens)
+        self.optional[name][rows, views] = stored
+        self.optional[TOKEN_SCALES[name]][rows, views] = scale
+        if not measured or not np.isfinite(scale).all():
+            return NOT_MEASURED
+        return measure_token_error(tokens[measured], stored[measured], scale[measured])
 
     def keep_crops(self, images: Iterable[ImageCrops]) -> Iterator[ImageCrops]:
         """Yield images, and keep the JPEG files of their crops, if they have any."""
@@ -213,9 +255,9 @@ class PredictionStream:
                 if encoding is None:
                     yield encoded
                     continue
-                num_views, error = encoding.result()
+                num_views, errors = encoding.result()
                 # summed in the order of batches, whichever was encoded first
-                encoded.codec_error = sum_codec_errors([encoded.codec_error, error])
+                encoded.errors = encoded.errors.plus(errors)
                 on_progress(num_views)
 
     def _batches(
@@ -251,7 +293,7 @@ class PredictionStream:
             )
         rows, views = batch.rows, batch.views  # the crops themselves are not kept any longer
 
-        def encode() -> tuple[int, CodecError]:
+        def encode() -> tuple[int, StoredErrors]:
             with self.clock.measure("encode"):
                 return len(rows), encoded.encode(rows, views, self.teacher.decode(prediction))
 

@@ -8,21 +8,29 @@ from pipeline.config import InputFile, InputFolder, InputPath, StageConfig
 from pipeline.settings import (
     PROBE_PEOPLE,
     NumAugmentedViews,
-    PeopleSettings,
+    StoredPeopleSettings,
     TeacherSettings,
     ViewRecipe,
 )
 from pipeline.storage.folder import StoreLocation
-from store_schemas.choices import DEFAULT_TEACHER_NAME, MAX_QUALITY, TEACHER_NAME
+from store_schemas.choices import (
+    DEFAULT_TEACHER_NAME,
+    MAX_CROP_MARGIN,
+    MAX_QUALITY,
+    TEACHER_NAME,
+)
 
 ProfileName = Literal["default", "small", "fast", "lossless-float16"]
+
+MARGIN_OF_PLAIN_CROPS = 0.5
+"""Default margin where only plain crops are stored: docs/teacher-store.md has the figures."""
 
 
 class TeacherInputs(StageConfig):
     """People, a teacher, and the views that it predicts."""
 
     annotations: InputFile
-    """COCO keypoint JSON of the people."""
+    """COCO keypoint JSON of the people and their images."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     teacher: InputPath
@@ -36,28 +44,46 @@ class TeacherInputs(StageConfig):
     """Quality of the stored JPEG crops, 1 to 95."""
     crop_subsampling: Literal["4:2:0", "4:4:4"] = "4:2:0"
     """Chroma subsampling of the stored JPEG crops."""
+    crop_margin: float | None = Field(None, ge=0, le=MAX_CROP_MARGIN)
+    """Width of the margin that is stored around the teacher's crop, as a fraction of the crop's
+    size on each side, so that a student can be shown other views without the images; by default
+    0.5 with --views 0, else 0."""
     tokens: Literal["keypoint", "visual", "both"] | None = None
     """Kind of tokens to store too, for a teacher of train-teacher."""
+    token_format: Literal["int8", "float16"] = "int8"
+    """Format of the stored tokens: int8 with a scale for each token, or float16 in twice the
+    bytes."""
     views: NumAugmentedViews = 8
     """Number of augmented views of each person, beside the plain crop."""
     seed: int = Field(0, ge=0)
     """Seed of the random views."""
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
-    people: PeopleSettings = PeopleSettings()
+    people: StoredPeopleSettings = StoredPeopleSettings()
 
     @model_validator(mode="after")
-    def _check_crops(self) -> Self:
+    def _check_optional_arrays(self) -> Self:
         fields = type(self).model_fields
-        given = [
-            f for f in ("crop_quality", "crop_subsampling") if getattr(self, f) != fields[f].default
-        ]
-        if given and not self.crops:
+        settings = ("crop_quality", "crop_subsampling", "crop_margin")
+        if not self.crops and any(getattr(self, f) != fields[f].default for f in settings):
             raise ValueError(
-                "crop_quality and crop_subsampling must be left out unless crops are stored; "
-                "add crops, or leave them out"
+                "crop_quality, crop_subsampling and crop_margin must be left out unless crops are "
+                "stored; add crops, or leave them out"
+            )
+        if self.tokens is None and self.token_format != fields["token_format"].default:
+            raise ValueError(
+                "token_format must be left out unless tokens are stored; add tokens, or leave it "
+                "out"
             )
         return self
+
+    @property
+    def stored_crop_margin(self) -> float:
+        """Margin of the stored crops, as a fraction of their size on each side."""
+        if self.crop_margin is not None:
+            return self.crop_margin
+        # without augmented views a student's new views are cut from the plain crop
+        return MARGIN_OF_PLAIN_CROPS if self.views == 0 else 0.0
 
 
 class CacheSettings(TeacherInputs):

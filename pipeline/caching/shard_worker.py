@@ -162,8 +162,9 @@ class ShardWorker:
                 encoded.outputs,
                 encoded.status,
                 digest_of_images(plan.image_sha256, images),
-                encoded.codec_error,
+                encoded.errors.heat,
                 run=run,
                 optional=encoded.optional,
+                token_error=encoded.errors.tokens,
             )
         return ShardOutcome(shard, receipt, bad_images, self._clock.lap())

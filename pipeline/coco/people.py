@@ -1,11 +1,12 @@
 """People as columns: boxes in images, with or without annotated keypoints, and their skeleton.
 
-``read_people.py`` reads annotated people from COCO JSON. Rows of the same index belong to the same
-person (``N`` instances) or the same image (``M`` images). Annotated people are ordered by (image,
-annotation id), so that an image is decoded once for all its people.
+``read_people.py`` reads labelled people from COCO JSON, ``read_everyone.py`` those without labels
+too. Rows of the same index belong to the same person (``N`` instances) or the same image (``M``
+images). People who were read are ordered by (image, id), so that an image is decoded once for all
+of them.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from store_schemas.people import Skeleton as Skeleton
 
+DETECTION_IDS_END = -(2**53)
+"""Ids of detected people lie below it; those that an annotation file may state do not."""
+
 
 @dataclass(frozen=True)
 class IgnoreRegions:
-    """Annotations that are no instances: crowds, and people without keypoints.
+    """Annotations that are no instances: crowds, and people without keypoints where only labelled
+    people count.
 
     COCO evaluation ignores detections on them, so leaving them out would change AP.
     """
@@ -34,6 +39,15 @@ class IgnoreRegions:
         ids, numbers = np.zeros(0, np.int64), np.zeros(0, np.float64)
         return cls(ids, ids, numbers.reshape(0, 4), numbers, ids.astype(np.bool_), ids)
 
+    def joined(self, others: "IgnoreRegions") -> "IgnoreRegions":
+        """Return these regions and others, ordered by (image, annotation id)."""
+        columns = {
+            field.name: np.concatenate([getattr(self, field.name), getattr(others, field.name)])
+            for field in fields(IgnoreRegions)
+        }
+        order = np.lexsort((columns["annotation_id"], columns["image_index"]))
+        return IgnoreRegions(**{name: column[order] for name, column in columns.items()})
+
 
 @dataclass(frozen=True)
 class People:
@@ -47,14 +61,15 @@ class People:
     image_id: NDArray[np.int64]  # (M,), every image of the annotation file, people in it or not
     image_name: tuple[str, ...]  # (M,), relative to the image folder, with forward slashes
     image_size_hw: NDArray[np.int64]  # (M, 2)
-    instance_id: NDArray[np.int64]  # (N,), distinct; the annotation id of an annotated person
+    instance_id: NDArray[np.int64]  # (N,), distinct; an annotated person's annotation id
     image_index: NDArray[np.int64]  # (N,), row of the image
     bbox_xywh: NDArray[np.float64]  # (N, 4), image pixels
     area: NDArray[np.float64]  # (N,), image pixels squared
     keypoints: NDArray[np.float32]  # (N, K, 3) as (x, y, visibility); unlabelled: (NaN, NaN, 0)
     ignored: IgnoreRegions = field(default_factory=IgnoreRegions.none)
     box_score: NDArray[np.float64] | None = None
-    """(N,), the scores of a detector's boxes; None: the people are annotated."""
+    """(N,), the scores of a detector's boxes, 1 for annotated boxes beside them; None: there is no
+    detected person, or the people come from a store, which does not keep scores."""
 
     def with_boxes(
         self,
@@ -92,22 +107,59 @@ class People:
         """(N, K), true where a keypoint has a position (visibility 1 or 2)."""
         return np.asarray(self.keypoints[..., 2] > 0)
 
+    @property
+    def has_labels(self) -> NDArray[np.bool_]:
+        """(N,), true for people with a labelled keypoint."""
+        return np.asarray(self.is_labelled.any(axis=1))
+
+    @property
+    def is_detected(self) -> NDArray[np.bool_]:
+        """(N,), true for people of ``read_everyone`` who stand in a detector's box."""
+        return np.asarray(self.instance_id < DETECTION_IDS_END)
+
+    def as_evaluated(self) -> Self:
+        """Return the people that COCO compares poses with: those with a labelled keypoint.
+
+        Annotated people without one become ignore regions, as they are in every evaluation of the
+        annotation file; detected people are left out.
+        """
+        has_labels, is_region = self.has_labels, ~(self.has_labels | self.is_detected)
+        if has_labels.all():
+            return self
+        regions = np.flatnonzero(is_region)
+        added = IgnoreRegions(
+            annotation_id=self.instance_id[regions],
+            image_index=self.image_index[regions],
+            bbox_xywh=self.bbox_xywh[regions],
+            area=self.area[regions],
+            is_crowd=np.zeros(len(regions), np.bool_),
+            num_keypoints=np.zeros(len(regions), np.int64),
+        )
+        return replace(self.select(np.flatnonzero(has_labels)), ignored=self.ignored.joined(added))
+
+    def select(self, rows: NDArray[np.int64]) -> Self:
+        """Return the people of these rows in this order, with all images and ignore regions."""
+        return replace(
+            self,
+            instance_id=self.instance_id[rows],
+            image_index=self.image_index[rows],
+            bbox_xywh=self.bbox_xywh[rows],
+            area=self.area[rows],
+            keypoints=self.keypoints[rows],
+            box_score=None if self.box_score is None else self.box_score[rows],
+        )
+
 
 def people_of_rows(people: People, rows: NDArray[np.int64]) -> People:
     """Return these people with their images, and no ignore regions: AP is of them alone."""
     images, image_index = np.unique(people.image_index[rows], return_inverse=True)
     return replace(
-        people,
+        people.select(rows),
         image_id=people.image_id[images],
         image_name=tuple(people.image_name[image] for image in images.tolist()),
         image_size_hw=people.image_size_hw[images],
-        instance_id=people.instance_id[rows],
         image_index=image_index.astype(np.int64),
-        bbox_xywh=people.bbox_xywh[rows],
-        area=people.area[rows],
-        keypoints=people.keypoints[rows],
         ignored=IgnoreRegions.none(),
-        box_score=None if people.box_score is None else people.box_score[rows],
     )
 
 

@@ -51,6 +51,8 @@ class AnnotationRecord(TypedDict):
     num_keypoints: NotRequired[Annotated[int, Field(ge=0, le=2**53)] | None]
     area: NotRequired[Area | None]
     iscrowd: NotRequired[Literal[0, 1] | None]
+    ignore: NotRequired[Any]
+    """Marks a region in which nobody was annotated, where it is true; other tools' field."""
 
 
 class CategoryRecord(TypedDict):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.coco.people import People
-from pipeline.coco.poses import PosePredictions
+from pipeline.coco.poses import NO_ANNOTATION, PosePredictions
 from pipeline.coco.result_files import read_detections
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.errors import PeopleError
@@ -64,7 +64,7 @@ def people_to_predict(
 
 
 def require_stored_people(store: TeacherStore, people: People, source: str) -> None:
-    """Refuse an annotation file that lacks a person of the store.
+    """Refuse an annotation file that lacks a labelled person of the store.
 
     source: the annotation file, for the message.
 
@@ -74,8 +74,9 @@ def require_stored_people(store: TeacherStore, people: People, source: str) -> N
     image_of_person = dict(
         zip(people.instance_id.tolist(), people.image_id[people.image_index].tolist(), strict=True)
     )
-    stored_images = store.people.image_id[store.people.image_index].tolist()
-    for person, image in zip(store.people.instance_id.tolist(), stored_images, strict=True):
+    stored = store.people.as_evaluated()
+    stored_images = stored.image_id[stored.image_index].tolist()
+    for person, image in zip(stored.instance_id.tolist(), stored_images, strict=True):
         if image_of_person.get(person) != image:
             raise PeopleError(
                 f"the store has the person {person} in image {image}, {source} has not; give the "
@@ -87,17 +88,22 @@ def read_stored_poses(
     store: TeacherStore,
     batch_size: int = 64,
     on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    only_labelled: bool = False,
 ) -> PosePredictions:
     """Read the poses of view 0, mapped back by the stored affine; the peak heat is the score.
 
-    People whose view 0 has no output have no pose: see ``describe_missing``.
+    People whose view 0 has no output have no pose: see ``describe_missing``. Detected people have
+    no annotation id.
+    only_labelled: leave out people without labelled keypoints, as an evaluation does.
     on_progress: called with the number of poses of every batch.
 
     Raises:
         CorruptError: a stored view is missing, torn or altered.
     """
     people = store.people
-    rows = np.flatnonzero(store.status[:, EVALUATION_VIEW] == Status.OK)
+    is_wanted = people.has_labels if only_labelled else np.ones(people.num_instances, np.bool_)
+    rows = np.flatnonzero((store.status[:, EVALUATION_VIEW] == Status.OK) & is_wanted)
     keypoints = np.empty((len(rows), people.skeleton.num_keypoints, 2))
     scores = np.empty(keypoints.shape[:2])
     for start in range(0, len(rows), batch_size):
@@ -110,7 +116,7 @@ def read_stored_poses(
     linear = store.views.image_to_crop[rows, EVALUATION_VIEW, :, :2]
     return PosePredictions(
         image_id=people.image_id[people.image_index[rows]],
-        annotation_id=people.instance_id[rows],
+        annotation_id=np.where(people.is_detected, NO_ANNOTATION, people.instance_id)[rows],
         keypoints=keypoints,
         keypoint_scores=scores,
         box_score=np.ones(len(rows)),
@@ -118,9 +124,13 @@ def read_stored_poses(
     )
 
 
-def describe_missing(store: TeacherStore) -> str | None:
-    """Count the people without an output for view 0, by reason; None if all have one."""
-    status = store.status[:, EVALUATION_VIEW]
+def describe_missing(store: TeacherStore, *, only_labelled: bool = False) -> str | None:
+    """Count the people without an output for view 0, by reason; None if all have one.
+
+    only_labelled: count people with labelled keypoints alone.
+    """
+    is_wanted = slice(None) if not only_labelled else store.people.has_labels
+    status = store.status[is_wanted, EVALUATION_VIEW]
     reasons = [
         f"{(status == code).sum()} {code.words}"
         for code in Status

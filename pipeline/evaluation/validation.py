@@ -1,21 +1,33 @@
 """COCO figures of a student while it trains, as ``distil evaluate`` would print them."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from pipeline.coco.people import People, Skeleton
+from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.errors import PeopleError
+from pipeline.evaluation.comparison import mean_pose_arm
 from pipeline.evaluation.inputs import with_sigmas
+from pipeline.evaluation.localisation import Localisation, paired_bootstrap
 from pipeline.evaluation.report import compare_figures, defined
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import student_estimator
 from pipeline.runs.checkpoints import CheckpointInfo, DecidingFigure
 from pipeline.settings import PeopleSettings
+from pipeline.wording import Log
+
+_logger = logging.getLogger(__name__)
+
+LEAST_GAIN = 0.02
+"""Gain of mean OKS, or PCK, over the mean pose below which nothing counts as learned: a network
+that predicts the mean pose differs from it by less, in either direction."""
+WAYS_OUT = "try --init-weights, --pretrained, more steps or a smaller batch"
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,10 @@ class Validation:
     people: People
     image_folder: Path
     device: torch.device
+    mean_pose: Localisation
+    """That of the training people's mean pose, placed in every box."""
+    say: Log
+    """Receives a line about each measurement."""
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
         """Return AP, AR, mean OKS and PCK of poses that are scored by the rule of ``info``."""
@@ -34,6 +50,10 @@ class Validation:
             estimator, self.people, self.image_folder, padding=info.padding
         )
         row = compare_figures(self.people, predictions, info.rule)
+        remark = compare_with_mean_pose(row.localisation, self.mean_pose)
+        _logger.info("%s", remark)
+        ap = "" if row.own_score.AP is None else f"AP {row.own_score.AP:.3f}, "
+        self.say(f"epoch {info.epoch}: {ap}{remark}")
         return {
             "AP": row.own_score.AP,
             "AP50": row.own_score.AP50,
@@ -42,6 +62,8 @@ class Validation:
             "AP_with_score_one": row.score_one.AP,
             "mean_oks": defined(row.mean_oks),
             "mean_pck": defined(row.mean_pck),
+            "mean_pose_oks": defined(self.mean_pose.mean_oks),
+            "mean_pose_pck": defined(self.mean_pose.mean_pck),
         }
 
     @property
@@ -50,22 +72,53 @@ class Validation:
         return "AP" if self.people.skeleton.sigmas else "mean_pck"
 
 
+def compare_with_mean_pose(student: Localisation, mean_pose: Localisation) -> str:
+    """Say in one line how far a student is from the mean pose, and whether it has learned at all.
+
+    It has where its mean OKS is higher by ``LEAST_GAIN`` or more, and by more than chance among
+    these people; where the skeleton has no fall-offs, PCK decides.
+    """
+    has_people = ~np.isnan(student.oks)
+    if has_people.any():
+        name, own, other = "OKS", student.mean_oks, mean_pose.mean_oks
+        gain = paired_bootstrap(
+            student.oks[has_people], mean_pose.oks[has_people], num_samples=1000, seed=0
+        )
+        is_clear = gain.low > 0
+    else:
+        name, own, other, is_clear = "PCK@0.2", student.mean_pck, mean_pose.mean_pck, True
+    if own - other < LEAST_GAIN:
+        return (
+            f"mean {name} {own:.3f}, no better than the mean pose's {other:.3f}: the student has "
+            f"learned nothing yet; {WAYS_OUT}"
+        )
+    if not is_clear:
+        return (
+            f"mean {name} {own:.3f}, not clearly better than the mean pose's {other:.3f} on so few "
+            f"people; if this remains, {WAYS_OUT}"
+        )
+    return f"mean {name} {own:.3f}, that of the mean pose is {other:.3f}"
+
+
 def open_validation(
     annotations: Path,
     image_folder: Path,
     settings: PeopleSettings,
-    trained: Skeleton,
+    train: People,
     device: torch.device,
+    say: Log,
 ) -> Validation:
     """Read the people to validate on, and refuse those that cannot be compared.
 
-    trained: its OKS fall-offs are used where those of the people are unknown, as by ``evaluate``.
+    train: the training people. Their mean pose is what a student must beat; their OKS fall-offs are
+        used where those of the validation people are unknown, as by ``evaluate``.
+    say: receives a line about each measurement.
 
     Raises:
         PeopleError: their keypoints are not the trained ones.
     """
     people = read_people(annotations, image_folder, settings)
-    names, expected = people.skeleton.keypoint_names, trained.keypoint_names
+    names, expected = people.skeleton.keypoint_names, train.skeleton.keypoint_names
     if names != expected:
         if len(names) != len(expected):
             difference = (
@@ -78,5 +131,6 @@ def open_validation(
             f"keypoint_names of {annotations} must be those of training in the same order, "
             f"{difference}; validate on people of the same keypoints"
         )
-    people = with_sigmas(people, people.skeleton.sigmas or trained.sigmas)
-    return Validation(people, image_folder, device)
+    people = with_sigmas(people, people.skeleton.sigmas or train.skeleton.sigmas)
+    mean_pose = mean_pose_arm(train, people).figures.localisation
+    return Validation(people, image_folder, device, mean_pose, say)

@@ -18,8 +18,8 @@ from pipeline.coco.image_files import (
 )
 from pipeline.coco.people import People
 from pipeline.errors import ImageError
-from pipeline.frames.crops import jpeg_round_trip, warp_crop
-from pipeline.frames.geometry import SizeHW
+from pipeline.frames.crops import central_part, jpeg_round_trip, warp_crop
+from pipeline.frames.geometry import SizeHW, compose, crop_to_wide_crop
 from pipeline.machine import map_ahead
 from store_schemas.formats import CropFormat
 
@@ -45,7 +45,8 @@ class ImageCrops:
     request: ImageRequest
     crops: NDArray[np.uint8] | None  # (J, ..., H, W, 3)
     error: ImageError | None = None
-    stored: NDArray[np.object_] | None = None  # (J, ...), the JPEG of each crop, (n,) uint8
+    stored: NDArray[np.object_] | None = None
+    """(J, ...), the JPEG of each crop with its margin, (n,) uint8."""
 
 
 class CropBatch(NamedTuple):
@@ -99,7 +100,8 @@ def stream_crops(
     decode: reads one image as (H, W, 3) uint8 RGB, or raises ImageError; not called for a request
         with a digest.
     measure: called for the activities ``decode``, ``warp`` and, with a ``crop_format``, ``encode``.
-    crop_format: format in which crops are stored; those yielded are then decoded from it.
+    crop_format: format in which crops are stored; those yielded are then the central parts of
+        the decoded ones.
     """
 
     def read(path: Path, planned: bytes | None) -> NDArray[np.uint8]:
@@ -122,15 +124,21 @@ def stream_crops(
             return ImageCrops(request, None, error)
         leading = request.image_to_crop.shape[:-2]
         crops = np.empty((*leading, *crop_size_hw, 3), np.uint8)
-        with measure("warp"):
-            for view in np.ndindex(leading):
-                crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
         if crop_format is None:
+            with measure("warp"):
+                for view in np.ndindex(leading):
+                    crops[view] = warp_crop(image, request.image_to_crop[view], crop_size_hw)
             return ImageCrops(request, crops)
+        margin_hw = crop_format.margin_hw
+        image_to_wide_crop = compose(crop_to_wide_crop(margin_hw), request.image_to_crop)
+        wide_size_hw = crop_format.stored_size_hw(crop_size_hw)
         stored = np.empty(leading, np.object_)
-        with measure("encode"):
-            for view in np.ndindex(leading):
-                crops[view], stored[view] = jpeg_round_trip(crops[view], crop_format)
+        for view in np.ndindex(leading):
+            with measure("warp"):
+                wide_crop = warp_crop(image, image_to_wide_crop[view], wide_size_hw)
+            with measure("encode"):
+                decoded, stored[view] = jpeg_round_trip(wide_crop, crop_format)
+            crops[view] = central_part(decoded, margin_hw)
         return ImageCrops(request, crops, stored=stored)
 
     with ThreadPoolExecutor(num_threads, "decode") as pool:

@@ -34,6 +34,16 @@ def warp_crop(
     return np.asarray(warped, np.uint8)
 
 
+def central_part(wide_crops: NDArray[np.uint8], margin_hw: SizeHW) -> NDArray[np.uint8]:
+    """Return the crops (..., H, W, 3) inside of wide crops (..., H', W', 3); a view of them.
+
+    margin_hw: pixels above and below, and left and right, of each crop.
+    """
+    rows, columns = margin_hw
+    height, width = wide_crops.shape[-3:-1]
+    return wide_crops[..., rows : height - rows, columns : width - columns, :]
+
+
 def encode_crop(crop: NDArray[np.uint8], crops: CropFormat) -> NDArray[np.uint8]:
     """Encode a crop, (H, W, 3) uint8 RGB, as a JPEG file: (n,) uint8.
 

@@ -69,6 +69,15 @@ def mirror_affine(width: int) -> Affine:
     return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]])
 
 
+def crop_to_wide_crop(margin_hw: SizeHW) -> Affine:
+    """Return the shift from a crop's pixels to those of the same crop with a margin around it.
+
+    margin_hw: whole pixels above and below, and left and right; the density stays the same, so
+        the crop is the wide crop's central part, pixel for pixel.
+    """
+    return np.array([[1.0, 0.0, margin_hw[1]], [0.0, 1.0, margin_hw[0]]])
+
+
 def crop_to_heatmap(frame: HeatmapFrame, input_size_hw: SizeHW, heatmap_size_hw: SizeHW) -> Affine:
     """Return the (2, 3) affine from crop pixels to the cells of a teacher's heatmap.
 

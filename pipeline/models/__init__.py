@@ -1,10 +1,14 @@
 """Networks: images in, keypoints (students) or heatmaps (teachers) out; no data and no losses.
 
-backbones.py      images -> feature map: the strided convolutional stem and residual stages
-token_encoder.py  feature map -> keypoint and visual tokens, the same for student and teacher
-heads.py          keypoint tokens -> the outputs of a network, as records
-pose_networks.py  the networks by name, each assembled in one literal call: start reading here
-cost.py           parameters and multiply-adds
+pose_networks.py    the networks by name, each assembled in one literal call: start reading here
+trunks.py           the parts that a student and the teacher of its size share: backbone and encoder
+backbones.py        images -> feature map: the strided convolutional stem and residual stages
+timm_trunks.py      images -> feature map by any classifier of timm, and its pretrained weights
+high_resolution.py  images -> feature map by the highest resolution of HRNet
+token_encoder.py    feature map -> keypoint and visual tokens, the same for student and teacher
+attention.py        the attention of a token encoder, recorded while it runs
+heads.py            keypoint tokens or feature map -> the outputs of a network, as records
+cost.py             parameters and multiply-adds
 """
 
 from pipeline.models.pose_networks import (

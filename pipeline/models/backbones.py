@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD
+
 
 class BasicBlock(nn.Module):
     """ResNet's residual block of two 3 x 3 convolutions (He et al., CVPR 2016), as in timm.
@@ -72,8 +74,24 @@ class Stage(NamedTuple):
     stride: int
 
 
-class ConvBackbone(nn.Module):
-    """Turn images into a feature map of ``num_channels`` at 1 / ``stride`` of their size."""
+class PixelStatistics(NamedTuple):
+    """Mean and standard deviation of RGB pixels in [0, 1] that images are normalised with."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class Backbone(nn.Module):
+    """Turns images into a feature map of ``num_channels`` at 1 / ``stride`` of their size."""
+
+    num_channels: int
+    stride: int
+    pixels = PixelStatistics()
+    """Those of its pretraining, whether or not it starts from the pretrained weights."""
+
+
+class ConvBackbone(Backbone):
+    """A stem of two strided convolutions and residual stages."""
 
     def __init__(self, stem_channels: tuple[int, int], stages: Sequence[Stage]) -> None:
         super().__init__()

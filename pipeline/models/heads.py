@@ -1,8 +1,10 @@
-"""Heads, which map keypoint tokens to the outputs of a network.
+"""Heads, which map keypoint tokens or a feature map to the outputs of a network.
 
-The regression head is DistilPose's (CVPR 2023), the heatmap head TokenPose's (ICCV 2021).
+The regression head is DistilPose's (CVPR 2023), the heatmap head of tokens TokenPose's (ICCV 2021),
+and that of a feature map SimpleBaseline's (Xiao et al., ECCV 2018).
 """
 
+import itertools
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -47,15 +49,18 @@ class RegressionHead(nn.Module):
 
 
 class HeatmapHead(nn.Module):
-    """Maps each keypoint token to a heatmap."""
+    """Maps each keypoint token to a heatmap, over a hidden layer or directly."""
 
-    def __init__(self, dim: int, hidden_dim: int, heatmap_size_hw: tuple[int, int]) -> None:
+    def __init__(self, dim: int, hidden_dim: int | None, heatmap_size_hw: tuple[int, int]) -> None:
         super().__init__()
         self.heatmap_size_hw = heatmap_size_hw
         self.norm = nn.LayerNorm(dim)
-        self.hidden = nn.Linear(dim, hidden_dim)
-        self.hidden_norm = nn.LayerNorm(hidden_dim)
-        self.linear = nn.Linear(hidden_dim, heatmap_size_hw[0] * heatmap_size_hw[1])
+        self.hidden: nn.Module = nn.Identity()
+        self.hidden_norm: nn.Module = nn.Identity()
+        if hidden_dim is not None:
+            self.hidden = nn.Linear(dim, hidden_dim)
+            self.hidden_norm = nn.LayerNorm(hidden_dim)
+        self.linear = nn.Linear(hidden_dim or dim, heatmap_size_hw[0] * heatmap_size_hw[1])
         self.apply(initialise_linear)
 
     def forward(self, keypoint_tokens: Tensor) -> Tensor:
@@ -63,3 +68,24 @@ class HeatmapHead(nn.Module):
         hidden = self.hidden_norm(self.hidden(self.norm(keypoint_tokens)))
         heatmaps: Tensor = self.linear(hidden)
         return heatmaps.view(*keypoint_tokens.shape[:2], *self.heatmap_size_hw)
+
+
+class ConvHeatmapHead(nn.Sequential):
+    """Maps a feature map to heatmaps, over deconvolutions that each double its size."""
+
+    def __init__(self, num_channels: int, num_keypoints: int, num_deconvolutions: int) -> None:
+        """Draw the weights as SimpleBaseline does; without deconvolutions, as HRNet does.
+
+        num_channels: of the feature map; a deconvolution has 256 channels and a kernel of 4.
+        """
+        super().__init__()
+        widths = (num_channels, *[256] * num_deconvolutions)
+        for number, (before, after) in enumerate(itertools.pairwise(widths)):
+            deconvolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+            nn.init.normal_(deconvolution.weight, std=0.001)
+            layers = (deconvolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+            self.add_module(f"deconvolution{number + 1}", nn.Sequential(*layers))
+        final = nn.Conv2d(widths[-1], num_keypoints, 1)
+        nn.init.normal_(final.weight, std=0.001)
+        nn.init.zeros_(final.bias)  # type: ignore[arg-type]
+        self.add_module("final", final)

@@ -32,9 +32,12 @@ class TokenShape(NamedTuple):
 class EncoderLayer(nn.Module):
     """One pre-norm layer: self-attention, then a GELU perceptron, both residual."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: int, *, scale_per_head: bool = True
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.attention_scale = (dim // num_heads if scale_per_head else dim) ** -0.5
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.attention_out = nn.Linear(dim, dim)
@@ -49,11 +52,13 @@ class EncoderLayer(nn.Module):
         return tokens + self.mlp_out(hidden)
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """Attend from every token to every token, scaled by 1 / sqrt(D / num_heads)."""
+        """Attend from every token to every token."""
         batch, length, dim = tokens.shape
         qkv = self.qkv(tokens).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.transpose(1, 3).unbind(2)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, scale=self.attention_scale
+        )
         return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, dim))
 
 
@@ -72,7 +77,18 @@ class TokenDistillingEncoder(nn.Module):
         depth: int,
         num_heads: int,
         mlp_ratio: int,
+        num_groups: int = 1,
+        *,
+        scale_per_head: bool = True,
     ) -> None:
+        """Build the encoder with freshly drawn weights.
+
+        depth: number of layers of all groups together.
+        num_groups: number of equal groups of layers; the positions are added before every layer but
+            the first of the second and later groups, as TokenPose-L (3 groups) does.
+        scale_per_head: scale attention by 1 / sqrt(dim / num_heads), as DistilPose and TokenPose-L;
+            False: by 1 / sqrt(dim), as the released code of TokenPose-S. Weights do not tell which.
+        """
         super().__init__()
         grid_hw = _patch_grid(feature_size_hw, patch_size_hw)
         self.num_keypoints = num_keypoints
@@ -84,21 +100,35 @@ class TokenDistillingEncoder(nn.Module):
         # Positions are computed, not learned: no part of the state dict or of parameter counts.
         positions = functional.pad(sine_positions(grid_hw, dim), (0, 0, num_keypoints, 0))
         self.register_buffer("positions", positions, persistent=False)
-        self.layers = nn.ModuleList(EncoderLayer(dim, num_heads, mlp_ratio) for _ in range(depth))
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, num_heads, mlp_ratio, scale_per_head=scale_per_head)
+            for _ in range(depth)
+        )
+        self.group_depth = depth // num_groups
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         self.apply(initialise_linear)
 
     def forward(self, features: Tensor) -> Tokens:
-        """Encode a feature map.
+        """Encode a feature map into the tokens of the last layer.
 
         features: (B, C, h, w) of the size given at construction.
         """
+        return self.encode_groups(features)[-1]
+
+    def encode_groups(self, features: Tensor) -> list[Tokens]:
+        """Encode a feature map, as ``forward``, into the tokens after each group of layers."""
         visual_tokens = self.patch_embedding(self.cut_patches(features))
         keypoint_tokens = self.keypoint_tokens.expand(len(features), -1, -1)
         tokens = torch.cat((keypoint_tokens, visual_tokens), dim=1)
-        for layer in self.layers:
-            tokens = layer(tokens + self.positions)
-        return Tokens(tokens[:, : self.num_keypoints], tokens[:, self.num_keypoints :])
+        groups = []
+        for number, layer in enumerate(self.layers):
+            begins_later_group = number > 0 and number % self.group_depth == 0
+            tokens = layer(tokens if begins_later_group else tokens + self.positions)
+            if (number + 1) % self.group_depth == 0:
+                groups.append(
+                    Tokens(tokens[:, : self.num_keypoints], tokens[:, self.num_keypoints :])
+                )
+        return groups
 
     def cut_patches(self, features: Tensor) -> Tensor:
         """Cut (B, C, h, w) features into (B, P, patch_h * patch_w * C) rows, channels fastest."""

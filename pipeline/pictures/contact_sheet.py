@@ -1,11 +1,13 @@
 """Lay pictures out in a grid that explains itself: titles, captions and a legend."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.pictures.poses import OUTLINE_COLOUR, Colour, Picture
+from pipeline.errors import ConfigError
+from pipeline.pictures.poses import OUTLINE_COLOUR, Colour, Picture, write_png
 
 Phrase = tuple[str, Colour | None]
 
@@ -32,11 +34,15 @@ def contact_sheet(
     column_titles: Sequence[str],
     row_captions: Sequence[str],
     legend: Sequence[Phrase] = (),
+    heading: str = "",
 ) -> Picture:
     """Lay tiles of one size out in a grid with titles, a caption above each row, and a legend.
 
+    Texts that are longer than the sheet is wide are broken into lines.
+
     rows: tiles (H, W, 3) uint8, RGB; each row has as many as there are titles.
     legend: phrases for the bottom, each after a square of its colour; a colour of None: no square.
+    heading: what the whole sheet shows; it stands at the top.
 
     Raises:
         ValueError: no tile, tiles of several sizes, or texts that do not match the grid.
@@ -44,30 +50,55 @@ def contact_sheet(
     tile_height, tile_width = _tile_size(rows, column_titles, row_captions)
     text_size = max(11, tile_width // 15)
     margin, line = text_size // 2 + 2, round(1.7 * text_size)
-    font = _font(text_size)
+    font, heading_font = _font(text_size), _font(round(1.2 * text_size))
     width = margin + len(column_titles) * (tile_width + margin)
+    text_width = width - 2 * margin
+    heading_lines = _wrap(heading, heading_font, text_width) if heading else []
     title_lines = [_wrap(title, font, tile_width) for title in column_titles]
-    top = margin + line * max(map(len, title_lines))
-    legend_lines = _legend_lines(legend, font, width - 2 * margin)
-    height = top + len(rows) * (line + tile_height + margin) + line * len(legend_lines) + margin
+    caption_lines = [_wrap(caption, font, text_width) for caption in row_captions]
+    legend_lines = _legend_lines(legend, font, text_width)
+    num_lines = len(heading_lines) + max(map(len, title_lines)) + sum(map(len, caption_lines))
+    height = 2 * margin + line * (num_lines + len(legend_lines))
+    height += len(rows) * (tile_height + margin) + (margin if heading_lines else 0)
     canvas = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
     pen = ImageDraw.Draw(canvas)
+    y = margin
+    for text in heading_lines:
+        pen.text((margin, y + line / 2), text, TEXT_COLOUR, font=heading_font, anchor="lm")
+        y += line
+    y += margin if heading_lines else 0
     for column, lines in enumerate(title_lines):
-        left = margin + column * (tile_width + margin)
+        centre = margin + column * (tile_width + margin) + tile_width / 2
         for index, text in enumerate(lines):
-            place = (left + tile_width / 2, margin + line * index + line / 2)
+            place = (centre, y + line * index + line / 2)
             pen.text(place, text, TEXT_COLOUR, font=font, anchor="mm")
-    for row, (tiles, caption) in enumerate(zip(rows, row_captions, strict=True)):
-        above = top + row * (line + tile_height + margin)
-        shown = _shorten(caption, font, width - 2 * margin)
-        pen.text((margin, above + line / 2), shown, TEXT_COLOUR, font=font, anchor="lm")
+    y += line * max(map(len, title_lines))
+    for tiles, lines in zip(rows, caption_lines, strict=True):
+        for text in lines:
+            pen.text((margin, y + line / 2), text, TEXT_COLOUR, font=font, anchor="lm")
+            y += line
         for column, tile in enumerate(tiles):
             left = margin + column * (tile_width + margin)
-            canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (left, above + line))
-    for index, phrases in enumerate(legend_lines):
-        below = height - margin - line * (len(legend_lines) - index) + line / 2
-        _write_phrases(pen, phrases, (margin, below), font)
+            canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (left, y))
+        y += tile_height + margin
+    for phrases in legend_lines:
+        _write_phrases(pen, phrases, (margin, y + line / 2), font)
+        y += line
     return np.array(canvas, np.uint8)
+
+
+def write_sheet(path: Path, sheet: Picture) -> None:
+    """Write a sheet as a PNG file.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    try:
+        write_png(path, sheet)
+    except OSError as error:
+        raise ConfigError(
+            f"output {path} cannot be written ({error.strerror}); choose another path"
+        ) from error
 
 
 def _tile_size(
@@ -117,12 +148,16 @@ def _legend_lines(
     lines: list[list[Phrase]] = []
     used = np.inf
     for text, colour in legend:
-        length = font.getlength(text) + font.size * (1 if colour is None else 2.2)
-        if used + length > width:
-            lines.append([])
-            used = 0.0
-        lines[-1].append((text, colour))
-        used += length
+        square = font.size * (1 if colour is None else 2.2)
+        length = font.getlength(text) + square
+        if used + length <= width:
+            lines[-1].append((text, colour))
+            used += length
+            continue
+        first, *more = _wrap(text, font, width - square)
+        lines.append([(first, colour)])
+        lines += [[(part, None)] for part in more]
+        used = np.inf if more else length
     return lines
 
 

@@ -23,6 +23,8 @@ RIGHT_COLOUR: Colour = (70, 165, 255)
 CENTRE_COLOUR: Colour = (95, 225, 95)
 OUTLINE_COLOUR: Colour = (20, 20, 20)
 
+SIDES = (("the person's left", LEFT_COLOUR), ("right", RIGHT_COLOUR), ("middle", CENTRE_COLOUR))
+"""Explanation of the colours, for a legend."""
 HEAT_COLOUR: Colour = (255, 225, 60)
 
 _DIMMING = 0.55

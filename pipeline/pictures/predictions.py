@@ -11,9 +11,7 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import apply, box_to_crop, compose, invert, resize_affine
 from pipeline.pictures.contact_sheet import contact_sheet
 from pipeline.pictures.poses import (
-    CENTRE_COLOUR,
-    LEFT_COLOUR,
-    RIGHT_COLOUR,
+    SIDES,
     Picture,
     draw_pose,
     keypoint_colours,
@@ -78,10 +76,7 @@ def draw_people(
         truth = apply(image_to_tile, people.keypoints[person, :, :2])
         drawn_truth = draw_pose(tile, truth, people.is_labelled[person], skeleton)
         rows.append([tile, heated, *poses, drawn_truth])
-    legend = (
-        ("the person's left", LEFT_COLOUR),
-        ("right", RIGHT_COLOUR),
-        ("middle", CENTRE_COLOUR),
-    )
+    legend = (*SIDES, ("glow: heatmaps", None), ("dots and limbs: keypoints", None))
+    heading = f"{NUM_SHOWN} of {people.num_instances:,} people of {annotations.name}, by network"
     titles = ["person", "teacher's heatmaps", *networks, "truth"]
-    write_png(path, contact_sheet(rows, titles, captions, legend))
+    write_png(path, contact_sheet(rows, titles, captions, legend, heading))

@@ -1,5 +1,6 @@
 """Runs: the files that a training writes and that other commands read.
 
-run_folder.py   the files of a run, and whether it can be started or resumed; provenance
-checkpoints.py  weights and training states as safetensors; weights that a training starts from
+run_folder.py       the files of a run, and whether it can be started or resumed; provenance
+checkpoints.py      weights and training states as safetensors
+initial_weights.py  weights that a training starts from: of another run, or pretrained ones
 """

@@ -5,7 +5,6 @@ state holds network, criterion, optimiser, epoch and step; the learning rate, th
 and every random draw follow from the step and the seed, so nothing else is needed.
 """
 
-import logging
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,7 +20,13 @@ from pipeline.config import ComponentConfig
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.frames.geometry import SizeHW
 from pipeline.frames.pixels import PixelNormalisation
-from pipeline.models.pose_networks import HeatmapTeacher, PoseNetwork, Student, build_network
+from pipeline.models.pose_networks import (
+    HeatmapTeacher,
+    PoseNetwork,
+    Student,
+    build_student,
+    build_teacher,
+)
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame
 from pipeline.storage.files import publish
 
@@ -124,6 +129,8 @@ def describe_network(
         sigmas=skeleton.sigmas,
         upper_body=skeleton.upper_body,
         lower_body=skeleton.lower_body,
+        rgb_mean=network.pixels.mean,
+        rgb_std=network.pixels.std,
         score_rule=score_rule,
         scored_keypoints=(),
         store_fingerprint=store_fingerprint,
@@ -155,8 +162,9 @@ def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
         RunFolderError: there is no such file, or it does not hold a network of this program.
     """
     info, tensors = _read(path, CheckpointInfo)
+    build = build_student if info.kind == "student" else build_teacher
     try:
-        network = build_network(info.architecture, len(info.keypoint_names))
+        network = build(info.architecture, len(info.keypoint_names))
     except ConfigError as error:
         raise RunFolderError(f"{path}: {error}") from error
     _fill(network, tensors, path)
@@ -243,37 +251,22 @@ def load_training_state(
     return place
 
 
-def load_parts(path: Path, network: nn.Module, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Copy the tensors of some submodules from a weights file, where name and shape agree.
+def has_header(path: Path) -> bool:
+    """Return whether a file holds weights that this program wrote."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return _HEADER_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
-    parts: names of submodules, such as ``backbone`` and ``encoder``.
-    Returns the names of the copied tensors.
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name.
 
     Raises:
-        RunFolderError: the file cannot be read, or a part has no tensor that fits.
+        RunFolderError: there is no such file, or it does not hold a network of this program.
     """
-    _, tensors = _read(path, CheckpointInfo)
-    own = network.state_dict()
-    copied: list[str] = []
-    for part in parts:
-        fitting = [
-            name
-            for name, tensor in own.items()
-            if name.startswith(f"{part}.")
-            and name in tensors
-            and tensors[name].shape == tensor.shape
-        ]
-        if not fitting:
-            known = ", ".join(name for name, _ in network.named_children())
-            raise RunFolderError(
-                f"{path} holds no tensor of {part!r} with a name and shape of this network; name "
-                f"parts that fit (this network has: {known}) or choose other weights"
-            )
-        copied += fitting
-    with torch.no_grad():
-        for name in copied:
-            own[name].copy_(tensors[name])
-    return tuple(copied)
+    return _read(path, CheckpointInfo)[1]
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -321,21 +314,3 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else str(tuple(tensor.shape))
-
-
-_logger = logging.getLogger(__name__)
-
-
-def copy_initial_weights(network: nn.Module, weights: Path | None, parts: tuple[str, ...]) -> None:
-    """Copy parts of a weights file into a network, and log the number of tensors.
-
-    weights: the file; None: the network stays unchanged.
-    parts: submodules whose tensors are copied where name and shape agree.
-
-    Raises:
-        RunFolderError: the file cannot be read, or a part has no tensor that fits.
-    """
-    if weights is None:
-        return
-    copied = load_parts(weights, network, parts)
-    _logger.info("initial weights: %d tensors of %s", len(copied), weights)

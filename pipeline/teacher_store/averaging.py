@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
-from pipeline.teacher_store.reader import Indices, StoredViews, TeacherStore
+from pipeline.teacher_store.reader import Indices, StoredViews, TeacherStore, WideCrops
 from store_schemas.errors import SchemaError
 from store_schemas.formats import OptionalArrays
 from store_schemas.heatmap_codec import dequantise_heatmaps
@@ -119,6 +119,15 @@ class AveragedTeachers:
     def read_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         """Return the crops of B views as ``TeacherStore.read_crops`` does, of one teacher."""
         return self._with_crops.read_crops(instances, views)
+
+    def read_wide_crops(self, instances: Indices, views: Indices) -> WideCrops:
+        """Return the crops of B views as ``TeacherStore.read_wide_crops``, of one teacher."""
+        return self._with_crops.read_wide_crops(instances, views)
+
+    @property
+    def crop_margin_hw(self) -> tuple[int, int]:
+        """Pixels of the margin of the stored crops: above and below, and left and right."""
+        return self._with_crops.crop_margin_hw
 
     def read_image_to_crop(self, instances: Indices, views: Indices) -> NDArray[np.float64]:
         """Return the affines of B views, whatever their status: (B, 2, 3)."""

@@ -43,6 +43,8 @@ class TeacherSummary:
     status_counts: Mapping[str, int]
     """Views by status; views of absent shards count as not written."""
     codec_error: CodecError
+    token_error: CodecError | None
+    """Error of int8 tokens, relative to each token's largest number; None: there are none."""
     execution_recipe: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -131,6 +133,11 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
         ),
         status_counts=counts,
         codec_error=sum_codec_errors(receipt.codec_error for receipt in manifest.receipts()),
+        token_error=(
+            sum_codec_errors(filter(None, (r.token_error for r in manifest.receipts())))
+            if size.optional.has_token_scales
+            else None
+        ),
         execution_recipe=entry.execution_recipe,
         provenance=entry.provenance,
     )

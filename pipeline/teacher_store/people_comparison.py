@@ -25,6 +25,8 @@ def compare_people(stored: People, now: People, way_out: str = WAY_OUT) -> None:
         IdentityError: names the field, the keypoint, image or annotation id, both values and the
             way out.
     """
+    if stored.has_labels.all() and not now.has_labels.all():
+        way_out = f"give --only-labelled if the store was made of labelled people alone; {way_out}"
     for field, what in _differences(stored, now):
         raise IdentityError(f"identity field 'people.{field}' differs: {what}; {way_out}")
     # the rest: the skeleton's other fields, and values that are equal except for their bits

@@ -12,7 +12,7 @@ from pipeline.storage.lease import LEASE_NAME
 from pipeline.teacher_store.plan import StoreLayout
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
-from store_schemas.formats import CHECKSUMS
+from store_schemas.formats import CHECKSUMS, TOKEN_SCALES
 from store_schemas.manifest import Manifest
 from store_schemas.metadata import canonical_json
 from store_schemas.root_metadata import TeacherEntry, read_entries, root_document
@@ -116,7 +116,8 @@ def encode_shard(
         run: Encodes the views, as ``map`` does or in threads.
         optional: Crops and tokens, by array, if the store has them: ``crops`` (n, V) objects, each
             a JPEG's bytes (l,) uint8; ``keypoint_tokens`` (n, V, K, D) and ``visual_tokens``
-            (n, V, P, D) float16.
+            (n, V, P, D) of the store's data type, of int8 also ``keypoint_token_scale`` (n, V, K)
+            and ``visual_token_scale`` (n, V, P) float16.
 
     Raises:
         SchemaError: other arrays, shape or dtype, or an output that contradicts its status.
@@ -159,32 +160,48 @@ def _encode_optional(
     failed: NDArray[np.bool_],
     run: Run,
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the arrays of crops and tokens; of views that failed, no crop and tokens of NaN."""
-    expected = [name for name in CHECKSUMS if name in specs]
+    """Yield the arrays of crops and tokens; of views that failed, no crop and filled tokens."""
+    sharded = [name for name in CHECKSUMS if name in specs]
+    scales = {name: scale for name, scale in TOKEN_SCALES.items() if scale in specs}
+    expected = [*sharded, *scales.values()]
     if set(optional) != set(expected):
         raise SchemaError(
             f"shard {shard} must have {', '.join(expected) or 'no more'} beside its heatmaps, got "
             f"{', '.join(optional) or 'none'}"
         )
-    for name in expected:
+
+    def checked(name: str) -> NDArray[Any]:
         spec = replace(specs[name], shape=(len(failed), *specs[name].shape[1:]))
-        if name == "crops":
-            values = _check_crops(spec, optional[name], failed)
-        else:
-            values = _filled(check_array(spec, optional[name]), failed, np.nan)
-            if not (np.isfinite(values).all(axis=(-2, -1)) | failed).all():
-                raise SchemaError(
-                    f"{name} of views with status OK must be finite in float16, whose largest "
-                    f"number is 65504; this teacher's are larger: write the store without them"
-                )
+        return _filled(check_array(spec, optional[name]), failed, float(spec.fill_value))
+
+    for name in sharded:
+        spec = replace(specs[name], shape=(len(failed), *specs[name].shape[1:]))
+        values = _check_crops(spec, optional[name], failed) if name == "crops" else checked(name)
+        if name in scales:
+            scale = checked(scales[name])
+            _require_finite(name, scale, failed, "be finite and at most 127 times 65504")
+        elif name != "crops":
+            what = "be finite in float16, whose largest number is 65504"
+            _require_finite(name, values, failed, what)
         data = encode_chunk(specs[name], shard, values, run)
         yield name, data
+        if name in scales:
+            yield scales[name], encode_chunk(specs[scales[name]], shard, scale)
         if name == "crops":
             lengths = np.array([len(crop) for crop in values.flat], np.uint32)
             lengths = lengths.reshape(failed.shape)
             yield "crop_bytes", encode_chunk(specs["crop_bytes"], shard, lengths)
         checksums = _checksums(spec, shard, data, *failed.shape)
         yield CHECKSUMS[name], encode_chunk(specs[CHECKSUMS[name]], shard, checksums)
+
+
+def _require_finite(name: str, values: NDArray[Any], failed: NDArray[np.bool_], what: str) -> None:
+    is_finite = np.isfinite(values).all(axis=tuple(range(2, values.ndim)))
+    if not (is_finite | failed).all():
+        raise SchemaError(
+            f"{name} of views with status OK must {what}; this teacher's are larger: write the "
+            "store without them"
+        )
 
 
 def _checksums(

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.people import People
-from pipeline.frames.geometry import HEATMAP_FRAMES
+from pipeline.frames.crops import central_part
+from pipeline.frames.geometry import HEATMAP_FRAMES, compose, crop_to_wide_crop
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder, open_folder
 from pipeline.teacher_store.optional_reading import OptionalReader
@@ -42,6 +43,14 @@ class StoredViews:
     image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
     is_mirrored: NDArray[np.bool_]  # (B,)
     status: NDArray[np.uint8]  # (B,), all OK
+
+
+@dataclass(frozen=True)
+class WideCrops:
+    """Stored crops of B views with the margin that the store has around the teacher's input."""
+
+    crops: NDArray[np.uint8]  # (B, H', W', 3), RGB; black outside of the image
+    image_to_wide_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
 
 
 class TeacherStore:
@@ -190,12 +199,38 @@ class TeacherStore:
         Raises:
             SchemaError: the store was written without crops; and as ``read``.
         """
+        wide_crops = self._read_stored_crops(instances, views)
+        return np.ascontiguousarray(central_part(wide_crops, self.crop_margin_hw))
+
+    def read_wide_crops(self, instances: Indices, views: Indices) -> WideCrops:
+        """Return the crops of B views as stored, with their margin, and where they lie.
+
+        The teacher's input is their central part, pixel for pixel. Without a margin they are it.
+
+        Raises:
+            SchemaError: the store was written without crops; and as ``read``.
+        """
+        wide_crops = self._read_stored_crops(instances, views)
+        image_to_crop = self.read_image_to_crop(instances, views)
+        return WideCrops(wide_crops, compose(crop_to_wide_crop(self.crop_margin_hw), image_to_crop))
+
+    @property
+    def crop_margin_hw(self) -> tuple[int, int]:
+        """Pixels of the margin of the stored crops: above and below, and left and right."""
+        crops = self.optional.crops
+        return (0, 0) if crops is None else crops.margin_hw
+
+    def _read_stored_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         indices = self._check_indices(instances, views)
         self._check_status(indices)
         return self._more.read_crops(indices, self.input_size_hw)
 
-    def read_tokens(self, instances: Indices, views: Indices) -> Mapping[str, NDArray[np.float16]]:
+    def read_tokens(
+        self, instances: Indices, views: Indices
+    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.float16]]:
         """Return the tokens of B unflipped views: ``keypoint`` (B, K, D), ``visual`` (B, P, D).
+
+        Those stored as int8 are float32, those stored as float16 are as stored.
 
         Raises:
             SchemaError: the store was written without tokens; and as ``read``.

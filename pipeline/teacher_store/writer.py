@@ -162,6 +162,7 @@ class TeacherStoreWriter:
         codec_error: CodecError = NOT_MEASURED,
         run: Run = map,
         optional: Mapping[str, NDArray[Any]] | None = None,
+        token_error: CodecError = NOT_MEASURED,
     ) -> ShardReceipt:
         """Publish a whole shard, then its receipt; a shard that is there already is replaced.
 
@@ -172,6 +173,7 @@ class TeacherStoreWriter:
             images_sha256: ``digest_of_images`` of the shard's people.
             codec_error: Measured over the shard's people that ``is_measured`` picks.
             run, optional: As for ``encode_shard``.
+            token_error: Measured over the same people; only int8 tokens have one.
 
         Raises:
             SchemaError: another shape or dtype, or an output that contradicts its status.
@@ -201,6 +203,7 @@ class TeacherStoreWriter:
             status_counts=tuple(np.bincount(status.ravel(), minlength=len(Status)).tolist()),
             images_sha256=images_sha256,
             codec_error=codec_error,
+            token_error=token_error if layout.dimensions.optional.has_token_scales else None,
         )
         require_lease(layout.folder, self.run_id)
         document = canonical_json(receipt.to_json(self.entry.fingerprint))

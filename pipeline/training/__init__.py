@@ -3,10 +3,16 @@
 settings.py           the settings of the parts; they load without torch
 loop.py               epochs and steps, metrics, checkpoints: start reading here
 losses.py             the terms of a student's loss, and their sum
+loss_parts.py         what the terms need besides a batch
 regression_losses.py  distances between keypoints and targets
 heatmap_losses.py     distances between Gaussians, scores or heatmaps and heatmaps
+moment_losses.py      divergence of Gaussians from the moments of heatmaps
+score_losses.py       OKS as the target of scores
+token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
+preflight.py          memory and time that a training needs, before its first step
+schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views
 store_sources.py      people of a teacher store, under new views or the stored ones

@@ -25,6 +25,7 @@ from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
+TrainingDataset = Dataset[TrainingBatch]
 
 
 class FreshViewDataset(Dataset[TrainingBatch]):

@@ -1,4 +1,4 @@
-"""Loss of heatmap teachers: the distance to Gaussians around the annotated keypoints."""
+"""Loss of heatmap networks: the distance to Gaussians around keypoints, or to stored heatmaps."""
 
 import numpy as np
 import torch
@@ -8,7 +8,32 @@ from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.models.heads import HeatmapOutput
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.heatmap_losses import heatmap_loss
-from pipeline.training.losses import Criterion, LossTerms
+from pipeline.training.losses import Criterion, LossTerms, require_heatmaps
+
+
+class StoredHeatmapCriterion(Criterion):
+    """Mean squared error against the heatmaps of another teacher, of the network's own size.
+
+    All keypoints are learned, labelled or not, in the cells where the heat is known.
+    """
+
+    def __init__(self, num_keypoints: int) -> None:
+        super().__init__()
+        self._num_keypoints = num_keypoints
+
+    @property
+    def scored_keypoints(self) -> tuple[int, ...]:
+        return tuple(range(self._num_keypoints))
+
+    def forward(self, output: HeatmapOutput, batch: TrainingBatch, step: int) -> LossTerms:
+        """Return the loss of a batch."""
+        teacher, heatmaps = require_heatmaps(batch)
+        heat = heatmaps.to(output.heatmaps)
+        if teacher.scale is not None:
+            heat = heat * teacher.scale[..., None, None].to(heat)
+        everything = torch.ones_like(batch.keypoint_weights)
+        loss = heatmap_loss(output.heatmaps, heat, everything, teacher.is_known)
+        return LossTerms(loss, {"heatmap": loss.detach()})
 
 
 class HeatmapCriterion(Criterion):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # Keeps the variance above zero where a student's sigma underflows; the paper's value.
-_SMALLEST_VARIANCE = 1e-9
+SMALLEST_VARIANCE = 1e-9
 # Smaller exponents are as good as 0, and a CPU's exp is ten times slower once it underflows.
 _SMALLEST_EXPONENT = -80.0
 
@@ -77,22 +77,28 @@ def confidence_loss(
     keypoint_weights: (B, K) in {0, 1}.
     is_known: (B, Hh, Wh) bool, cells with heat; None: all of them. Outside the map heat is 0.
     """
-    if is_known is not None:
-        is_unknown = (~is_known).unsqueeze(1).expand(-1, points.shape[1], -1, -1)
-        unknown = heat_at(points.detach(), is_unknown.to(torch.uint8))
-        keypoint_weights = torch.where(unknown > 0, 0.0, keypoint_weights)
-    heat = heat_at(points.detach(), heatmaps, scale).to(scores.dtype)
+    heat, has_heat = known_heat_at(points.detach(), heatmaps, scale, is_known)
+    keypoint_weights = torch.where(has_heat, keypoint_weights, 0.0)
+    heat = heat.to(scores.dtype)
     heat = torch.where(keypoint_weights > 0, heat, 0.0)
     return functional.l1_loss(keypoint_weights * scores, keypoint_weights * heat)
 
 
-def heatmap_loss(heatmaps: Tensor, target_heatmaps: Tensor, keypoint_weights: Tensor) -> Tensor:
+def heatmap_loss(
+    heatmaps: Tensor,
+    target_heatmaps: Tensor,
+    keypoint_weights: Tensor,
+    is_known: Tensor | None = None,
+) -> Tensor:
     """Return the mean squared error over B K Hh Wh cells, for training a teacher.
 
     heatmaps, target_heatmaps: (B, K, Hh, Wh).
     keypoint_weights: (B, K) in {0, 1}.
+    is_known: (B, Hh, Wh) bool, cells that are compared; None: all of them.
     """
     is_used = keypoint_weights[..., None, None] > 0
+    if is_known is not None:
+        is_used = is_used & is_known[:, None]
     errors = torch.where(is_used, heatmaps - target_heatmaps, 0.0)
     return (keypoint_weights * errors.square().mean((-2, -1))).mean()
 
@@ -113,6 +119,20 @@ def heat_at(points: Tensor, heatmaps: Tensor, scale: Tensor | None = None) -> Te
     return torch.where(is_inside, heat if scale is None else heat * scale, 0.0)
 
 
+def known_heat_at(
+    points: Tensor, heatmaps: Tensor, scale: Tensor | None, is_known: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return (B, K) heat as ``heat_at``, and (B, K) bool, false for points on unknown cells.
+
+    is_known: (B, Hh, Wh) bool; None: all cells. Outside the map heat is known to be 0.
+    """
+    heat = heat_at(points, heatmaps, scale)
+    if is_known is None:
+        return heat, torch.ones_like(heat, dtype=torch.bool)
+    is_unknown = (~is_known).unsqueeze(1).expand(-1, points.shape[1], -1, -1)
+    return heat, heat_at(points, is_unknown.to(torch.uint8)) == 0
+
+
 def render_gaussians(
     points: Tensor, sigmas: Tensor, heatmap_size_hw: tuple[int, int], sigma_floor: float = 0.0
 ) -> Tensor:
@@ -131,7 +151,7 @@ def gaussian_factors(
 ) -> tuple[Tensor, Tensor]:
     """Return g_y (B, K, Hh) and g_x (B, K, Wh), whose outer product is the Gaussian."""
     height, width = heatmap_size_hw
-    precisions = -0.5 / (sigmas.square() + (sigma_floor**2 + _SMALLEST_VARIANCE))
+    precisions = -0.5 / (sigmas.square() + (sigma_floor**2 + SMALLEST_VARIANCE))
     rows = torch.arange(width, dtype=points.dtype, device=points.device) - points[..., 0:1]
     columns = torch.arange(height, dtype=points.dtype, device=points.device) - points[..., 1:2]
     row_exponents = precisions[..., 0:1] * rows.square()

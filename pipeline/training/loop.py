@@ -38,6 +38,8 @@ _logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 20
 """Interval at which losses are copied to the host, which waits for the device."""
+LOG_EVERY_SECONDS = 1.0
+"""Interval at which they are copied where that many steps take longer."""
 
 
 class EpochLedger(Protocol):
@@ -112,6 +114,7 @@ def fit(
         place = load_training_state(run_folder.training_state, network, criterion, optimizer)
     run_folder.truncate_metrics(place.step)
     training.ledger.restore(run_folder.read_metrics())
+    progress.update(place.step, training.num_steps)
     for epoch in range(place.epoch, training.epochs):
         try:
             means = _train_epoch(training, optimizer, scheduler, epoch, progress)
@@ -170,7 +173,9 @@ def _train_epoch(
         optimizer.step()
         record.add(loss, norm)
         done = step + 1 - first_step
-        if done % LOG_EVERY_STEPS == 0 or done == training.steps_per_epoch:
+        now = time.perf_counter()
+        is_due = done % LOG_EVERY_STEPS == 0 or now - since >= LOG_EVERY_SECONDS
+        if is_due or done == training.steps_per_epoch:
             num_steps = record.num_waiting
             means = record.read_back()  # raises TrainingError where one is not finite
             now = time.perf_counter()
@@ -274,9 +279,11 @@ class EpochRecord:
                     "last whole epoch; lower optimisation.learning_rate or set "
                     "optimisation.gradient_clip"
                 )
-        sums = [sum(column) for column in zip(*rows, strict=True)]
-        self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(sums), sums, strict=True)]
+        # Row by row, so that an epoch's means do not depend on when rows are read back.
+        for row in rows:
+            self._sums = [a + b for a, b in zip(self._sums or [0.0] * len(row), row, strict=True)]
         self._num_steps += len(rows)
+        sums = (sum(column) for column in zip(*rows, strict=True))
         return {name: x / len(rows) for name, x in zip(self._names, sums, strict=False)}
 
     def epoch_means(self) -> dict[str, float]:

@@ -10,11 +10,12 @@ of keypoints whose weight is 0 may be NaN: they reach no loss and no gradient.
 To add a term:
   1. write its mathematics as a function of tensors, in ``regression_losses.py``,
      ``heatmap_losses.py`` or a file beside them;
-  2. write the few lines that call it with (output, batch, config), as ``_confidence`` does;
+  2. write the few lines that call it with (output, batch, parts), as ``_moments`` does;
   3. add that function to ``LOSS_OF_TERM`` under the name of its weight;
   4. give the weight a field of ``LossConfig`` (settings.py), marked with the fields it reads;
-  5. a term with parameters of its own (a flow, a projector) is an ``nn.Module`` that
-     ``StudentCriterion`` holds: the optimiser and the training state then include it.
+  5. what a term needs besides the batch, such as constants of the skeleton or a module with
+     parameters of its own, belongs to ``LossParts`` (loss_parts.py): the optimiser and the training
+     state then include it, and it moves to the device with the criterion.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,10 +26,21 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
+from pipeline.models.token_encoder import Tokens
 from pipeline.training.batch import TeacherBatch, TrainingBatch
-from pipeline.training.heatmap_losses import confidence_loss, simulated_heatmap_loss
+from pipeline.training.heatmap_losses import (
+    confidence_loss,
+    known_heat_at,
+    simulated_heatmap_loss,
+)
+from pipeline.training.loss_parts import LossContext, LossParts
+from pipeline.training.moment_losses import moments_loss, peak_moments
 from pipeline.training.regression_losses import regression_loss
+from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
+from pipeline.training.token_losses import token_loss
+
+NOTHING_KNOWN = LossContext()
 
 
 class LossTerms(NamedTuple):
@@ -60,19 +72,25 @@ class StudentCriterion(Criterion):
     """The weighted sum of the configured terms.
 
     num_keypoints: K.
+
+    Raises:
+        ConfigError: a configured term needs what the context lacks.
     """
 
     is_scored: Tensor
 
-    def __init__(self, config: LossConfig, num_keypoints: int) -> None:
+    def __init__(
+        self, config: LossConfig, num_keypoints: int, context: LossContext = NOTHING_KNOWN
+    ) -> None:
         super().__init__()
         self.config = config
+        self.parts = LossParts(config, num_keypoints, context)
         # A buffer on the device, so that updating it does not wait for the device.
         self.register_buffer("is_scored", torch.zeros(num_keypoints).bool(), persistent=False)
 
     @property
     def reads_tokens(self) -> bool:
-        return bool(self.config.reads & {"keypoint_tokens", "visual_tokens"})
+        return self.config.reads_tokens
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
@@ -90,11 +108,12 @@ class StudentCriterion(Criterion):
                 keypoints=_at_least_float32(output.keypoints),
                 scores=_at_least_float32(output.scores),
                 sigmas=_at_least_float32(output.sigmas),
+                tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
             )
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
             terms = {
-                name: LOSS_OF_TERM[name](output, batch, self.config) for name in self.config.terms
+                name: LOSS_OF_TERM[name](output, batch, self.parts) for name in self.config.terms
             }
             weighted = [term_weight(self.config, n, step) * term for n, term in terms.items()]
             detached = {name: term.detach() for name, term in terms.items()}
@@ -130,11 +149,13 @@ def distilled_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
 
 
 def scored_weights(batch: TrainingBatch, config: LossConfig) -> Tensor:
-    """Return (B, K) in {0, 1}: the keypoints whose scores learn the teacher's heat.
+    """Return (B, K) in {0, 1}: the keypoints whose scores are taught.
 
-    They are those of ``distilled_weights`` and all of people without any label: a score must learn
-    low heat too.
+    They are the labelled keypoints inside the crop and, where scores learn the teacher's heat, all
+    keypoints of people without any label: a score must learn low heat too.
     """
+    if config.score_target == "oks_of_labels":
+        return batch.keypoint_weights
     if config.distil_unlabelled_keypoints:
         return torch.ones_like(batch.keypoint_weights)
     return torch.where(_is_unlabelled_person(batch), 1.0, batch.keypoint_weights)
@@ -162,53 +183,108 @@ def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
     return ~batch.is_labelled.any(dim=1, keepdim=True)  # (B, 1)
 
 
-def _regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
+def _regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
     weights = batch.keypoint_weights.to(output.keypoints)
-    return regression_loss(output.keypoints, targets, weights, config.regression_kind)
+    return regression_loss(output.keypoints, targets, weights, parts.config.regression_kind)
 
 
-def _teacher_regression(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    weights = teacher_weights(batch, config)
+def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = teacher_weights(batch, parts.config)
     keypoints = _require_teacher(batch).keypoints
     assert keypoints is not None  # they come with their confidences
-    if config.teacher_regression_on == "unlabelled":
+    if parts.config.teacher_regression_on == "unlabelled":
         weights = torch.where(batch.is_labelled, 0.0, weights)
     targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
     return regression_loss(
-        output.keypoints, targets, weights.to(output.keypoints), config.regression_kind
+        output.keypoints, targets, weights.to(output.keypoints), parts.config.regression_kind
     )
 
 
-def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+def _simulated_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = distilled_weights(batch, config).to(points)
+    weights = distilled_weights(batch, parts.config).to(points)
     return simulated_heatmap_loss(
         points,
         output.sigmas,
         heatmaps,
         weights,
         teacher.scale,
-        config.sigma_floor,
+        parts.config.sigma_floor,
         teacher.is_known,
     )
 
 
-def _confidence(output: StudentOutput, batch: TrainingBatch, config: LossConfig) -> Tensor:
-    teacher, heatmaps = _require_heatmaps(batch)
+def _keypoint_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).keypoint_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).keypoint_tokens, targets))
+
+
+def _visual_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    targets = _require_teacher(batch).visual_tokens
+    return token_loss(*_comparable(_projected_tokens(output, parts).visual_tokens, targets))
+
+
+def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+    if output.tokens is None:
+        raise ConfigError("a student's tokens are learned from, but its output has none")
+    if parts.token_projector is None:
+        return output.tokens
+    projected: Tokens = parts.token_projector(output.tokens)
+    return projected
+
+
+def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+    if targets is None or tokens.shape != targets.shape:
+        found = "none" if targets is None else f"tokens of shape {tuple(targets.shape)}"
+        raise ConfigError(
+            f"loss.keypoint_token and loss.visual_token need a teacher's tokens of shape "
+            f"{tuple(tokens.shape)}, but the batch holds {found}; set loss.token_projector, or "
+            "both weights to 0"
+        )
+    return tokens, targets
+
+
+def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    teacher, heatmaps = require_heatmaps(batch)
     points = keypoints_to_heatmap(output.keypoints, batch)
-    weights = scored_weights(batch, config).to(points)
-    return confidence_loss(
-        output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
-    )
+    weights = distilled_weights(batch, parts.config).to(points)
+    target = peak_moments(heatmaps, teacher.is_known)
+    return moments_loss(points, output.sigmas, target, weights, parts.config.sigma_floor)
 
 
-LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossConfig], Tensor]] = {
+def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    weights = scored_weights(batch, parts.config).to(output.scores)
+    target = parts.config.score_target
+    if target == "heat":
+        teacher, heatmaps = require_heatmaps(batch)
+        points = keypoints_to_heatmap(output.keypoints, batch)
+        return confidence_loss(
+            output.scores, points, heatmaps, weights, teacher.scale, teacher.is_known
+        )
+    keypoints = output.keypoints.detach()
+    truth = batch.keypoints.to(keypoints)
+    in_pixels = keypoints * batch.crop_size_wh.to(keypoints)
+    targets = keypoint_similarity(in_pixels, truth, batch.areas, parts.oks_sigmas)
+    if target == "oks":
+        teacher, heatmaps = require_heatmaps(batch)
+        points = keypoints_to_heatmap(keypoints, batch)
+        heat, has_heat = known_heat_at(points, heatmaps, teacher.scale, teacher.is_known)
+        has_truth = batch.keypoint_weights > 0
+        targets = torch.where(has_truth, targets, heat.to(targets))
+        weights = torch.where(has_truth | has_heat, weights, 0.0)
+    return expected_score_loss(output.scores, targets, weights)
+
+
+LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], Tensor]] = {
     "regression": _regression,
     "simulated_heatmap": _simulated_heatmap,
     "confidence": _confidence,
     "teacher_regression": _teacher_regression,
+    "keypoint_token": _keypoint_token,
+    "visual_token": _visual_token,
+    "moments": _moments,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 
@@ -222,13 +298,14 @@ def _require_teacher(batch: TrainingBatch) -> TeacherBatch:
     return batch.teacher
 
 
-def _require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+def require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
+    """Return the teacher's predictions and their heatmaps, or raise ConfigError without any."""
     teacher = _require_teacher(batch)
     heatmaps = teacher.heatmaps
     if heatmaps is None:
         raise ConfigError(
-            "loss.simulated_heatmap and loss.confidence need a teacher's heatmaps, but the batch "
-            "holds none; train from a store with heatmaps, or set both weights to 0"
+            "loss.simulated_heatmap, loss.moments and loss.confidence need a teacher's heatmaps, "
+            "but the batch holds none; train from a store with heatmaps, or set these weights to 0"
         )
     if teacher.scale is None and not heatmaps.is_floating_point():
         raise ConfigError(

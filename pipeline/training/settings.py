@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig, InputFile, OutputFolder
+from pipeline.config import ComponentConfig, InputPath, OutputFolder
 from pipeline.settings import BatchSize, ViewRecipe
 from pipeline.storage.object_client import is_object_location
 from store_schemas.choices import TEACHER_NAME
@@ -37,10 +37,17 @@ class LossConfig(ComponentConfig):
     simulated_heatmap: Annotated[Weight, _HEATMAPS] = 1.0
     """Weight of the distance between the student's Gaussian and the teacher's heatmap."""
     confidence: Annotated[Weight, _HEATMAPS] = 0.01
-    """Weight of the distance between a score and the teacher's heat at the student's keypoint."""
+    """Weight of the distance between a score and its target for the student's own keypoint."""
     teacher_regression: Annotated[Weight, Term(frozenset({"keypoints"}))] = 0.0
     """Weight of the distance between keypoints and the teacher's, where the ground truth has no
     label."""
+    keypoint_token: Annotated[Weight, Term(frozenset({"keypoint_tokens"}))] = 0.0
+    """Weight of the distance between keypoint tokens and the teacher's; 5e-4 in DistilPose."""
+    visual_token: Annotated[Weight, Term(frozenset({"visual_tokens"}))] = 0.0
+    """Weight of the distance between visual tokens and the teacher's; 5e-4 in DistilPose."""
+    moments: Annotated[Weight, _HEATMAPS] = 0.0
+    """Weight of the divergence of the student's Gaussian from the moments of the heat around the
+    teacher's peak."""
     regression_kind: RegressionKind = "smooth_l1"
     teacher_regression_on: Literal["unlabelled", "all"] = "unlabelled"
     """Keypoints that learn from the teacher's: those without a label, or labelled ones too."""
@@ -48,6 +55,12 @@ class LossConfig(ComponentConfig):
     """Weight of each of the teacher's keypoints: its confidence, at most 1, or 1."""
     teacher_threshold: float = Field(0.2, ge=0, allow_inf_nan=False)
     """Smallest confidence of a teacher's keypoint that an unlabelled keypoint learns from."""
+    token_projector: bool = False
+    """Learn a linear map from the student's tokens to the teacher's, which may have another width
+    and grid."""
+    score_target: Literal["heat", "oks", "oks_of_labels"] = "heat"
+    """Target of a score: the teacher's heat at the student's keypoint; or the keypoint's part of
+    OKS where the truth is known, and elsewhere that heat or, of labels alone, nothing."""
     distil_unlabelled_keypoints: bool = False
     """Let the heatmap terms learn from the teacher where a labelled person has an unlabelled
     keypoint; people without any label always do."""
@@ -75,8 +88,11 @@ class LossConfig(ComponentConfig):
 
     @property
     def terms(self) -> dict[str, Term]:
-        """The configured terms: those whose weight is above 0."""
-        return {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+        """The configured terms, those whose weight is above 0, with what they then read."""
+        terms = {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
+        if "confidence" in terms and self.score_target == "oks_of_labels":
+            terms["confidence"] = Term()
+        return terms
 
     @property
     def reads(self) -> frozenset[TeacherField]:
@@ -84,14 +100,31 @@ class LossConfig(ComponentConfig):
         return frozenset().union(*(term.reads for term in self.terms.values()))
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether a configured term compares tokens."""
+        return bool(self.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def scores_learn_oks(self) -> bool:
+        """Whether scores are taught the OKS of the student's own keypoints."""
+        return "confidence" in self.terms and self.score_target != "heat"
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a configured term reads anything of a teacher."""
         return bool(self.reads)
 
     def without_teacher(self) -> Self:
-        """Return these settings with only the terms that read nothing of a teacher."""
-        distilled = [name for name, term in self.all_terms().items() if term.reads]
-        return self.model_copy(update=dict.fromkeys(distilled, 0.0))
+        """Return these settings with only the terms that read nothing of a teacher.
+
+        A score that learns the OKS of its keypoint goes on to, where the truth is known.
+        """
+        changes: dict[str, Any] = {}
+        if self.score_target == "oks":
+            changes["score_target"] = "oks_of_labels"
+        alone = self.model_copy(update=changes)
+        distilled = [name for name, term in alone.terms.items() if term.reads]
+        return alone.model_copy(update=dict.fromkeys(distilled, 0.0))
 
 
 OnCorrupt = Literal["raise", "skip"]
@@ -170,8 +203,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data``, by the policy of the views: ``fresh`` for annotations, and for a store
-``carry`` or ``replay``; never a mixture."""
+"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+for a store ``carry`` or ``replay``; never a mixture."""
+
+
+TeacherViewSettings = Annotated[
+    FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
+]
+"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:
@@ -222,11 +261,14 @@ class OptimisationConfig(ComponentConfig):
 
 
 class InitialWeights(ComponentConfig):
-    """A weights file of ``train-teacher`` or ``train-student``, and how much of it is taken."""
+    """The weights that a training starts from, and how much of them is taken."""
 
-    weights: InputFile | None = None
-    """Weights of a teacher or student that backbone and encoder start from; by default random
-    ones."""
+    weights: InputPath | None = None
+    """Run folder or weights of a teacher or student that backbone and encoder start from, or a file
+    of the weights that timm has for the backbone; by default random ones."""
+    pretrained: bool = False
+    """Start a backbone of timm from the weights it was pretrained to: those of --init-weights, of
+    the extra package or of timm's cache."""
     parts: tuple[str, ...] = ("backbone", "encoder")
     """Submodules whose tensors are copied where name and shape agree."""
 
@@ -234,6 +276,7 @@ class InitialWeights(ComponentConfig):
 class InitialTeacherWeights(InitialWeights):
     """Weights of a teacher of the same architecture, whose head is taken too."""
 
-    weights: InputFile | None = None
-    """Weights of another teacher to start from, for example one of other photographs."""
+    weights: InputPath | None = None
+    """Run folder or weights of another teacher to start from, for example one of other photographs,
+    or a file of the weights that timm has for the backbone."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")

@@ -55,6 +55,11 @@ class FreshViews:
         return self.data.recipe.padding
 
     @property
+    def token_shape(self) -> TokenShape | None:
+        """Shape of stored tokens: there are none."""
+        return None
+
+    @property
     def start_method(self) -> StartMethod:
         """How worker processes may be started."""
         return "fork"

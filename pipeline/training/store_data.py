@@ -28,7 +28,7 @@ from pipeline.frames.geometry import (
 )
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
-from pipeline.teacher_store.reader import StoredViews, TeacherStore
+from pipeline.teacher_store.reader import StoredViews, TeacherStore, WideCrops
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.corrupt_views import Replacement, ReplacingReader
 from pipeline.training.data import batch_of, crop_people, draw_batch, is_inside_crop
@@ -125,9 +125,8 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
 class _Carried(NamedTuple):
     """The arrays of a batch that a carrying training reads from a store."""
 
-    crops: NDArray[np.uint8] | None  # (B, h, w, 3), RGB; None: images are read instead
-    image_to_stored: NDArray[np.float64]  # (B, 2, 3), to the pixels of ``crops``
-    views: StoredViews | None  # None: no loss term reads a teacher
+    crops: WideCrops | None  # None: images are read instead
+    predictions: StoredViews | None  # None: no loss term reads a teacher
 
 
 class CarriedViewDataset(Dataset[TrainingBatch]):
@@ -186,18 +185,20 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
             assert self._images is not None
             crops = crop_people(self._people, self._images, batch.instances, image_to_view, size_hw)
         else:
-            stored_to_view = compose(image_to_view, invert(stored.image_to_stored))
-            pairs = zip(stored.crops, stored_to_view, strict=True)
+            crop_to_view = compose(image_to_view, invert(stored.crops.image_to_wide_crop))
+            pairs = zip(stored.crops.crops, crop_to_view, strict=True)
             cut = [warp_crop(crop, affine, size_hw) for crop, affine in pairs]
             crops = batch_of(self._people, np.stack(cut), batch.instances, image_to_view, size_hw)
-        teacher = None if stored.views is None else self._carry(stored.views, image_to_view)
+        predictions = stored.predictions
+        teacher = None if predictions is None else self._carry(predictions, image_to_view)
         return replace(crops, teacher=teacher, replacements=replacements)
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
         store = self._store
-        image_to_crop = store.read_image_to_crop(instances, views)
-        crops = store.read_crops(instances, views) if self._images is None else None
-        return _Carried(crops, image_to_crop, store.read(instances, views) if self._reads else None)
+        predictions = store.read(instances, views) if self._reads else None
+        if self._images is not None:
+            return _Carried(None, predictions)
+        return _Carried(store.read_wide_crops(instances, views), predictions)
 
     def _carry(self, stored: StoredViews, image_to_view: Affine) -> TeacherBatch:
         flip_indices = self._people.skeleton.flip_indices

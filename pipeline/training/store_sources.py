@@ -60,6 +60,12 @@ class StoredPeople:
         """Views of the store that are read."""
 
     @property
+    def token_shape(self) -> TokenShape | None:
+        """Width and grid of the stored tokens; None: the store holds none."""
+        tokens = self.store.optional.tokens
+        return None if tokens is None else TokenShape(tokens.dim, tokens.grid_hw)
+
+    @property
     def start_method(self) -> StartMethod:
         """How worker processes that read the store may be started."""
         return "forkserver" if self.store.is_remote else "fork"
@@ -123,8 +129,15 @@ class CarriedViews(StoredPeople):
 
     def notes(self) -> tuple[str, ...]:
         """Return notes for the user before the training starts."""
-        note = describe_missing_halves(self.people.skeleton, self.data.recipe)
-        return () if note is None else (note,)
+        notes = []
+        if note := describe_missing_halves(self.people.skeleton, self.data.recipe):
+            notes.append(note)
+        if self.image_folder is None and self.store.crop_margin_hw == (0, 0):
+            notes.append(
+                f"the crops of {self.store.path} have no margin, so that new views are black "
+                "beyond them; give --images, or write the store with cache-teacher --crop-margin"
+            )
+        return tuple(notes)
 
     def dataset(
         self,
@@ -338,11 +351,12 @@ def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> N
     if shape is None or tokens.dim != shape.dim:
         raise ConfigError(
             f"the student's tokens must have {tokens.dim} channels, as those of {store.path}, got "
-            f"{'no tokens' if shape is None else shape.dim}; choose a student of the teacher's size"
+            f"{'no tokens' if shape is None else shape.dim}; choose a student of the teacher's "
+            "size, or set loss.token_projector"
         )
     if kind == "visual" and tuple(tokens.grid_hw) != shape.grid_hw:
         raise ConfigError(
             f"the student must have {tokens.grid_hw[0]} x {tokens.grid_hw[1]} patches, as the "
             f"tokens of {store.path}, got {shape.grid_hw[0]} x {shape.grid_hw[1]}; choose a "
-            "student of the teacher's size"
+            "student of the teacher's size, or set loss.token_projector"
         )

@@ -1,4 +1,4 @@
-"""`distil evaluate`, `compare` and `show`: parse, call one stage, print its result."""
+"""`distil evaluate` and `compare`: parse, call one stage, print its result."""
 
 import functools
 from pathlib import Path
@@ -25,12 +25,10 @@ from stages.settings.evaluation import (
     EvaluateStore,
     EvaluateTeacher,
     EvaluateWeights,
-    ShowConfig,
     evaluation_of,
 )
 
 _compare = functools.partial(setting_option, CompareConfig)
-_show = functools.partial(setting_option, ShowConfig)
 
 
 @command("evaluate")
@@ -107,23 +105,3 @@ def compare_command(**options: Any) -> None:
     print_comparison(Console(), found.arms, found.differences, found.num_people, found.notes)
     if config.output is not None:
         click.echo(f"wrote {config.output}")
-
-
-@command("show", short_help="teacher store -> a picture of what it holds")
-@click.argument("store")
-@_show("teacher_name", "--teacher-name")
-@_show("output", "--output", required=True)
-@_show("images", "--images")
-@_show("num_people", "--people")
-@_show("num_views", "--views")
-@_show("seed", "--seed")
-def show_command(**options: Any) -> None:
-    """Draw people of a teacher store: truth, heatmaps and the teacher's keypoints, by view.
-
-    Takes a STORE and its images; writes a PNG.
-    """
-    config = configured(ShowConfig, options)
-
-    from stages.show import show
-
-    click.echo(f"wrote {show(config)}")

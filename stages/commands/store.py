@@ -1,14 +1,13 @@
 """`distil store` and the commands below it: parse, call one stage, print its result."""
 
-from copy import copy
 from typing import Any
 
 import click
 
 from pipeline.wording import counted
 from stages.commands.command_map import CommandMap, Decorator, fail
-from stages.commands.evaluation import show_command
 from stages.commands.options import configured, options_of, setting_option
+from stages.commands.pictures import store_show_command
 from stages.settings.evaluation import (
     StoreExportConfig,
     StoreInfoConfig,
@@ -29,6 +28,7 @@ def _sources(model: type[StoreSources]) -> Decorator[Any]:
             "--teacher": "teacher",
             "--images": "images",
             "--annotations": "annotations",
+            "--detections": "detections",
         },
     )
 
@@ -122,9 +122,7 @@ def repair_command(take_over: bool, **options: Any) -> None:
     )
 
 
-show_below_store = copy(show_command)
-show_below_store.short_help = f"{show_command.short_help}; as distil show"
-store.add_command(show_below_store)
+store.add_command(store_show_command)
 
 
 @store.command("export", short_help="teacher store -> COCO keypoint results of view 0")

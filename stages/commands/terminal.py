@@ -1,8 +1,10 @@
 """Progress of a stage on stderr, a bar at a terminal, else sparse lines; and a table of figures."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
 
 import rich.progress
 from rich import box
@@ -40,17 +42,24 @@ def figure_table(
     )
 
 
-def training_progress(console: Console | None = None) -> AbstractContextManager[Progress]:
-    """Show the steps of a training, its losses by name, learning rate and images/s."""
-    return _display("training", "steps", console, prints_the_end=True)
+@contextmanager
+def training_progress(console: Console | None = None) -> Iterator[Progress]:
+    """Show the steps of a training, its losses by name, learning rate and images/s.
+
+    The bar is there only between the first and the last step: messages before and after it go to
+    stdout, which a bar would redirect.
+    """
+    with ExitStack() as stack:
+        yield _WhileWorking(
+            stack, lambda: _display("training", "steps", console, prints_the_end=True)
+        )
 
 
 @contextmanager
 def caching_progress(console: Console | None = None) -> Iterator[Progress]:
     """Show the views that are predicted, views/s and the size of the shards that are written.
 
-    The bar is there only while shards are written: messages before and after it go to stdout, which
-    a bar would redirect.
+    The bar is there only while shards are written, as that of a training.
     """
     with ExitStack() as stack:
         yield _WhileWorking(stack, lambda: _display("teacher", "views", console, separator=", "))
@@ -110,14 +119,21 @@ class _Lines:
         self._console, self._unit, self._separator = console, unit, separator
         self._prints_the_end = prints_the_end
         self._printed_at = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def update(self, done: int, total: int, figures: Mapping[str, float] = {}) -> None:
         now = time.monotonic()
+        since, done_before = self._first = self._first or (now, done)
         is_end = self._prints_the_end and done == total
         if now - self._printed_at < SECONDS_BETWEEN_LINES and not is_end:
             return
         self._printed_at = now
-        line = f"{done}/{total} {self._unit}  {_in_words(figures, self._separator)}".rstrip()
+        left = ""
+        if done_before < done < total:
+            seconds = (now - since) * (total - done) / (done - done_before)
+            left = f", {timedelta(seconds=round(seconds))} left"
+        figures_in_words = _in_words(figures, self._separator)
+        line = f"{done}/{total} {self._unit}{left}  {figures_in_words}".rstrip()
         print(line, file=self._console.file, flush=True)
 
 
@@ -152,5 +168,9 @@ def _display(
         TextColumn("{task.fields[count]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with _BarAboveFigures(*columns, console=console, transient=is_erased) as bar:
+    # rich forgets steps that are older than the period, and shows no time left where one step takes
+    # longer; without a period it averages over the last 1,000 updates.
+    with _BarAboveFigures(
+        *columns, console=console, transient=is_erased, speed_estimate_period=math.inf
+    ) as bar:
         yield _Bar(bar, unit, separator)

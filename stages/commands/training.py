@@ -25,6 +25,7 @@ from stages.commands.options import (
 from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
 
 _option = functools.partial(setting_option, CacheTeacherConfig)
+_unlabelled = functools.partial(_option, heading="People without labels")
 _stored = functools.partial(_option, heading="Other stored arrays")
 _student = functools.partial(setting_option, TrainStudentConfig)
 _teacher = functools.partial(setting_option, TrainTeacherConfig)
@@ -36,13 +37,18 @@ _run_folder_option = click.option(
 
 @command("cache-teacher")
 @people_options(CacheTeacherConfig)
+@_unlabelled("people.detections", "--detections")
+@_unlabelled("people.detection_threshold", "--detection-threshold")
+@_unlabelled("people.only_labelled", "--only-labelled")
 @_option("teacher", "--teacher")
 @_option("store", "--store", metavar="PATH|URL")
 @_option("teacher_name", "--teacher-name")
 @_option("profile", "--profile")
 @_stored("crops", "--crops")
 @_stored("crop_quality", "--crop-quality", metavar="Q")
+@_stored("crop_margin", "--crop-margin", metavar="FRACTION")
 @_stored("tokens", "--tokens")
+@_stored("token_format", "--token-format")
 @_option("views", "--views")
 @_option("seed", "--seed")
 @_option("teacher_settings.flip_test", "--flip-test")
@@ -72,7 +78,8 @@ def cache_teacher_command(
     """Run a heatmap teacher once on every person, and store what it predicts.
 
     Takes COCO keypoint annotations, their images and a teacher; writes a teacher store (Zarr), from
-    which any number of students learn without the teacher.
+    which any number of students learn without the teacher. People need no labelled keypoint:
+    annotated boxes alone and a detector's boxes are people too.
     """
     with_probe = options["probe_people"] is not None
     config = configured(CacheTeacherConfig, options)
@@ -112,17 +119,21 @@ def cache_teacher_command(
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
-              help="Name of the shipped settings: distilpose-s (crops of 256x192) or distilpose-xs "
-              "(128x96, for CPU and edge).")  # fmt: skip
+              help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
+              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).",
+)  # fmt: skip
+@_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
 @_student("val_annotations", "--val-annotations")
 @_student("val_images", "--val-images")
 @switch_off(
     TrainStudentConfig, "distillation", "--no-distillation",
-    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule.",
+    help="Learn from the annotated keypoints alone; the score of every pose is 1 by rule, unless "
+    "loss.score_target is oks.",
 )  # fmt: skip
 @_student("annotations", "--annotations")
 @_student("initial.weights", "--init-weights")
+@_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
 @_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
           help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
@@ -160,22 +171,25 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
 
 @command("train-teacher")
 @people_options(TrainTeacherConfig)
+@_teacher("store", "--store")
 @_teacher("architecture", "--teacher")
 @click.option("--preset", metavar="NAME",
               help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
 )  # fmt: skip
 @_run_folder_option
 @_teacher("initial.weights", "--init-weights")
+@_teacher("initial.pretrained", "--pretrained")
 @_teacher("float16_copy", "--float16-copy")
 @training_options(TrainTeacherConfig)
 @config_options
 def train_teacher_command(
     preset: str | None, run_folder: Path, resume: bool, **options: Any
 ) -> None:
-    """Train a heatmap teacher (StemNet TokenPose) on Gaussians around the annotated keypoints.
+    """Train a heatmap network on Gaussians around annotated keypoints, or on stored heatmaps.
 
-    Takes COCO keypoint annotations and their images; writes a run folder, which cache-teacher and
-    evaluate take as --teacher.
+    Takes COCO keypoint annotations, or a teacher store whose heatmaps are learned, and their
+    images; writes a run folder, which cache-teacher and evaluate take as --teacher, and
+    train-student as --init-weights.
     """
     file = preset_file(preset, "teacher") if preset else None
     config = configured(TrainTeacherConfig, options, preset=file)

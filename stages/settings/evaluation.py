@@ -1,4 +1,4 @@
-"""Settings of ``distil evaluate``, ``compare``, ``show`` and the commands of ``distil store``."""
+"""Settings of ``distil evaluate``, ``compare`` and the commands of ``distil store``."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -203,33 +203,12 @@ class CompareConfig(StageConfig):
         return sum(other == name for other, _ in self.arms)
 
 
-class _StoredTeacher(StageConfig):
+class StoredTeacher(StageConfig):
     """One teacher of a store."""
 
     store: InputStore
     teacher_name: str | None = None
     """Name of the teacher, for a store with several."""
-
-
-class ShowConfig(_StoredTeacher):
-    """All settings of ``distil show``."""
-
-    output: OutputFile
-    """PNG file to write."""
-    images: InputFolder | None = None
-    """Folder of the images; by default the one that the store was made from."""
-    num_people: int = Field(8, ge=1)
-    """Number of people, a row each; fewer where the store holds fewer."""
-    num_views: int = Field(3, ge=0)
-    """Number of augmented views of each person; fewer where the store holds fewer."""
-    seed: int = Field(0, ge=0)
-    """Seed of the choice of people."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.output.suffix.lower() != ".png":
-            raise ValueError(f"output must be a file name that ends in .png, got {self.output}")
-        return self
 
 
 class StoreInfoConfig(StageConfig):
@@ -240,7 +219,7 @@ class StoreInfoConfig(StageConfig):
     """Name of the teacher, for a store with several; by default all of them."""
 
 
-class StoreSources(_StoredTeacher):
+class StoreSources(StoredTeacher):
     """A store and what it was made from, where that is not where it was."""
 
     teacher: InputPath | None = None
@@ -249,6 +228,8 @@ class StoreSources(_StoredTeacher):
     """Folder of the images; by default the one that the store was made from."""
     annotations: InputFile | None = None
     """COCO keypoint JSON of the people; by default the one that the store was made from."""
+    detections: InputFile | None = None
+    """COCO results with a detector's boxes; by default the ones that the store was made from."""
 
 
 class StoreVerifyConfig(StoreSources):
@@ -269,7 +250,7 @@ class StoreRepairConfig(StoreSources):
     """Accept images that have changed, as long as no shard that is kept was written from them."""
 
 
-class StoreExportConfig(_StoredTeacher):
+class StoreExportConfig(StoredTeacher):
     """All settings of ``distil store export``."""
 
     output: OutputFile

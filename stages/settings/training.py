@@ -1,5 +1,6 @@
 """Settings of ``distil train-student`` and ``train-teacher``."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -12,15 +13,16 @@ from pipeline.settings import (
     NumLoaderWorkers,
     NumThreads,
     PeopleSettings,
-    ViewRecipe,
 )
 from pipeline.training.settings import (
+    CarriedViewSettings,
     FreshViewSettings,
     InitialTeacherWeights,
     InitialWeights,
     LossConfig,
     OptimisationConfig,
     StoreViewSettings,
+    TeacherViewSettings,
     ViewSettings,
     name_the_policy,
 )
@@ -39,10 +41,11 @@ class TrainStudentConfig(StageConfig):
     )
 
     architecture: str = "distilpose-s"
-    """Architecture: distilpose-s or distilpose-xs."""
+    """Architecture: distilpose-s, distilpose-l (HRNet-W48), distilpose-lite, distilpose-xs, or
+    timm:NAME, a token encoder on the feature map of stride 16 of any network of timm."""
     distillation: bool = True
-    """Learn from the teacher; without it only the regression term remains, and the score of every
-    pose is 1 by rule."""
+    """Learn from the teacher; without it only what learns from labels remains, and the score of
+    every pose is 1 by rule unless ``loss.score_target`` is oks."""
     store: InputStore | None = None
     """Teacher store to learn from; without distillation only its people and crops are used."""
     annotations: InputFile | None = None
@@ -120,29 +123,34 @@ class TrainStudentConfig(StageConfig):
         return self.loss if self.distillation else self.loss.without_teacher()
 
 
+_TEACHER_RECIPE = {"scale_factor": 0.5, "rotation_degrees": 40.0}
+"""Where the views of the released teacher differ from those of a student."""
+
+
 class TrainTeacherConfig(StageConfig):
     """All settings of ``distil train-teacher``; the views are those of the released teacher."""
 
     resumable_changes: ClassVar[frozenset[str]] = frozenset(
         {
             *("epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("annotations", "images", "float16_copy", "initial.weights"),
+            *("store", "annotations", "images", "float16_copy", "initial.weights"),
         }
     )
 
     architecture: str = "tokenpose-s"
-    """Architecture: tokenpose-s (crops of 256x192) or tokenpose-xs (128x96)."""
-    annotations: InputFile
-    """COCO keypoint JSON of the people."""
-    images: InputFolder
-    """Folder of the images; file names in the annotations are relative to it."""
+    """Architecture: tokenpose-s, tokenpose-hrnet48, tokenpose-l, tokenpose-xs (crops of 128x96, all
+    others 256x192), or timm:NAME, a trunk of timm and deconvolutions (SimpleBaseline) or HRNet."""
+    annotations: InputFile | None = None
+    """COCO keypoint JSON of the people, whose keypoints are learned as Gaussians."""
+    store: InputStore | None = None
+    """Teacher store in place of annotations, whose heatmaps are learned."""
+    images: InputFolder | None = None
+    """Folder of the images of the annotations, or of the store."""
     people: PeopleSettings = PeopleSettings()
-    data: FreshViewSettings = FreshViewSettings(
-        recipe=ViewRecipe(scale_factor=0.5, rotation_degrees=40.0)
-    )
+    data: TeacherViewSettings = Field(default_factory=FreshViewSettings)
     heatmap_frame: HeatmapFrame = "half-pixel"
     """Convention that relates crop pixels to cells of the targets, and so of the trained
-    heatmaps."""
+    heatmaps; of a store it is the store's own."""
     heatmap_sigma: float = Field(2.0, gt=0)
     """Standard deviation of the target Gaussians, in heatmap cells."""
     optimisation: OptimisationConfig = OptimisationConfig()
@@ -158,3 +166,25 @@ class TrainTeacherConfig(StageConfig):
     device: DeviceName = "auto"
     float16_copy: OutputFile | None = None
     """Second weights file, at half the size; loading it gives float32 again, rounded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, settings: Any) -> Any:
+        settings = name_the_policy(settings)
+        if isinstance(settings, Mapping) and isinstance(settings["data"], Mapping):
+            recipe = {**_TEACHER_RECIPE, **settings["data"].get("recipe", {})}
+            settings = {**settings, "data": {**settings["data"], "recipe": recipe}}
+        return settings
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.store is None) == (self.annotations is None):
+            raise ValueError("give either a teacher store or annotations, one of the two")
+        if isinstance(self.data, CarriedViewSettings) != (self.store is not None):
+            needs = "annotations" if self.store is None else "a store"
+            raise ValueError(f"data.view_policy is {self.data.view_policy!r}, but {needs} is given")
+        if self.images is None and not (
+            isinstance(self.data, CarriedViewSettings) and self.data.from_crops
+        ):
+            raise ValueError("images must be given, unless data.from_crops is true")
+        return self

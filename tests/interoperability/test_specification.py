@@ -46,9 +46,11 @@ def test_every_array_is_documented_with_type_shape_and_fill_value(
         assert fill.split(" or ")[alternative] == str(spec.fill_value).lower().replace("nan", "NaN")
 
 
-def test_crops_and_tokens_are_documented_too() -> None:
+@pytest.mark.parametrize(("dtype_of_tokens", "alternative"), [("int8", 0), ("float16", -1)])
+def test_crops_and_tokens_are_documented_too(dtype_of_tokens: str, alternative: int) -> None:
     optional = OptionalArrays(
-        crop_format((256, 192), 90, "4:2:0"), TokenFormat(("keypoint", "visual"), 31, (3, 5))
+        crop_format((256, 192), 90, "4:2:0"),
+        TokenFormat(("keypoint", "visual"), 31, (3, 5), dtype_of_tokens),
     )
     letters = LETTERS | {"C": 3 * 256 * 192 + 1024, "D": 31, "P": 15}
     found, expected = documented(), specs("default", optional)
@@ -58,6 +60,7 @@ def test_crops_and_tokens_are_documented_too() -> None:
         dtype, shape, fill = found[name]
         sizes = [letters[part] for part in shape.split(", ")]
         spec = expected[name]
+        dtype, fill = (each.split(" or ")[alternative] for each in (dtype, fill))
         assert (dtype, sizes, fill) == (spec.dtype, list(spec.shape), str(spec.fill_value)), name
 
 

@@ -24,14 +24,15 @@ from pipeline.frames.geometry import (
 )
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.pictures.poses import CENTRE_COLOUR, LEFT_COLOUR, RIGHT_COLOUR, write_png
+from pipeline.pictures.shown_people import spread_rows
 from pipeline.settings import PADDING, HeatmapFrame
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.writer import NewTeacher, begin_teacher
-from stages.settings.evaluation import ShowConfig
-from stages.show import TILE_HEIGHT, person_tiles, show, spread_rows
+from stages.settings.pictures import ShowConfig
+from stages.show import TILE_HEIGHT, person_tiles, show
 from store_schemas.errors import IncompleteError
 from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.manifest import digest_of_images

@@ -47,11 +47,13 @@ def test_a_terminal_shows_every_loss_by_name_in_80_columns() -> None:
 def test_without_a_terminal_a_line_appears_every_half_minute_and_at_the_end(clock: Clock) -> None:
     shown_on, shown = console(is_terminal=False)
     with training_progress(shown_on) as progress:
+        progress.update(0, 100)
         for step in range(1, 101):
             clock.now += 1.0
             progress.update(step, 100, {**TERMS, "lr": 1e-3, "images/s": 10})
     lines = shown().splitlines()
     assert [line.split()[0] for line in lines] == ["30/100", "60/100", "90/100", "100/100"]
+    assert lines[0].startswith("30/100 steps, 0:01:10 left  loss 1.25")
     assert lines[0].endswith("simulated_heatmap 0.25  confidence 0.125  lr 0.001  10 images/s")
 
 
@@ -65,8 +67,8 @@ def test_caching_tells_views_a_second_and_bytes(clock: Clock) -> None:
         clock.now += 40
         counters.add_views(200)
     assert shown().splitlines() == [
-        "200/1000 views  5 views/s, 0.0 MB",
-        "400/1000 views  5 views/s, 1.5 MB",
+        "200/1000 views, 0:02:40 left  5 views/s, 0.0 MB",
+        "400/1000 views, 0:02:00 left  5 views/s, 1.5 MB",
     ]
 
 

@@ -63,7 +63,7 @@ def test_settings_that_contradict_each_other_are_refused(
 def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> None:
     config = configure(drawn, store=store, architecture="tokenpose-xs")
     with pytest.raises(
-        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose one of: distilpose-s"
+        ConfigError, match=r"architecture .* got tokenpose-xs, .*; choose one of: distilpose-l, "
     ):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -72,7 +72,7 @@ def test_a_teacher_is_no_student(drawn: Any, store: Path, tmp_path: Path) -> Non
 def test_more_views_than_the_store_holds_are_refused(
     drawn: Any, store: Path, tmp_path: Path
 ) -> None:
-    config = configure(drawn, store=store, data={"num_views": 3})
+    config = configure(drawn, store=store, data={"view_policy": "replay", "num_views": 3})
     with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 .*; use fewer"):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -101,8 +101,13 @@ def test_a_batch_larger_than_the_people_is_refused(
 def test_a_store_of_another_aspect_is_refused(
     drawn: Any, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:
-    config = configure(drawn, store=make_store(input_size_hw=(256, 256)))
-    expected = r"aspect .* 128 x 96 .* holds crops of 256 x 256; choose another architecture, or wr"
+    config = configure(
+        drawn, store=make_store(input_size_hw=(256, 256)), data={"view_policy": "replay"}
+    )
+    expected = (
+        r"aspect .* 128 x 96 .* holds crops of 256 x 256; choose another architecture, set "
+        r"data\.view_policy to carry, or wr"
+    )
     with pytest.raises(ConfigError, match=expected):
         train_student(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -122,10 +122,15 @@ def test_the_settings_name_what_is_stored() -> None:
     assert optional_arrays(inputs(), teacher) == OptionalArrays()
     both = inputs(crops=True, crop_quality=80, tokens="both")
     assert optional_arrays(both, teacher) == OptionalArrays(
-        crop_format(SIZE_HW, 80, "4:2:0"), TokenFormat(("keypoint", "visual"), DIM, GRID_HW)
+        crop_format(SIZE_HW, 80, "4:2:0"), TokenFormat(("keypoint", "visual"), DIM, GRID_HW, "int8")
     )
-    one = optional_arrays(inputs(tokens="visual"), teacher).tokens
+    one = optional_arrays(inputs(tokens="visual", token_format="float16"), teacher).tokens
     assert one == TokenFormat(("visual",), DIM, GRID_HW)
+
+
+def test_a_format_of_tokens_without_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="token_format must be left out unless tokens are stored"):
+        inputs(token_format="float16")
 
 
 def test_tokens_of_a_teacher_without_any_are_refused(caching: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.coco.read_people import clip_boxes_to_images, read_people
+from pipeline.coco.annotation_columns import clip_boxes_to_images
+from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError
 from pipeline.settings import PeopleSettings, SkeletonSettings
 from tests.support.coco_documents import (

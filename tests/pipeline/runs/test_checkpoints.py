@@ -15,7 +15,6 @@ from pipeline.runs.checkpoints import (
     check_training_state,
     describe_network,
     load_network,
-    load_parts,
     load_training_state,
     read_info,
     save_training_state,
@@ -99,17 +98,6 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
         step(twin, twin_optimiser)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, twin.state_dict()[name]), name
-
-
-def test_parts_are_copied_where_name_and_shape_agree(tmp_path: Path) -> None:
-    teacher = saved(tmp_path / "t.safetensors", "tokenpose-xs")
-    torch.manual_seed(1)
-    student = build_network("distilpose-xs", 3)
-    copied = load_parts(tmp_path / "t.safetensors", student, ("backbone", "encoder"))
-    expected = [n for n in student.state_dict() if n.startswith(("backbone.", "encoder."))]
-    assert sorted(copied) == sorted(expected)
-    for name in copied:
-        assert torch.equal(student.state_dict()[name], teacher.state_dict()[name])
 
 
 def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:

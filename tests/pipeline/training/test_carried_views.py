@@ -16,7 +16,7 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW, apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.settings import HeatmapFrame, ViewRecipe
-from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teacher_store.reader import TeacherStore, WideCrops
 from pipeline.training.heatmap_losses import heat_at
 from pipeline.training.images import TrainingImages
 from pipeline.training.sources import hide_labels, labelled_rows
@@ -76,14 +76,15 @@ class KnowingStore(TeacherStore):
         return SimpleNamespace(
             image_to_crop=affines,
             keypoints=keypoints.astype(np.float32),
-            confidence=np.tile(np.float32([0.9, 0.5, 0.1]), (len(instances), 1)),
+            confidence=np.tile(np.array([0.9, 0.5, 0.1], np.float32), (len(instances), 1)),
             heatmaps=np.round(heat * 250).astype(np.uint8),
-            scale=np.tile(np.float32([0.9, 0.5, 0.1]) / 250, (len(instances), 1)),
+            scale=np.tile(np.array([0.9, 0.5, 0.1], np.float32) / 250, (len(instances), 1)),
         )
 
-    def read_crops(self, instances: Any, views: Any) -> NDArray[np.uint8]:
+    def read_wide_crops(self, instances: Any, views: Any) -> WideCrops:
         affines = self.read_image_to_crop(instances, views)
-        return np.stack([warp_crop(self._image, affine, CROP) for affine in affines])
+        crops = np.stack([warp_crop(self._image, affine, CROP) for affine in affines])
+        return WideCrops(crops, affines)
 
 
 @pytest.fixture
