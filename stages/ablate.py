@@ -324,9 +324,14 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.reads,
         )
         batch_size = training.optimisation.batch_size
-        key = f"{source} {batch_size} {training.architecture}"
-        if key not in opened:
-            opened[key] = _open(source, training.architecture, batch_size)
+        facts = (
+            source,
+            training.architecture,
+            batch_size,
+            training.effective_loss.token_projector,
+        )
+        if (key := str(facts)) not in opened:
+            opened[key] = _open(*facts)
         num_keypoints, steps_per_epoch, num_bytes = opened[key]
         planned = _with_length(planned, plan.sweep.validations, steps_per_epoch, batch_size)
         require_same_settings(folder, planned.config, FREE_TO_DIFFER)
@@ -345,7 +350,7 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
 
 
 def _open(
-    source: TrainingSource, architecture: str, batch_size: int
+    source: TrainingSource, architecture: str, batch_size: int, has_projector: bool
 ) -> tuple[int, int, float | None]:
     """Return numbers of keypoints and of steps per epoch, and the bytes that are read of a view.
 
@@ -356,7 +361,10 @@ def _open(
     num_keypoints = views.people.skeleton.num_keypoints
     with torch.device("meta"):
         student = build_student(architecture, num_keypoints)
-    views.dataset(student.input_size_hw, student.token_shape)
+    # A projector gives the student's tokens the shape of the stored ones, as in train-student.
+    views.dataset(
+        student.input_size_hw, views.token_shape if has_projector else student.token_shape
+    )
     return num_keypoints, len(views.order(batch_size, seed=0)), source.bytes_per_view()
 
 

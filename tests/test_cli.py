@@ -51,6 +51,7 @@ COMMANDS: dict[str, set[str]] = {
     },
     "compare": {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
+        "--no-cost",
         *(*TEACHER, *CONFIG),
     },
     "ablate": {

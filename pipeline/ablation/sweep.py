@@ -45,8 +45,8 @@ class Sweep(ComponentConfig):
 
     question: str = Field(min_length=1)
     baseline: str
-    """Name of the arm that the others are compared with, unless they name their own; with a grid, of
-    the arm at the same point."""
+    """Name of the arm that the others are compared with, unless they name their own; with a grid,
+    that of the same point."""
     preset: str = "distilpose-xs"
     """Shipped settings of ``train-student`` that all arms begin with; an arm may name another."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
