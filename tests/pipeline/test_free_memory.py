@@ -1,5 +1,6 @@
 """Free memory, as Linux and its control groups tell it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,16 @@ from pipeline.machine import free_memory
 MIB = 1 << 20
 
 
-def write(root: Path, files: dict[str, object]) -> Path:
+def write(root: Path, files: Mapping[str, object]) -> Path:
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{content}\n")
     return root
 
 
-MEMINFO = {"proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 4096 kB"}
+MEMINFO: dict[str, object] = {
+    "proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 4096 kB"
+}
 
 
 def test_it_is_what_the_system_calls_available(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Laws of the accuracy on the probe: a mis-set teacher is told from a right one, and by what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -117,12 +117,14 @@ def test_a_mis_set_teacher_is_refused_by_the_option_to_give(
 def corrected(teacher: Teacher, option: str) -> Teacher:
     """Return the teacher with the option given that was advised."""
     name, _, value = option.partition(" ")
-    change: dict[str, Any] = {
-        "--channel-order": lambda: {"channel_order": value},
-        "--pixel-scale": lambda: {"scale": float(value)},
-        "--keypoint-order": lambda: {"keypoint_order": tuple(map(int, value.split(",")))},
-        "no": lambda: {"keypoint_order": None},
-    }[name]()
+    read: dict[str, tuple[str, Callable[[str], object]]] = {
+        "--channel-order": ("channel_order", str),
+        "--pixel-scale": ("scale", float),
+        "--keypoint-order": ("keypoint_order", lambda text: tuple(map(int, text.split(",")))),
+        "no": ("keypoint_order", lambda _: None),
+    }
+    field, convert = read[name]
+    change = {field: convert(value)}
     return Teacher(teacher.network, teacher.settings.model_copy(update=change))
 
 

@@ -56,12 +56,11 @@ def test_the_floor_adds_in_quadrature() -> None:
 
 def test_gradients_match_finite_differences() -> None:
     targets, weights = uniform(0, 10, 2, 3, 2, seed=4), uniform(0, 1, 2, 3, seed=5)
-    assert gradcheck(
-        lambda points, sigmas, shears: covariance_loss(
-            points, sigmas, shears, targets, weights, 0.3
-        ),
-        tuple(each.requires_grad_() for each in _inputs()),
-    )
+
+    def loss(points: Tensor, sigmas: Tensor, shears: Tensor) -> Tensor:
+        return covariance_loss(points, sigmas, shears, targets, weights, 0.3)
+
+    assert gradcheck(loss, tuple(each.requires_grad_() for each in _inputs()))
 
 
 # In the criterion
