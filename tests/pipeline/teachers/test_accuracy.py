@@ -11,7 +11,7 @@ import pytest
 from pipeline.coco.people import People
 from pipeline.errors import TeacherError
 from pipeline.frames.views import draw_views
-from pipeline.settings import ViewRecipe
+from pipeline.settings import TeacherSettings, ViewRecipe
 from pipeline.teachers.accuracy import (
     Accuracy,
     check_accuracy,
@@ -117,13 +117,14 @@ def test_a_mis_set_teacher_is_refused_by_the_option_to_give(
 def corrected(teacher: Teacher, option: str) -> Teacher:
     """Return the teacher with the option given that was advised."""
     name, _, value = option.partition(" ")
-    change: dict[str, Any] = {
-        "--channel-order": lambda: {"channel_order": value},
-        "--pixel-scale": lambda: {"scale": float(value)},
-        "--keypoint-order": lambda: {"keypoint_order": tuple(map(int, value.split(",")))},
-        "no": lambda: {"keypoint_order": None},
-    }[name]()
-    return Teacher(teacher.network, teacher.settings.model_copy(update=change))
+    changes: dict[str, dict[str, Any]] = {
+        "--channel-order": {"channel_order": value},
+        "--pixel-scale": {"scale": value},
+        "--keypoint-order": {"keypoint_order": value.split(",")},
+        "no": {"keypoint_order": None},
+    }
+    settings = {**teacher.settings.model_dump(), **changes[name]}
+    return Teacher(teacher.network, TeacherSettings.model_validate(settings))
 
 
 def test_an_accepted_teacher_is_told_all_the_same(dotted: Dotted) -> None:
