@@ -14,12 +14,12 @@ from pipeline.training.view_order import ViewBatch
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 from stages.settings.evaluation import (
-    ShowConfig,
     StoreExportConfig,
     StoreInfoConfig,
     StoreRepairConfig,
     StoreVerifyConfig,
 )
+from stages.settings.pictures import ShowConfig
 from stages.show import show
 from stages.store_export import store_export
 from stages.store_info import info_as_json, info_as_lines, store_info
