@@ -7,7 +7,8 @@ from pipeline.benchmarks.figures import Measured, write_figures
 from pipeline.caching.inputs import open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
-from pipeline.teachers.checks import measure_units, take_probe
+from pipeline.teachers.checks import measure_units
+from pipeline.teachers.probe import take_probe
 from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.formats import profile_named
 

@@ -42,7 +42,8 @@ from pipeline.teacher_store.writer import (
     compare_views,
 )
 from pipeline.teachers import Teacher
-from pipeline.teachers.checks import check_teacher, take_probe
+from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.formats import profile_named

@@ -95,10 +95,10 @@ class CacheSettings(TeacherInputs):
     teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
     """Name of the teacher in the store; a new name adds a teacher to a store of the same people."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
-    """Number of people that the teacher is tried on first; --plan tries it only if this is
-    given."""
+    """Number of people that the teacher is tried on first."""
     accept_weak_teacher: bool = False
-    """Continue although the teacher misses the annotated keypoints."""
+    """Continue although the teacher misses the annotated keypoints, or would find clearly more of
+    them under other settings."""
 
 
 class CacheTeacherConfig(CacheSettings):

@@ -53,7 +53,12 @@ def open_stored_teacher(
     """
     known = {**execution_recipe, **identity.teacher}
     try:
-        settings = TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
+        settings = TeacherSettings(
+            **{
+                name: known.get(name) if name == "keypoint_order" else known[name]
+                for name in TeacherSettings.model_fields
+            }
+        )
     except (KeyError, ValueError) as error:
         fault = " ".join(str(error).split())
         raise IdentityError(

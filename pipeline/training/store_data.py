@@ -25,6 +25,7 @@ from pipeline.frames.geometry import (
     invert,
     is_mirroring,
     resize_affine,
+    size_in_aspect,
 )
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
@@ -165,7 +166,9 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._crop_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
         )
-        self._heatmap_size_hw = heatmap_size_hw or _in_aspect(store.heatmap_size_hw, input_size_hw)
+        self._heatmap_size_hw = heatmap_size_hw or size_in_aspect(
+            store.heatmap_size_hw, input_size_hw
+        )
         self._view_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, input_size_hw, self._heatmap_size_hw
         )
@@ -253,9 +256,3 @@ def _teacher_batch(view_to_heatmap: Affine, fields: dict[str, NDArray[Any]]) -> 
     affines = np.tile(view_to_heatmap.astype(np.float32), (len(fields["keypoints"]), 1, 1))
     tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     return TeacherBatch(torch.from_numpy(affines), **tensors)
-
-
-def _in_aspect(heatmap_size_hw: SizeHW, input_size_hw: SizeHW) -> SizeHW:
-    """Return a size of heatmaps in the aspect of crops, as high as the given one."""
-    height = heatmap_size_hw[0]
-    return height, round(height * input_size_hw[1] / input_size_hw[0])
