@@ -20,7 +20,6 @@ from pipeline.settings import BatchSize, DeviceName, InputStore, PeopleSettings,
 KeypointThreshold = Annotated[
     float | None, BeforeValidator(lambda given: None if given == "none" else given)
 ]
-DEFAULT_THRESHOLD = 0.2
 
 
 class _Evaluation(StageConfig):
@@ -40,7 +39,7 @@ class _AgainstAnnotations(_Evaluation):
 
 
 class _ScoredHere(_Evaluation):
-    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    keypoint_threshold: KeypointThreshold = None
     """Threshold above which keypoint scores are averaged to a pose's score; none averages all."""
     batch_size: BatchSize = 64
     """Number of crops, or of people of a store, in a batch."""
@@ -255,8 +254,8 @@ class StoreExportConfig(StoredTeacher):
 
     output: OutputFile
     """JSON file to write."""
-    keypoint_threshold: float = 0.2
-    """Threshold above which keypoint scores are averaged to a pose's score, as in
-    ``distil evaluate``."""
+    keypoint_threshold: KeypointThreshold = None
+    """Threshold above which keypoint scores are averaged to a pose's score; by default all are, as
+    in ``distil evaluate``."""
     batch_size: BatchSize = 64
     """Number of people that are read at a time."""

@@ -9,9 +9,10 @@ import pytest
 
 from pipeline.frames.geometry import apply, invert
 from pipeline.teacher_store.reader import TeacherStore
+from store_schemas.array_table import array_specs
 from store_schemas.formats import NONE, PROFILES, OptionalArrays, TokenFormat, crop_format
 from store_schemas.heatmap_codec import dequantise_heatmaps
-from store_schemas.teacher_store import SHARD_ARRAYS, ArraySpec, StoreDimensions, array_specs
+from store_schemas.teacher_store import SHARD_ARRAYS, ArraySpec, StoreDimensions
 from tests.support.generated_store import write_store
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/teacher-store.md").read_text()

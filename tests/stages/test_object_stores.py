@@ -37,7 +37,7 @@ import sys
 import pipeline.teacher_store.writer as writer
 from pipeline.config import parse_config
 from stages import cache_teacher as stage
-writer.default_rows_per_shard = lambda *_: 2
+writer.planned_rows_per_shard = lambda *_: 2
 stage.provenance = lambda **_: {}
 config = parse_config(stage.CacheTeacherConfig, sys.stdin.buffer.read(), "stdin")
 stage.cache_teacher(config, resume="--resume" in sys.argv)
