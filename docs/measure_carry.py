@@ -89,7 +89,9 @@ def main() -> None:
     print(f"exact: nothing in the loader, loss {drawn:.1f} ms a batch")
     live = encode_keypoints(apply(compose(affine, image_to_view), truth), HEATMAP, 1.0)
     widths = SIGMA / scale[:, None, None, None]
-    live = live ** (1 / widths**2)  # Gaussians of the width that the view magnifies them to
+    live = np.power(
+        live, 1 / widths**2, dtype=np.float32
+    )  # Gaussians of the width that the view magnifies them to
     error = np.abs(carried.heatmaps / 255 - live)[np.broadcast_to(known[:, None], live.shape)]
     print(f"resampled heat: off by {error.max():.3f} at most, {np.sqrt((error**2).mean()):.4f} RMS")
 

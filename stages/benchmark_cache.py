@@ -28,7 +28,7 @@ def benchmark_cache(
     people, teacher = open_inputs(config)
     plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
     probe = take_probe(teacher, people, config.images, plain)
-    threshold = measure_units(probe, profile_named(config.profile)).threshold
+    threshold = measure_units(probe, profile_named(config.profile, teacher.input_size_hw)).threshold
     num_people = min(config.people_count, people.num_instances)
     # what is done twice to warm up is not in the total
     add = summed(progress, 2 * num_people * (config.views + 1))

@@ -192,7 +192,7 @@ def _begin_teacher(
         else draw_view_plan(config, people, teacher)
     )
     probe = take_probe(teacher, people, config.images, views.image_to_crop, config.probe_people)
-    profile = profile_named(config.profile)
+    profile = profile_named(config.profile, teacher.input_size_hw)
     units = check_teacher(
         teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )

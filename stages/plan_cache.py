@@ -70,15 +70,16 @@ def _measured_estimate(
     shown = people.select(probe_rows(people, config.probe_people))
     views = draw_views(shown, config.recipe, config.seed, config.views, teacher.input_size_hw)
     probe = take_probe(teacher, shown, config.images, views.image_to_crop, shown.num_instances)
-    profile = profile_named(config.profile)
+    profile = profile_named(config.profile, teacher.input_size_hw)
     units = check_teacher(
         teacher, shown, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )
     fixed_seconds = time.perf_counter() - began
     num_people = max(config.probe_people // TRIAL_SHARE, LEAST_TRIAL_PEOPLE)
     trial = run_trial(config, people, teacher, units.threshold, num_people)
+    heatmaps = f"{trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
     say(
-        f"probe: {trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
+        f"probe: {heatmaps if trial.heatmap_bytes else ''}"
         f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on "
         f"{counted(trial.num_views, 'view')}"
     )

@@ -59,7 +59,13 @@ COMMANDS: dict[str, set[str]] = {
     },
     "compare": {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
+        "--no-cost",
         *(*TEACHER, *CONFIG),
+    },
+    "ablate": {
+        *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
+        *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
+        *("--val-images", "--init-weights", "--set"),
     },
     "show": {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),

@@ -34,7 +34,7 @@ def raise_in_show(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Resu
         raise error
 
     monkeypatch.setattr("stages.show.show", show)
-    monkeypatch.setattr("stages.commands.options.require_inputs", lambda _: None)
+    monkeypatch.setattr("stages.commands.pictures.require_inputs", lambda _: None)
     return distil("show", "teacher.zarr", "--output", "people.png")
 
 

@@ -47,6 +47,8 @@ class PoseNetwork(nn.Module):
     """Size of the heatmaps of a teacher; None: a student."""
     token_shape: TokenShape | None = None
     """Width and patch grid of its tokens; None: the network has no tokens."""
+    has_shear: bool = False
+    """Whether a student's head has the channel of the shear."""
     pixels = PixelStatistics()
     """Statistics that its crops are normalised with: those of its backbone."""
 
@@ -64,6 +66,7 @@ class Student(PoseNetwork):
     """A network that regresses keypoints directly: ``(images, with_tokens) -> StudentOutput``."""
 
     role = "student"
+    head: RegressionHead
 
 
 class HeatmapTeacher(PoseNetwork):
@@ -221,19 +224,26 @@ def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTea
     return build(num_keypoints)
 
 
-def build_student(architecture: str, num_keypoints: int) -> Student:
+def build_student(architecture: str, num_keypoints: int, with_shear: bool = False) -> Student:
     """Build a student: as ``build_network``, or of a trunk of timm, ``timm:NAME``.
+
+    with_shear: its head has a sixth channel; all other weights are drawn as without.
 
     Raises:
         ConfigError: no student has this name, or there is no keypoint.
     """
+    network: Student | HeatmapTeacher
     if architecture.startswith(TIMM):
         _check_keypoints(num_keypoints)
         trunk = trunk_timm(architecture.removeprefix(TIMM), num_keypoints)
-        return RegressionStudent(architecture, *trunk, RegressionHead(192))
-    network = build_network(architecture, num_keypoints)
+        network = RegressionStudent(architecture, *trunk, RegressionHead(192))
+    else:
+        network = build_network(architecture, num_keypoints)
     if not isinstance(network, Student):
         raise _wrong_role(architecture, "student", STUDENTS)
+    if with_shear:
+        network.head.add_shear()
+        network.has_shear = True
     return network
 
 

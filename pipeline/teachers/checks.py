@@ -17,7 +17,8 @@ from pipeline.teachers.accuracy import check_accuracy, check_settings, measure_a
 from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
-from store_schemas.formats import HeatmapProfile
+from store_schemas.formats import HeatmapProfile, StoreProfile
+from store_schemas.keypoint_codec import KEYPOINT_BYTES
 
 LARGEST_GAP_ERROR = 0.3
 """Largest difference of the mirror gap from the one that the frame implies, in cells."""
@@ -56,7 +57,7 @@ def check_teacher(
     teacher: Teacher,
     people: People,
     probe: Probe,
-    profile: HeatmapProfile,
+    profile: StoreProfile,
     *,
     accept_weak: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -73,8 +74,7 @@ def check_teacher(
     units = measure_units(probe, profile)
     say(
         f"probe: {counted(len(probe.rows), 'person')}; typical peak {units.typical_peak:.2f}, 99th "
-        f"percentile {units.high_peak:.2f}; heat is stored to {units.threshold:g}; about "
-        f"{measure_bytes_per_view(probe, units.threshold, profile):.0f} bytes a view"
+        f"percentile {units.high_peak:.2f}; {_storage_in_words(probe, units, profile)}"
     )
     # Before units and frame, which a wrong order of channels or scale of pixels spoils too.
     accuracy = measure_accuracy(teacher, probe, people)
@@ -96,7 +96,15 @@ def check_teacher(
     return units
 
 
-def measure_units(probe: Probe, profile: HeatmapProfile) -> Units:
+def _storage_in_words(probe: Probe, units: Units, profile: StoreProfile) -> str:
+    if isinstance(profile, HeatmapProfile):
+        num_bytes = measure_bytes_per_view(probe, units.threshold, profile)
+        return f"heat is stored to {units.threshold:g}; about {num_bytes:.0f} bytes a view"
+    num_bytes = KEYPOINT_BYTES * probe.heatmaps.shape[1] + 1
+    return f"keypoints are stored to {profile.step / 2:g} crop pixels; {num_bytes} bytes a view"
+
+
+def measure_units(probe: Probe, profile: StoreProfile) -> Units:
     """Measure the peaks, and the negative heat that the store sets to 0.
 
     Raises:
@@ -109,7 +117,10 @@ def measure_units(probe: Probe, profile: HeatmapProfile) -> Units:
         )
     peaks = probe.heatmaps.max(axis=(2, 3))
     typical = float(np.median(peaks.max(axis=1)))
-    threshold = float(f"{max(profile.relative_threshold * typical, 0.0):.3g}")
+    relative_threshold = 0.0
+    if isinstance(profile, HeatmapProfile):
+        relative_threshold = profile.relative_threshold
+    threshold = float(f"{max(relative_threshold * typical, 0.0):.3g}")
     clamps = profile.dtype == "uint8"
     clamped = np.minimum(probe.heatmaps, 0) if clamps else np.zeros(1, np.float32)
     return Units(

@@ -189,6 +189,8 @@ class CompareConfig(StageConfig):
     people: PeopleSettings = PeopleSettings()
     seed: int = Field(0, ge=0)
     """Seed of the bootstrap."""
+    measure_cost: bool = True
+    """Measure time and memory of every architecture."""
     output: OutputFile | None = None
     """JSON file for all figures."""
 

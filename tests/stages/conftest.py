@@ -258,7 +258,7 @@ def _make_inputs(
 
 def patch_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process write shards of two people, and the same provenance every time."""
-    rows = "pipeline.teacher_store.writer.default_rows_per_shard"
+    rows = "pipeline.teacher_store.writer.planned_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
 

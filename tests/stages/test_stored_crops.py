@@ -204,7 +204,7 @@ def test_tokens_of_an_onnx_teacher_are_refused_and_nothing_is_written(inputs: An
 def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "planned_rows_per_shard", lambda *_: 2)
     said: list[str] = []
     config = inputs.config(crops=True)
     cost = plan_cache(config, with_probe=True, say=said.append)
