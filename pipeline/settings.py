@@ -122,6 +122,9 @@ class TeacherSettings(ComponentConfig):
     """Factor that pixels of 0 to 255 are multiplied by before the mean is subtracted."""
     channel_order: ChannelOrder = "rgb"
     """Order of the colour channels that the teacher expects."""
+    keypoint_order: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Output of the teacher for each keypoint of the annotations in turn, counted from 0; by
+    default both have the same order."""
     heatmap_activation: Literal["none", "sigmoid"] = "none"
     """Function applied to the model's output; sigmoid for a model that outputs logits."""
     heatmap_gain: float = Field(1.0, gt=0)

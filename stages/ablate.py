@@ -44,7 +44,6 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files import publish
 from pipeline.wording import Log, counted
 from stages.settings.ablate import FREE_TO_DIFFER, AblateConfig, Plan, PlannedRun
-from stages.settings.evaluation import DEFAULT_THRESHOLD
 from stages.settings.training import TrainStudentConfig
 
 
@@ -302,7 +301,7 @@ def _evaluator(config: AblateConfig, plan: Plan) -> tuple[Evaluator, People]:
         annotations,
         images,
         config.output / "evaluations",
-        threshold=DEFAULT_THRESHOLD,
+        threshold=None,
         device=training.device,
     )
     return evaluator, people

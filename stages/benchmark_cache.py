@@ -7,7 +7,8 @@ from pipeline.benchmarks.figures import Measured, write_figures
 from pipeline.caching.inputs import open_inputs
 from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
-from pipeline.teachers.checks import measure_units, take_probe
+from pipeline.teachers.checks import measure_units
+from pipeline.teachers.probe import take_probe
 from stages.settings.benchmark import BenchmarkCacheConfig
 from store_schemas.formats import profile_named
 
@@ -27,7 +28,7 @@ def benchmark_cache(
     people, teacher = open_inputs(config)
     plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
     probe = take_probe(teacher, people, config.images, plain)
-    threshold = measure_units(probe, profile_named(config.profile)).threshold
+    threshold = measure_units(probe, profile_named(config.profile, teacher.input_size_hw)).threshold
     num_people = min(config.people_count, people.num_instances)
     # what is done twice to warm up is not in the total
     add = summed(progress, 2 * num_people * (config.views + 1))

@@ -15,8 +15,9 @@ from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import oks_sigmas
 from pipeline.frames.views import draw_views
 from pipeline.progress import NO_PROGRESS, Progress, summed
-from pipeline.teachers.checks import measure_units, take_probe
+from pipeline.teachers.checks import measure_units
 from pipeline.teachers.opening import open_fitting_teacher
+from pipeline.teachers.probe import take_probe
 from stages.settings.benchmark import BenchmarkCodecConfig
 from store_schemas.formats import DEFAULT_PROFILE, PROFILES
 

@@ -31,6 +31,8 @@ def benchmark_store(
     """
     make_folder(config.output)
     figures: list[StoreFigures] = []
+    for path in config.store:
+        TeacherStore.open(path).require_heatmaps()
     for place, path in enumerate(config.store):
         progress.update(place, len(config.store))
         with tempfile.TemporaryDirectory(dir=config.output, prefix="scratch-") as scratch:

@@ -42,7 +42,8 @@ from pipeline.teacher_store.writer import (
     compare_views,
 )
 from pipeline.teachers import Teacher
-from pipeline.teachers.checks import check_teacher, take_probe
+from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.probe import take_probe
 from pipeline.wording import Log, counted
 from store_schemas.errors import StoreError
 from store_schemas.formats import profile_named
@@ -191,7 +192,7 @@ def _begin_teacher(
         else draw_view_plan(config, people, teacher)
     )
     probe = take_probe(teacher, people, config.images, views.image_to_crop, config.probe_people)
-    profile = profile_named(config.profile)
+    profile = profile_named(config.profile, teacher.input_size_hw)
     units = check_teacher(
         teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )

@@ -26,16 +26,14 @@ TEACHER = Path(__file__).parent / "demo_teacher.safetensors"
 FIRST_SEED = 1_000
 """Far from the seed of the people that the teacher was trained on."""
 DISTILLED, PLAIN = "distilled", "plain"
-VIEW_RECIPE = ("scale_factor=0.3", "rotation_degrees=25", "half_body_probability=0.1")
-"""The views that the teacher was trained on; milder than the default, as the training is short."""
 PROVES_NOTHING = (
     "The plain student's mean OKS is below twice the mean pose's: it has hardly learned anything, "
     "so this comparison PROVES NOTHING."
 )
 NEXT_COMMANDS = (
     "distil cache-teacher --annotations train.json --images DIR --teacher model.onnx "
-    "--store teacher.zarr",
-    "distil train-student --store teacher.zarr --images DIR --preset distilpose-s "
+    "--views 0 --flip-test --store teacher.zarr",
+    "distil train-student --store teacher.zarr --images DIR --preset distilpose-xs "
     "--run-folder runs/a",
     "distil evaluate --run-folder runs/a --annotations val.json --images DIR",
 )
@@ -43,17 +41,16 @@ NEXT_COMMANDS = (
 
 @dataclass(frozen=True)
 class DemoSize:
-    """Numbers of images, views and epochs, and the seeds of the trainings."""
+    """Numbers of images and epochs, and the seeds of the trainings."""
 
     num_train_images: int
     num_val_images: int
-    views: int
     epochs: int
     seeds: tuple[int, ...]
 
 
-QUICK = DemoSize(num_train_images=600, num_val_images=300, views=8, epochs=30, seeds=(0,))
-THOROUGH = DemoSize(num_train_images=1500, num_val_images=600, views=16, epochs=32, seeds=(0, 1, 2))
+QUICK = DemoSize(num_train_images=600, num_val_images=300, epochs=30, seeds=(0,))
+THOROUGH = DemoSize(num_train_images=1500, num_val_images=600, epochs=40, seeds=(0, 1, 2))
 
 
 class DemoError(DistilError):
@@ -84,8 +81,7 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         console,
         *("cache-teacher", "--annotations", train / "annotations.json"),
         *("--images", train / "images", "--teacher", TEACHER, "--store", store),
-        *("--views", size.views),
-        *(word for setting in VIEW_RECIPE for word in ("--set", f"recipe.{setting}")),
+        *("--views", 0, "--flip-test"),
     )
     _run(console, "show", store, "--output", output / "store.png")
 

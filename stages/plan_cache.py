@@ -16,17 +16,23 @@ from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.storage.object_client import is_object_location
 from pipeline.teachers import Teacher
-from pipeline.teachers.checks import check_teacher, take_probe
+from pipeline.teachers.checks import check_teacher
+from pipeline.teachers.probe import probe_rows, take_probe
 from pipeline.wording import Log, counted
 from store_schemas.formats import profile_named
 
+TRIAL_SHARE = 4
+"""Number of people of the probe for each one in the trial store, which has all of their views."""
+LEAST_TRIAL_PEOPLE = 16
+
 
 def plan_cache(
-    config: CacheSettings, *, with_probe: bool, say: Log = lambda _: None
+    config: CacheSettings, *, with_probe: bool = True, say: Log = lambda _: None
 ) -> StoreEstimate:
     """Estimate the bytes and seconds of a store; nothing is written at its location.
 
-    with_probe: check the teacher as stage one does, and write a small store of a few people.
+    with_probe: check the teacher as stage one does, and write a small store of a quarter of the
+        probe's people, 16 at least; else estimate from typical stores.
 
     Raises:
         PeopleError: annotations or images contradict themselves.
@@ -45,7 +51,7 @@ def plan_cache(
         f"evaluation crop and {config.views} augmented) = {counted(estimate.num_views, 'view')} in "
         f"{counted(size.num_shards, 'shard')} of up to {counted(size.rows_per_shard, 'person')}"
     )
-    measured = "" if with_probe else " (from typical stores; --probe measures it)"
+    measured = "" if with_probe else " (from typical stores)"
     free, where = _free_space(config.store)
     say(f"estimate: about {_in_words(estimate.num_bytes)}{measured}, {where}")
     for name, per_view in estimate.optional_bytes_per_view.items():
@@ -61,16 +67,19 @@ def plan_cache(
 def _measured_estimate(
     config: CacheSettings, people: People, teacher: Teacher, began: float, say: Log
 ) -> StoreEstimate:
-    plain = draw_views(people, config.recipe, config.seed, 0, teacher.input_size_hw).image_to_crop
-    probe = take_probe(teacher, people, config.images, plain, config.probe_people)
-    profile = profile_named(config.profile)
+    shown = people.select(probe_rows(people, config.probe_people))
+    views = draw_views(shown, config.recipe, config.seed, config.views, teacher.input_size_hw)
+    probe = take_probe(teacher, shown, config.images, views.image_to_crop, shown.num_instances)
+    profile = profile_named(config.profile, teacher.input_size_hw)
     units = check_teacher(
-        teacher, people, probe, profile, accept_weak=config.accept_weak_teacher, say=say
+        teacher, shown, probe, profile, accept_weak=config.accept_weak_teacher, say=say
     )
     fixed_seconds = time.perf_counter() - began
-    trial = run_trial(config, people, teacher, units.threshold, config.probe_people)
+    num_people = max(config.probe_people // TRIAL_SHARE, LEAST_TRIAL_PEOPLE)
+    trial = run_trial(config, people, teacher, units.threshold, num_people)
+    heatmaps = f"{trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
     say(
-        f"probe: {trial.heatmap_bytes / trial.num_views:.0f} bytes of heatmaps and "
+        f"probe: {heatmaps if trial.heatmap_bytes else ''}"
         f"{1e3 * trial.seconds / trial.num_slots:.1f} ms a view, on "
         f"{counted(trial.num_views, 'view')}"
     )

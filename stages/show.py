@@ -14,6 +14,7 @@ from pipeline.pictures.poses import (
     ring_keypoints,
 )
 from pipeline.pictures.shown_people import image_folder_of, spread_rows, teacher_title
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.training.images import TrainingImages
 from stages.settings.pictures import ShowConfig
@@ -25,9 +26,9 @@ MIN_CONFIDENCE = 0.2
 """Keypoints of the teacher below it are not drawn, as they do not count in a pose's score."""
 LEGEND = (
     *SIDES,
-    ("glow: the teacher's heatmaps", None),
     (f"dots and limbs: its keypoints of confidence {MIN_CONFIDENCE} and more", None),
 )
+LEGEND_OF_HEATMAPS = (("glow: the teacher's heatmaps", None),)
 LEGEND_OF_VIEWS = (("rings: the truth; a mirrored view exchanges left and right", None),)
 
 
@@ -51,7 +52,8 @@ def show(config: ShowConfig) -> Path:
     num_shown = min(config.num_views, store.num_views - 1)
     tiles, captions = [], []
     for row in rows.tolist():
-        shown = store.read([row] * (num_shown + 1), range(num_shown + 1))
+        read = store.read if store.has_heatmaps else store.read_keypoints
+        shown = read([row] * (num_shown + 1), range(num_shown + 1))
         image_index = int(people.image_index[row])
         tiles.append(person_tiles(store, row, shown, images.read(image_index)))
         captions.append(f"{people.image_name[image_index]}, annotation {people.instance_id[row]}")
@@ -61,13 +63,14 @@ def show(config: ShowConfig) -> Path:
         f"{len(rows)} of {people.num_instances:,} people of {Path(store.path).name}, and what the "
         f"teacher predicted. Teacher: {teacher_title(store)}"
     )
-    legend = LEGEND + (LEGEND_OF_VIEWS if num_shown else ())
+    legend = LEGEND + (LEGEND_OF_HEATMAPS if store.has_heatmaps else ())
+    legend += LEGEND_OF_VIEWS if num_shown else ()
     write_sheet(config.output, contact_sheet(tiles, titles, captions, legend, heading))
     return config.output
 
 
 def person_tiles(
-    store: TeacherStore, row: int, shown: StoredViews, image: Picture
+    store: TeacherStore, row: int, shown: StoredKeypoints, image: Picture
 ) -> list[Picture]:
     """Draw the tiles of one person: the truth, then each view.
 
@@ -83,7 +86,9 @@ def person_tiles(
         crop_to_heatmap(frame, store.input_size_hw, store.heatmap_size_hw), invert(crop_to_tile)
     )
     colours = keypoint_colours(skeleton)
-    heat = dequantise_heatmaps(shown.heatmaps, shown.scale)
+    heat = None
+    if isinstance(shown, StoredViews):
+        heat = dequantise_heatmaps(shown.heatmaps, shown.scale)
     tiles: list[Picture] = []
     for view, image_to_crop in enumerate(shown.image_to_crop):
         image_to_tile = compose(crop_to_tile, image_to_crop)
@@ -95,7 +100,8 @@ def person_tiles(
             tiles.append(draw_pose(tile, truth, is_labelled, skeleton))
         seen = apply(crop_to_tile, shown.keypoints[view])
         is_sure = shown.confidence[view] >= MIN_CONFIDENCE
-        tile = overlay_heatmaps(tile, heat[view], tile_to_heatmap, colours)
+        if heat is not None:
+            tile = overlay_heatmaps(tile, heat[view], tile_to_heatmap, colours)
         if view > 0:
             tile = ring_keypoints(tile, truth, is_labelled, skeleton)
         tile = draw_pose(tile, seen, is_sure, skeleton)

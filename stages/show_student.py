@@ -42,11 +42,15 @@ from pipeline.training.settings import LossConfig
 from stages.run_people import people_of_run
 from stages.settings.pictures import ShowStudentConfig
 from stages.settings.training import TrainStudentConfig
+from store_schemas.errors import IncompleteError
 from store_schemas.teacher_store import Status
 
 TILE_HEIGHT = 320
 MUCH_BETTER = 0.1
 """Gain in OKS from which a caption says that the student confuses left and right."""
+
+TERMS_OF_SIGMA = ("simulated_heatmap", "moments")
+"""Loss terms that teach a student the widths of its Gaussians."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,11 @@ def _open_source(
     store = TeacherStore.open(config.store, config.teacher_name)
     require_same_names(str(config.run_folder), student.skeleton.keypoint_names, store.people)
     rows = np.flatnonzero(store.status[:, PLAIN_VIEW] == Status.OK)
+    if not len(rows):
+        raise IncompleteError(
+            f"{store.path} must hold a person whose plain view is there, but holds none of its "
+            f"{store.people.num_instances}; repair their images and write the store again"
+        )
     folder = image_folder_of(store, config.images)
     return _Source(store.people, folder, Path(store.path).name, store, rows)
 
@@ -192,7 +201,7 @@ def _student_poses(
     crops = np.stack([warp_crop(image, affine, size_hw) for image, affine in pairs])
     keypoints = apply(invert(image_to_crop), estimator.estimate(crops).keypoints)
     oks = pose_oks(people, rows, keypoints)
-    if teacher is None or "simulated_heatmap" not in loss.terms:
+    if teacher is None or loss.terms.keys().isdisjoint(TERMS_OF_SIGMA):
         return [DrawnPose(*pose) for pose in zip(keypoints, oks.tolist(), strict=True)]
     affine = compose(teacher.crop_to_heatmap, resize_affine(size_hw, teacher.input_size_hw))
     cells_hw = teacher.heatmaps.shape[-2], teacher.heatmaps.shape[-1]

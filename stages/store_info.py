@@ -7,7 +7,7 @@ from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.inspection import StoreSummary, TeacherSummary, summarise_store
 from pipeline.wording import counted
 from stages.settings.evaluation import StoreInfoConfig
-from store_schemas.formats import OptionalArrays
+from store_schemas.formats import HeatmapProfile, OptionalArrays
 from store_schemas.heatmap_codec import CodecError
 
 
@@ -24,6 +24,7 @@ def info_as_json(summary: StoreSummary) -> str:
     """Return a summary as indented JSON, with the figures that follow from other fields."""
     document = asdict(summary) | {"bytes_per_view": summary.bytes_per_view}
     for facts, teacher in zip(document["teachers"], summary.teachers, strict=True):
+        facts["profile"], facts["dtype"] = teacher.profile.name, teacher.profile.dtype
         facts["is_complete"] = teacher.is_complete
         facts["codec_error"]["rms"] = teacher.codec_error.rms
         if teacher.token_error is not None:
@@ -46,6 +47,10 @@ def info_as_lines(summary: StoreSummary) -> list[str]:
 
 def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
     counts = ", ".join(f"{n} {words}" for words, n in found.status_counts.items() if n)
+    has_heatmaps = isinstance(found.profile, HeatmapProfile)
+    cells = f"{_size(found.heatmap_size_hw)} cells"
+    if not has_heatmaps:
+        cells = f"the teacher's heatmaps of {cells} are not stored"
     shards = counted(found.num_shards, "shard")
     keypoints = counted(found.num_keypoints, "keypoint")
     state = (
@@ -62,11 +67,11 @@ def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
         ("views", f"{found.num_views} of each person, the plain crop included; seed {found.seed}"),
         ("crops", f"{_size(found.input_size_hw)}; {_crops_in_words(found.optional)}"),
         ("tokens", _tokens_in_words(found.optional)),
-        ("heatmaps", f"{keypoints}, {_size(found.heatmap_size_hw)} cells"),
-        ("profile", f"{found.profile}: {found.dtype}, heat stored to {found.threshold:.4g}"),
+        ("heatmaps" if has_heatmaps else "keypoints", f"{keypoints}, {cells}"),
+        ("profile", f"{found.profile.name}: {found.profile.dtype}, {_precision_in_words(found)}"),
         ("bytes a view", _bytes_by_array(found)),
         ("views by status", counts),
-        ("codec error", _error_in_words(found.codec_error)),
+        *([("codec error", _error_in_words(found.codec_error))] if has_heatmaps else []),
         *(
             []
             if found.token_error is None
@@ -74,6 +79,12 @@ def _facts_of_teacher(found: TeacherSummary) -> list[tuple[str, str]]:
         ),
         *((f"written: {name}", str(value)) for name, value in _flat(found.provenance)),
     ]
+
+
+def _precision_in_words(found: TeacherSummary) -> str:
+    if isinstance(found.profile, HeatmapProfile):
+        return f"heat stored to {found.threshold:.4g}"
+    return f"keypoints stored to {found.profile.step / 2:.4g} crop pixels"
 
 
 def _error_in_words(error: CodecError) -> str:
@@ -119,7 +130,15 @@ def _bytes_by_array(found: TeacherSummary) -> str:
     """Return the bytes of a written view in every array; checksums and status count as one."""
     if not found.num_written:
         return "none yet"
-    main = ("heatmaps", "outputs", "crops", "keypoint_tokens", "visual_tokens")
+    main = (
+        "heatmaps",
+        "outputs",
+        "keypoints",
+        "confidences",
+        "crops",
+        "keypoint_tokens",
+        "visual_tokens",
+    )
     sizes = {name: found.array_bytes[name] for name in main if name in found.array_bytes}
     rest = "checksums, token scales and status" if found.token_error else "checksums and status"
     sizes[rest] = sum(found.array_bytes.values()) - sum(sizes.values())

@@ -104,6 +104,12 @@ def disagreement_as_lines(found: Disagreement) -> list[str]:
     """Return the differences of teacher and store, with the bound, in lines."""
     if not found.num_views:
         return []
+    keypoints = (
+        f"keypoints: at most {found.keypoint:.3g} crop pixels apart, confidences "
+        f"{found.confidence:.3g}"
+    )
+    if not np.isfinite(found.excess):
+        return [keypoints]  # no heat was compared: the store has none
     return [
         f"heat: at most {found.total:.3g} apart, of that the codec {found.codec:.3g}, the "
         f"arithmetic {found.arithmetic:.3g}",
@@ -111,8 +117,7 @@ def disagreement_as_lines(found: Disagreement) -> list[str]:
         f"{ARITHMETIC_TOLERANCE:g} for arithmetic); "
         f"{'exceeded by' if found.excess > 0 else 'kept with'} {abs(found.excess):.3g}"
         f"{'' if found.excess > 0 else ' to spare'}",
-        f"keypoints: at most {found.keypoint:.3g} crop pixels apart, confidences "
-        f"{found.confidence:.3g}",
+        keypoints,
     ]
 
 

@@ -81,7 +81,8 @@ def train_student(
     for note in views.notes():
         say(note)
     torch.manual_seed(config.seed)  # all arms of a comparison start from the same weights
-    network = build_student(config.architecture, skeleton.num_keypoints)
+    with_shear = "covariance" in loss.terms
+    network = build_student(config.architecture, skeleton.num_keypoints, with_shear)
     continues = resume and folder.training_state.is_file()
     if not continues:
         start = config.initial
@@ -128,6 +129,7 @@ def train_student(
         oks_sigmas=skeleton.sigmas,
         student_tokens=network.token_shape,
         teacher_tokens=views.token_shape,
+        heatmap_size_hw=views.heatmap_size_hw(network.input_size_hw),
     )
     criterion = StudentCriterion(loss, network.num_keypoints, context)
 

@@ -11,7 +11,9 @@ heatmap_levels.py   heat rounded to levels of a scale per map
 heatmap_codec.py    heatmaps quantised and restored, and the codec's error
 token_codec.py      tokens quantised to int8 and restored, and their error
 people.py           keypoints of a category, and image names as rows of bytes
-teacher_store.py    schema 1: every array of a store, its zarr.json, and the sizes they follow from
+keypoint_codec.py   keypoints and confidences of a store without heatmaps
+teacher_store.py    schema 1: what an array of a store is, its zarr.json, and the sizes of a store
+array_table.py      every array of a store, by path
 stored_identity.py  identity as records: teacher, people, views, codec, options
 chunks.py           chunks and shards as bytes
 layout.py           arrays, files and metadata of one teacher by name, and plain arrays read

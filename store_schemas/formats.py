@@ -20,6 +20,7 @@ from store_schemas.choices import (
     TOKEN_KINDS,
 )
 from store_schemas.errors import SchemaError
+from store_schemas.keypoint_codec import KeypointProfile
 from store_schemas.metadata import take_int, take_object, take_size_hw
 
 DTYPES = ("uint8", "float16")
@@ -119,11 +120,25 @@ PROFILES = {
 }
 
 
-def profile_named(name: str) -> HeatmapProfile:
-    """Return a shipped profile, or raise SchemaError."""
+StoreProfile = HeatmapProfile | KeypointProfile
+"""Storage of what a teacher predicts: heatmaps, or keypoints and confidences alone."""
+
+
+def profile_named(name: str, input_size_hw: tuple[int, int]) -> StoreProfile:
+    """Return a shipped profile for crops of (H, W), or raise SchemaError."""
+    if name == KeypointProfile.name:
+        return KeypointProfile.of_crops(input_size_hw)
     if name not in PROFILES:
-        raise SchemaError(f"the profile must be one of {', '.join(PROFILES)}, got {name!r}")
+        known = ", ".join([*PROFILES, KeypointProfile.name])
+        raise SchemaError(f"the profile must be one of {known}, got {name!r}")
     return PROFILES[name]
+
+
+def profile_from_json(codec: dict[str, Any]) -> StoreProfile:
+    """Return the profile of an identity's section ``codec``, or raise SchemaError."""
+    if codec.get("profile") == KeypointProfile.name:
+        return KeypointProfile.from_json(codec)
+    return HeatmapProfile.from_json(codec)
 
 
 CROP_BLOSC: dict[str, Any] = {
@@ -343,8 +358,9 @@ def crop_format(
     return CropFormat(quality, subsampling, 3 * height * width + 1024, margin_hw)
 
 
-def token_blosc(tokens: TokenFormat, profile: HeatmapProfile) -> dict[str, Any]:
+def token_blosc(tokens: TokenFormat, profile: StoreProfile) -> dict[str, Any]:
     """Return Blosc's settings for tokens; of float16 the profile's, for two bytes."""
     if tokens.dtype == "int8":
         return INT8_TOKEN_BLOSC
-    return {**profile.blosc(), "typesize": 2}
+    maps = profile if isinstance(profile, HeatmapProfile) else PROFILES[DEFAULT_PROFILE]
+    return {**maps.blosc(), "typesize": 2}

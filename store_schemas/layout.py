@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from store_schemas.array_table import array_specs
 from store_schemas.chunks import RESTORE, decode_plain_chunk, plain_chunk_bytes
 from store_schemas.errors import CorruptError, SchemaError
 from store_schemas.metadata import MAX_METADATA_BYTES, canonical_json, check_metadata, parse_json
@@ -19,7 +20,6 @@ from store_schemas.stored_identity import StoreIdentity
 from store_schemas.teacher_store import (
     ArraySpec,
     StoreDimensions,
-    array_specs,
     group_metadata,
     teacher_attributes,
 )

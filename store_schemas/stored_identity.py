@@ -9,7 +9,13 @@ from functools import cached_property
 from typing import Any, Self
 
 from store_schemas.errors import SchemaError
-from store_schemas.formats import NONE, HeatmapProfile, OptionalArrays
+from store_schemas.formats import (
+    NONE,
+    HeatmapProfile,
+    OptionalArrays,
+    StoreProfile,
+    profile_from_json,
+)
 from store_schemas.metadata import (
     check_metadata,
     fingerprint,
@@ -91,30 +97,33 @@ class ViewsIdentity:
 
 @dataclass(frozen=True)
 class CodecIdentity:
-    """Section ``codec``: how heatmaps are stored."""
+    """Section ``codec``: how heatmaps are stored, or keypoints and confidences alone."""
 
-    profile: HeatmapProfile
+    profile: StoreProfile
     heatmap_size_hw: tuple[int, int]
+    """Size of the teacher's heatmaps, stored or not."""
     threshold: float
-    """Largest error of heat far from a map's peak."""
+    """Largest error of heat far from a map's peak; 0 where no heatmaps are stored."""
     rows_per_shard: int
 
     def to_json(self) -> dict[str, Any]:
+        has_heatmaps = isinstance(self.profile, HeatmapProfile)
         return {
             **self.profile.to_json(),
             "heatmap_size_hw": list(self.heatmap_size_hw),
-            "threshold": self.threshold,
+            **({"threshold": self.threshold} if has_heatmaps else {}),
             "rows_per_shard": self.rows_per_shard,
         }
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Self:
         """Parse the section, or raise SchemaError."""
-        where, threshold = "identity.codec", found.get("threshold")
+        where, profile = "identity.codec", profile_from_json(found)
+        threshold = found.get("threshold") if isinstance(profile, HeatmapProfile) else 0.0
         if type(threshold) is not float or not threshold >= 0:
             raise SchemaError(f"{where}: 'threshold' must be a number of at least 0")
         return cls(
-            profile=HeatmapProfile.from_json(found),
+            profile=profile,
             heatmap_size_hw=take_size_hw(found, "heatmap_size_hw", where),
             threshold=threshold,
             rows_per_shard=take_int(found, "rows_per_shard", where),

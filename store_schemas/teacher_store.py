@@ -1,8 +1,8 @@
 """Schema ``1`` of the teacher store: names, types, shapes, chunk grids and codecs.
 
 A Zarr v3 group (https://zarr-specs.readthedocs.io, core 3.0 and the codecs ``bytes``, ``blosc``,
-``crc32c`` and ``sharding_indexed``). ``array_specs`` is the single source: writer, reader and the
-checked-in metadata all follow it. Arrays are chunked along their first axis only.
+``crc32c`` and ``sharding_indexed``). ``array_table.py`` is the single source of the arrays: writer,
+reader and the checked-in metadata all follow it. Arrays are chunked along their first axis only.
 
 V counts the plain evaluation crop, view 0, too.
 """
@@ -18,17 +18,14 @@ from numpy.typing import NDArray
 from store_schemas.choices import TEACHER_NAME
 from store_schemas.errors import SchemaError
 from store_schemas.formats import (
-    CHECKSUMS,
-    CROP_BLOSC,
     DEFAULT_PROFILE,
     NONE,
     PROFILES,
-    TOKEN_FILL,
-    TOKEN_SCALES,
     HeatmapProfile,
     OptionalArrays,
-    token_blosc,
+    StoreProfile,
 )
+from store_schemas.keypoint_codec import KEYPOINT_BYTES
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,10 @@ without heat."""
 
 OUTPUT_COLUMNS = ("scale", "confidence", "x", "y")
 SHARD_ARRAYS = ("heatmaps", "outputs", "heatmap_crc32c", "status")
-"""Arrays of every teacher, one file per shard each, in the order of publishing and listing."""
+"""Arrays of a teacher with heatmaps, one file per shard each, in the order of publishing and
+listing."""
+KEYPOINT_ARRAYS = ("keypoints", "confidences", "status")
+"""Arrays of a teacher without heatmaps likewise."""
 TOKEN_ERROR = "token_error"
 """Array of the manifest with the error of int8 tokens, relative to each token's largest number, in
 the same columns as the codec's error."""
@@ -181,7 +181,7 @@ class StoreDimensions:
     num_keypoints: int
     heatmap_size_hw: tuple[int, int]
     rows_per_shard: int
-    profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE]
+    profile: StoreProfile = PROFILES[DEFAULT_PROFILE]
     optional: OptionalArrays = NONE
     """Formats of the crops and tokens that the teacher has."""
 
@@ -221,8 +221,13 @@ class StoreDimensions:
 
     @property
     def view_bytes(self) -> int:
-        """Bytes of one view's heatmaps before they are compressed."""
-        return math.prod(self.view_shape) * self.profile.bytes_per_cell
+        """Bytes of one view's heatmaps, or keypoints, before they are compressed."""
+        return bytes_of_view(self.profile, self.view_shape)
+
+    @property
+    def shard_arrays(self) -> tuple[str, ...]:
+        """Names of the teacher's arrays without crops and tokens, in the order of publishing."""
+        return SHARD_ARRAYS if isinstance(self.profile, HeatmapProfile) else KEYPOINT_ARRAYS
 
     def shard_rows(self, shard: int) -> range:
         """Return the instances of a shard.
@@ -234,6 +239,30 @@ class StoreDimensions:
             raise IndexError(f"shard must be in 0..{self.num_shards - 1}, got {shard}")
         start = shard * self.rows_per_shard
         return range(start, min(start + self.rows_per_shard, self.num_instances))
+
+
+def bytes_of_view(profile: StoreProfile, view_shape: tuple[int, int, int]) -> int:
+    """Return the bytes of one view's heatmaps (K, Hh, Wh), or keypoints, uncompressed."""
+    if isinstance(profile, HeatmapProfile):
+        return math.prod(view_shape) * profile.bytes_per_cell
+    return KEYPOINT_BYTES * view_shape[0]
+
+
+def planned_rows_per_shard(
+    profile: StoreProfile,
+    optional: OptionalArrays,
+    num_instances: int,
+    num_views: int,
+    view_shape: tuple[int, int, int],
+) -> int:
+    """Return the people of a shard of a new store, by the bytes of a view in its largest array.
+
+    Without heatmaps a shard has no more people than there are: padding of arrays that are not
+    compressed would outweigh a small store.
+    """
+    view_bytes = max(bytes_of_view(profile, view_shape), optional.view_bytes(view_shape[0]))
+    rows = default_rows_per_shard(num_views, view_bytes)
+    return rows if isinstance(profile, HeatmapProfile) else min(rows, num_instances)
 
 
 def default_rows_per_shard(num_views: int, view_bytes: int) -> int:
@@ -259,121 +288,3 @@ def check_teacher_name(name: str) -> str:
             f"digit, got {name!r}"
         )
     return name
-
-
-def array_specs(dimensions: StoreDimensions, teacher: str) -> dict[str, ArraySpec]:
-    """Return every array of a store by its path, the manifest's included.
-
-    Raises:
-        SchemaError: a chunk would be larger than ``MAX_CHUNK_BYTES``.
-    """
-    specs = [*_people(dimensions), *_views(dimensions), *_teacher(dimensions, teacher)]
-    for spec in specs:
-        num_bytes = spec.rows_per_chunk * spec.bytes_per_row
-        if not spec.is_sharded and num_bytes > MAX_CHUNK_BYTES:
-            raise SchemaError(
-                f"a chunk of {spec.path} must have at most {MAX_CHUNK_BYTES} bytes, got {num_bytes}"
-            )
-    return {spec.path: spec for spec in specs}
-
-
-def _small(
-    path: str, dtype: str, shape: tuple[int, ...], names: str, fill: int | bool | str = 0
-) -> ArraySpec:
-    rows = max(1, min(ROWS_PER_CHUNK, shape[0]))
-    return ArraySpec(path, dtype, shape, rows, tuple(names.split()), fill)
-
-
-def _people(size: StoreDimensions) -> list[ArraySpec]:
-    n, m, r, k = size.num_instances, size.num_images, size.num_ignored, size.num_keypoints
-    return [
-        _small("people/instance_id", "int64", (n,), "instance"),
-        _small("people/image_index", "int64", (n,), "instance"),
-        _small("people/bbox_xywh", "float64", (n, 4), "instance xywh", "NaN"),
-        _small("people/area", "float64", (n,), "instance", "NaN"),
-        _small("people/keypoints", "float32", (n, k, 3), "instance keypoint x_y_visibility", "NaN"),
-        _small("people/is_labelled", "bool", (n, k), "instance keypoint", False),
-        _small("people/image_id", "int64", (m,), "image"),
-        _small("people/image_name", "uint8", (m, size.name_length), "image utf8_byte"),
-        _small("people/image_size_hw", "int64", (m, 2), "image hw"),
-        _small("people/image_sha256", "uint8", (m, 32), "image digest_byte"),
-        _small("people/ignored_annotation_id", "int64", (r,), "ignored"),
-        _small("people/ignored_image_index", "int64", (r,), "ignored"),
-        _small("people/ignored_bbox_xywh", "float64", (r, 4), "ignored xywh", "NaN"),
-        _small("people/ignored_area", "float64", (r,), "ignored", "NaN"),
-        _small("people/ignored_is_crowd", "bool", (r,), "ignored", False),
-        _small("people/ignored_num_keypoints", "int64", (r,), "ignored"),
-    ]
-
-
-def _views(size: StoreDimensions) -> list[ArraySpec]:
-    n, v = size.num_instances, size.num_views
-    return [
-        _small("views/image_to_crop", "float64", (n, v, 2, 3), "instance view row column", "NaN"),
-        _small("views/is_mirrored", "bool", (n, v), "instance view", False),
-    ]
-
-
-def _teacher(size: StoreDimensions, teacher: str) -> list[ArraySpec]:
-    n, v, k, rows = size.num_instances, size.num_views, size.num_keypoints, size.rows_per_shard
-    below = f"teachers/{check_teacher_name(teacher)}"
-    maps = ("instance", "view", "keypoint", "row", "column")
-    shape = (n, v, *size.view_shape)
-    outputs = ("instance", "view", "keypoint", "output")
-    shards = size.num_shards
-    arrays = len(SHARD_ARRAYS) + len(size.optional.names())
-    manifest = f"{below}/manifest"
-    return [
-        ArraySpec(
-            f"{below}/heatmaps",
-            size.profile.dtype,
-            shape,
-            rows,
-            maps,
-            HEATMAP_FILL[size.profile.dtype],
-            size.profile.blosc(),
-        ),
-        ArraySpec(f"{below}/outputs", "float32", (n, v, k, 4), rows, outputs, "NaN"),
-        ArraySpec(f"{below}/heatmap_crc32c", "uint32", (n, v), rows, maps[:2]),
-        ArraySpec(f"{below}/status", "uint8", (n, v), rows, maps[:2]),
-        *_optional(size, below),
-        _small(f"{manifest}/rows", "int64", (shards, 2), "shard start_stop"),
-        _small(f"{manifest}/lengths", "int64", (shards, arrays), "shard array"),
-        _small(f"{manifest}/sha256", "uint8", (shards, arrays, 32), "shard array digest_byte"),
-        _small(f"{manifest}/status_counts", "int64", (shards, len(Status)), "shard status"),
-        _small(f"{manifest}/images_sha256", "uint8", (shards, 32), "shard digest_byte"),
-        _small(f"{manifest}/codec_error", "float64", (shards, 3), "shard error", "NaN"),
-        *(
-            [_small(f"{manifest}/{TOKEN_ERROR}", "float64", (shards, 3), "shard error", "NaN")]
-            if size.optional.has_token_scales
-            else []
-        ),
-    ]
-
-
-def _optional(size: StoreDimensions, below: str) -> list[ArraySpec]:
-    """Return the arrays of crops and tokens, in the order of publishing."""
-    n, v, rows = size.num_instances, size.num_views, size.rows_per_shard
-    pair = ("instance", "view")
-    found: dict[str, ArraySpec] = {}
-    if size.optional.crops is not None:
-        crops = (n, v, size.optional.crops.length)
-        named = (*pair, "byte")
-        found["crops"] = ArraySpec(f"{below}/crops", "uint8", crops, rows, named, 0, CROP_BLOSC)
-        found["crop_bytes"] = ArraySpec(f"{below}/crop_bytes", "uint32", (n, v), rows, pair)
-    for name, of_view in size.optional.token_shapes(size.num_keypoints).items():
-        tokens = size.optional.tokens
-        assert tokens is not None
-        names = (*pair, name.removesuffix("_tokens").replace("visual", "patch"), "channel")
-        shape, dtype = (n, v, *of_view), tokens.dtype
-        blosc = token_blosc(tokens, size.profile)
-        fill = TOKEN_FILL[dtype]
-        found[name] = ArraySpec(f"{below}/{name}", dtype, shape, rows, names, fill, blosc)
-        if size.optional.has_token_scales:
-            scale = TOKEN_SCALES[name]
-            found[scale] = ArraySpec(
-                f"{below}/{scale}", "float16", shape[:-1], rows, names[:-1], "NaN"
-            )
-    for checksum in (CHECKSUMS[name] for name in CHECKSUMS.keys() & found.keys()):
-        found[checksum] = ArraySpec(f"{below}/{checksum}", "uint32", (n, v), rows, pair)
-    return [found[name] for name in size.optional.names()]

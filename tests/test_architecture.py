@@ -32,7 +32,7 @@ ROOMS = (
 """Folders and files of `pipeline`: each may import itself and what stands in the lines above it."""
 LOSS_FILES = (
     *("losses", "loss_parts", "regression_losses", "residual_flow", "heatmap_losses"),
-    *("moment_losses", "score_losses", "token_losses"),
+    *("covariance_losses", "moment_losses", "score_losses", "token_losses"),
 )
 SCIENCE = ("pipeline/models", *(f"pipeline/training/{name}.py" for name in LOSS_FILES))
 """Networks and losses see tensors, never people, images, stores or files."""

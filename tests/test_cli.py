@@ -20,7 +20,7 @@ CONFIG = {"--config", "--set"}
 TEACHER = {
     *("--input-size", "--output-name", "--mean", "--std", "--pixel-scale", "--channel-order"),
     *("--heatmap-activation", "--heatmap-gain", "--heatmap-frame", "--flip-shift", "--decoding"),
-    "--teacher-threads",
+    *("--teacher-threads", "--keypoint-order"),
 }
 TRAINING = {
     *("--epochs", "--batch-size", "--learning-rate", "--seed", "--workers", "--threads"),
@@ -29,7 +29,15 @@ TRAINING = {
 COMMANDS: dict[str, set[str]] = {
     "cache-teacher": {
         *("--annotations", "--images", "--teacher", "--store", "--views", "--seed", "--flip-test"),
-        *("--plan", "--probe", "--resume", "--skip-bad", "--accept-weak-teacher", "--grace"),
+        *(
+            "--plan",
+            "--probe",
+            "--no-probe",
+            "--resume",
+            "--skip-bad",
+            "--accept-weak-teacher",
+            "--grace",
+        ),
         *("--workers", "--scheduler", "--profile", "--take-over", "--accept-mended-images"),
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
@@ -40,7 +48,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        *("--from-crops", "--student", "--pretrained"),
+        *("--from-crops", "--student", "--pretrained", "--view-policy"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -67,7 +75,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        *("--init-weights", "--pretrained"),
+        *("--init-weights", "--pretrained", "--store"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
@@ -215,9 +223,9 @@ def test_the_defaults_that_help_states_are_the_settings_defaults() -> None:
         ("train-student", "--seed"): training["seed"].default,
         ("train-student", "--workers"): training["num_loader_workers"].default,
         ("train-student", "--on-corrupt"): ReplayedViewSettings.model_fields["on_corrupt"].default,
-        ("evaluate", "--keypoint-threshold"): EvaluateStore.model_fields[
-            "keypoint_threshold"
-        ].default,
+        ("evaluate", "--keypoint-threshold"): str(
+            EvaluateStore.model_fields["keypoint_threshold"].default
+        ).lower(),
         ("show", "--people"): showing["num_people"].default,
         ("show", "--views"): showing["num_views"].default,
         ("show", "--seed"): showing["seed"].default,

@@ -20,8 +20,8 @@ from pipeline.caching.settings import TeacherInputs
 from pipeline.coco.people import People
 from pipeline.machine import available_cores
 from pipeline.teachers import HeatmapNetwork, Teacher
-from pipeline.teachers.checks import Probe
 from pipeline.teachers.network import Prediction
+from pipeline.teachers.probe import Probe
 
 _SECONDS_ALONE = 2.0
 

@@ -267,7 +267,7 @@ def _batch(store: TeacherStore, drawn: DrawnViews) -> Any:
 
 
 def _blosc(store: TeacherStore) -> blosc.Blosc:
-    return blosc.Blosc(**store.profile.blosc_of_numcodecs())
+    return blosc.Blosc(**store.require_heatmaps().blosc_of_numcodecs())
 
 
 def _group(store: TeacherStore) -> Path:

@@ -23,15 +23,15 @@ from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.plan import read_plan
 from pipeline.teacher_store.writer import NewTeacher, begin_teacher
 from pipeline.teachers import Teacher
+from store_schemas.array_table import array_specs
 from store_schemas.chunks import plain_chunk_bytes, shard_index_bytes
-from store_schemas.formats import profile_named
+from store_schemas.formats import HeatmapProfile, profile_named
 from store_schemas.metadata import canonical_json
 from store_schemas.people import pack_names
 from store_schemas.teacher_store import (
     ArraySpec,
     StoreDimensions,
-    array_specs,
-    default_rows_per_shard,
+    planned_rows_per_shard,
 )
 
 TYPICAL_BITS_PER_CELL = {"default": 0.78, "small": 0.51, "fast": 0.77, "lossless-float16": 11.2}
@@ -48,7 +48,7 @@ class Trial:
 
     num_views: int
     heatmap_bytes: int
-    """Bytes of all views, with checksums and without the shards' indexes."""
+    """Bytes of all views, with checksums and without the shards' indexes; 0 without heatmaps."""
     optional_bytes: dict[str, int]
     """Bytes of crops and tokens likewise, by array."""
     document_bytes: int
@@ -90,7 +90,8 @@ def run_trial(
     digested = time.perf_counter()
     views = draw_view_plan(config, chosen, teacher)
     seconds_drawing = time.perf_counter() - digested
-    rows = min(teacher.settings.batch_size, _rows_per_shard(config, teacher), chosen.num_instances)
+    most = _rows_per_shard(config, chosen, teacher)
+    rows = min(teacher.settings.batch_size, most, chosen.num_instances)
     new = NewTeacher(
         name="trial",
         identity=teacher.identity(),
@@ -98,7 +99,7 @@ def run_trial(
         provenance={},
         heatmap_size_hw=teacher.heatmap_size_hw,
         threshold=threshold,
-        profile=profile_named(config.profile),
+        profile=profile_named(config.profile, teacher.input_size_hw),
         rows_per_shard=None if in_whole_shards else rows,
         optional=optional_arrays(config, teacher),
     )
@@ -124,7 +125,7 @@ def run_trial(
     }
     return Trial(
         num_views=chosen.num_instances * dimensions.num_views,
-        heatmap_bytes=bytes_of.pop("heatmaps"),
+        heatmap_bytes=bytes_of.pop("heatmaps", 0),
         optional_bytes=bytes_of,
         document_bytes=sum(size for name, size in sizes.items() if name.endswith("zarr.json")),
         num_slots=_count_slots(dimensions, teacher.settings.batch_size),
@@ -143,12 +144,15 @@ def _count_slots(dimensions: StoreDimensions, batch_size: int) -> int:
     return batches * batch_size
 
 
-def _rows_per_shard(config: TeacherInputs, teacher: Teacher) -> int:
-    """Return the people of a whole shard, by the bytes of a view in the largest array."""
-    cells = teacher.num_keypoints * math.prod(teacher.heatmap_size_hw)
-    tokens = optional_arrays(config, teacher).view_bytes(teacher.num_keypoints)
-    heatmaps = cells * profile_named(config.profile).bytes_per_cell
-    return default_rows_per_shard(config.views + 1, max(heatmaps, tokens))
+def _rows_per_shard(config: TeacherInputs, people: People, teacher: Teacher) -> int:
+    """Return the people of a whole shard."""
+    return planned_rows_per_shard(
+        profile_named(config.profile, teacher.input_size_hw),
+        optional_arrays(config, teacher),
+        people.num_instances,
+        config.views + 1,
+        (teacher.num_keypoints, *teacher.heatmap_size_hw),
+    )
 
 
 @dataclass(frozen=True)
@@ -178,8 +182,8 @@ def expected_dimensions(config: CacheSettings, people: People, teacher: Teacher)
         num_views=config.views + 1,
         num_keypoints=teacher.num_keypoints,
         heatmap_size_hw=teacher.heatmap_size_hw,
-        rows_per_shard=_rows_per_shard(config, teacher),
-        profile=profile_named(config.profile),
+        rows_per_shard=_rows_per_shard(config, people, teacher),
+        profile=profile_named(config.profile, teacher.input_size_hw),
         optional=optional_arrays(config, teacher),
     )
 
@@ -190,7 +194,8 @@ def estimate_from_typical_stores(
     """Estimate from the figures of typical stores, which give no time."""
     dimensions = expected_dimensions(config, people, teacher)
     cells = math.prod(dimensions.view_shape)
-    per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8
+    has_heatmaps = isinstance(dimensions.profile, HeatmapProfile)
+    per_view = TYPICAL_BITS_PER_CELL[config.profile] * cells / 8 if has_heatmaps else 0.0
     shapes = dimensions.optional.token_shapes(dimensions.num_keypoints)
     bits = TYPICAL_TOKEN_BITS[config.token_format]
     more = {name: math.prod(shape) * bits / 8 for name, shape in shapes.items()}

@@ -31,7 +31,7 @@ from pipeline.machine import map_ahead
 from pipeline.teacher_store.plan import StoredPlan
 from pipeline.teachers.teacher import Teacher, TeacherOutput
 from pipeline.wording import counted
-from store_schemas.formats import TOKEN_SCALES
+from store_schemas.formats import TOKEN_SCALES, HeatmapProfile
 from store_schemas.heatmap_codec import (
     NOT_MEASURED,
     CodecError,
@@ -85,11 +85,15 @@ class EncodedRows:
         self._threshold, self._profile = threshold, dimensions.profile
         shape = (len(rows), dimensions.num_views)
         keypoints = dimensions.num_keypoints
-        self.heatmaps: NDArray[Any] = np.zeros(  # (n, V, K, Hh, Wh) uint8 or float16
-            (*shape, keypoints, *dimensions.heatmap_size_hw), dimensions.profile.dtype
-        )
-        # (n, V, K, 4) as scale, confidence, x, y; crop pixels
-        self.outputs = np.full((*shape, keypoints, 4), np.nan, np.float32)
+        self.heatmaps: NDArray[Any] | None = None
+        """(n, V, K, Hh, Wh) uint8 or float16; None: the store has none."""
+        num_columns = 3
+        if isinstance(self._profile, HeatmapProfile):
+            maps = (*shape, keypoints, *dimensions.heatmap_size_hw)
+            self.heatmaps = np.zeros(maps, self._profile.dtype)
+            num_columns = 4
+        self.outputs = np.full((*shape, keypoints, num_columns), np.nan, np.float32)
+        """(n, V, K, 4) as scale, confidence, x, y; without heatmaps no scale; crop pixels."""
         self.status = np.full(shape, Status.NOT_WRITTEN, np.uint8)  # (n, V)
         self.optional: dict[str, NDArray[Any]] = {}
         """Tokens and crops by array, as ``TeacherStoreWriter.write_shard`` takes them."""
@@ -128,11 +132,13 @@ class EncodedRows:
             tokens = (output.tokens or {})[name.removesuffix("_tokens")][is_finite]
             error = self._encode_tokens(name, rows, views, tokens, measured)
             token_error = sum_codec_errors([token_error, error])
+        self.outputs[rows, views, :, -3] = output.confidences[is_finite]
+        self.outputs[rows, views, :, -2:] = output.keypoints[is_finite]
+        if self.heatmaps is None or not isinstance(self._profile, HeatmapProfile):
+            return StoredErrors(tokens=token_error)
         stored, scale = quantise_heatmaps(heatmaps, self._threshold, self._profile)
         self.heatmaps[rows, views] = stored
         self.outputs[rows, views, :, 0] = scale
-        self.outputs[rows, views, :, 1] = output.confidences[is_finite]
-        self.outputs[rows, views, :, 2:] = output.keypoints[is_finite]
         if not measured:
             return StoredErrors()
         heat_error = measure_codec_error(heatmaps[measured], stored[measured], scale[measured])

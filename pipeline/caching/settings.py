@@ -20,7 +20,7 @@ from store_schemas.choices import (
     TEACHER_NAME,
 )
 
-ProfileName = Literal["default", "small", "fast", "lossless-float16"]
+ProfileName = Literal["default", "small", "fast", "lossless-float16", "keypoints"]
 
 MARGIN_OF_PLAIN_CROPS = 0.5
 """Default margin where only plain crops are stored: docs/teacher-store.md has the figures."""
@@ -36,7 +36,7 @@ class TeacherInputs(StageConfig):
     teacher: InputPath
     """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
     profile: ProfileName = "default"
-    """Format of the stored heatmaps."""
+    """Format of the stored heatmaps; keypoints: keypoints and confidences alone."""
     crops: bool = False
     """Store the crops too, as JPEG, so that a student needs no images; the teacher then predicts
     on the decoded JPEG."""
@@ -95,10 +95,10 @@ class CacheSettings(TeacherInputs):
     teacher_name: str = Field(DEFAULT_TEACHER_NAME, pattern=TEACHER_NAME.pattern)
     """Name of the teacher in the store; a new name adds a teacher to a store of the same people."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
-    """Number of people that the teacher is tried on first; --plan tries it only if this is
-    given."""
+    """Number of people that the teacher is tried on first."""
     accept_weak_teacher: bool = False
-    """Continue although the teacher misses the annotated keypoints."""
+    """Continue although the teacher misses the annotated keypoints, or would find clearly more of
+    them under other settings."""
 
 
 class CacheTeacherConfig(CacheSettings):

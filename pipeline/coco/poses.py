@@ -24,7 +24,7 @@ class ScoreRule:
 
     kind: ScoreKind = "learned"
     """``learned``: their mean; ``one``: 1, where no keypoint's score was ever trained."""
-    threshold: float | None = 0.2
+    threshold: float | None = None
     """Only keypoint scores above it are averaged (0 if none is); None averages all."""
     scored_keypoints: tuple[int, ...] | None = None
     """Only these keypoints' scores are averaged, e.g. those a training set labels; None: all."""

@@ -38,7 +38,7 @@ class Arm:
     architecture: str | None = None
     """Architecture, or the name of an ONNX file; None: the mean pose."""
     cost: Cost | None = None
-    """That of the architecture; None: not measured."""
+    """Cost of the architecture; None: not measured."""
 
 
 @dataclass(frozen=True)

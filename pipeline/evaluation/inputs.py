@@ -108,7 +108,7 @@ def read_stored_poses(
     scores = np.empty(keypoints.shape[:2])
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
-        stored = store.read(rows[batch], np.full(len(rows[batch]), EVALUATION_VIEW))
+        stored = store.read_keypoints(rows[batch], np.full(len(rows[batch]), EVALUATION_VIEW))
         keypoints[batch] = apply(invert(stored.image_to_crop), stored.keypoints)
         scores[batch] = stored.confidence
         on_progress(len(rows[batch]))

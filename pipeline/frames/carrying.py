@@ -84,7 +84,6 @@ def carry_heatmaps(
                 (columns, rows),
                 dst=out,
                 flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
             )
     carried *= is_known[:, None].astype(carried.dtype)
     return CarriedHeatmaps(carried, is_known)

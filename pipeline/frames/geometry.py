@@ -64,6 +64,12 @@ def resize_affine(source_size_hw: SizeHW, target_size_hw: SizeHW) -> Affine:
     return np.array([[scale_x, 0.0, 0.5 * scale_x - 0.5], [0.0, scale_y, 0.5 * scale_y - 0.5]])
 
 
+def size_in_aspect(size_hw: SizeHW, crop_size_hw: SizeHW) -> SizeHW:
+    """Return a size as high as the given one, in the aspect of a crop."""
+    height = size_hw[0]
+    return height, round(height * crop_size_hw[1] / crop_size_hw[0])
+
+
 def mirror_affine(width: int) -> Affine:
     """Return x' = width - 1 - x, which mirrors a crop of that width onto itself."""
     return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]])

@@ -7,6 +7,7 @@ and that of a feature map SimpleBaseline's (Xiao et al., ECCV 2018).
 import itertools
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,9 +18,10 @@ class StudentOutput(NamedTuple):
     """Outputs of a student for a batch of crops."""
 
     keypoints: Tensor  # (B, K, 2) as (x, y) in [0, 1]: crop pixels / (W, H)
-    scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint
+    scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint, or its OKS
     sigmas: Tensor  # (B, K, 2) as (x, y), teacher heatmap cells, > 0
     tokens: Tokens | None = None  # of the last layer; None: not requested
+    shears: Tensor | None = None  # (B, K), raw, of the Gaussian's axes; None: no such channel
 
 
 class HeatmapOutput(NamedTuple):
@@ -30,13 +32,27 @@ class HeatmapOutput(NamedTuple):
 
 
 class RegressionHead(nn.Module):
-    """Maps each keypoint token to (x, y, score, sigma_x, sigma_y)."""
+    """Maps each keypoint token to (x, y, score, sigma_x, sigma_y) and perhaps a shear."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.linear = nn.Linear(dim, 5)
         self.apply(initialise_linear)
+
+    @property
+    def has_shear(self) -> bool:
+        """Whether there is a sixth channel, by which the student's Gaussian can be rotated."""
+        return self.linear.out_features == 6
+
+    def add_shear(self) -> None:
+        """Add the channel of the shear, the last one; it starts at 0 and draws no random number."""
+        narrow = self.linear
+        meta = nn.Linear(narrow.in_features, 6, device="meta")
+        self.linear = meta.to_empty(device=narrow.weight.device)
+        with torch.no_grad():
+            for wide, old in zip(self.linear.parameters(), narrow.parameters(), strict=True):
+                wide.zero_()[:5] = old
 
     def forward(self, keypoint_tokens: Tensor) -> StudentOutput:
         """Regress keypoints, scores and sigmas from (B, K, D) keypoint tokens."""
@@ -45,6 +61,7 @@ class RegressionHead(nn.Module):
             keypoints=raw[..., 0:2].sigmoid(),
             scores=raw[..., 2],
             sigmas=functional.softplus(raw[..., 3:5]),
+            shears=raw[..., 5] if self.has_shear else None,
         )
 
 

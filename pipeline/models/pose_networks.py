@@ -1,8 +1,9 @@
 """The pose networks by name, each assembled in one literal call of parts from ``trunks.py``.
 
 ``distilpose-s`` and ``-l`` are the published students, ``tokenpose-s`` and ``-hrnet48`` their
-teachers (DistilPose, CVPR 2023), ``tokenpose-l`` is TokenPose's own (ICCV 2021). The ``-xs`` pair
-and ``distilpose-lite`` are ours, for crops of 128 x 96.
+teachers (DistilPose, CVPR 2023), ``tokenpose-l`` is TokenPose's own (ICCV 2021). The ``-xs`` pair,
+``distilpose-xxs``, which is its student with one layer of attention, and ``distilpose-lite`` are
+ours, for crops of 128 x 96.
 
 To add a network: subclass ``Student`` or ``HeatmapTeacher`` if none of the classes here fits, and
 add one entry to ``STUDENTS`` or ``TEACHERS``.
@@ -46,6 +47,8 @@ class PoseNetwork(nn.Module):
     """Size of the heatmaps of a teacher; None: a student."""
     token_shape: TokenShape | None = None
     """Width and patch grid of its tokens; None: the network has no tokens."""
+    has_shear: bool = False
+    """Whether a student's head has the channel of the shear."""
     pixels = PixelStatistics()
     """Statistics that its crops are normalised with: those of its backbone."""
 
@@ -63,6 +66,7 @@ class Student(PoseNetwork):
     """A network that regresses keypoints directly: ``(images, with_tokens) -> StudentOutput``."""
 
     role = "student"
+    head: RegressionHead
 
 
 class HeatmapTeacher(PoseNetwork):
@@ -174,6 +178,9 @@ STUDENTS: Mapping[str, Callable[[int], Student]] = {
     "distilpose-s": lambda num_keypoints: RegressionStudent(
         "distilpose-s", *trunk_s(num_keypoints), RegressionHead(192)
     ),
+    "distilpose-xxs": lambda num_keypoints: RegressionStudent(
+        "distilpose-xxs", *trunk_xs(num_keypoints, depth=1), RegressionHead(128)
+    ),
     "distilpose-xs": lambda num_keypoints: RegressionStudent(
         "distilpose-xs", *trunk_xs(num_keypoints), RegressionHead(128)
     ),
@@ -217,19 +224,26 @@ def build_network(architecture: str, num_keypoints: int) -> Student | HeatmapTea
     return build(num_keypoints)
 
 
-def build_student(architecture: str, num_keypoints: int) -> Student:
+def build_student(architecture: str, num_keypoints: int, with_shear: bool = False) -> Student:
     """Build a student: as ``build_network``, or of a trunk of timm, ``timm:NAME``.
+
+    with_shear: its head has a sixth channel; all other weights are drawn as without.
 
     Raises:
         ConfigError: no student has this name, or there is no keypoint.
     """
+    network: Student | HeatmapTeacher
     if architecture.startswith(TIMM):
         _check_keypoints(num_keypoints)
         trunk = trunk_timm(architecture.removeprefix(TIMM), num_keypoints)
-        return RegressionStudent(architecture, *trunk, RegressionHead(192))
-    network = build_network(architecture, num_keypoints)
+        network = RegressionStudent(architecture, *trunk, RegressionHead(192))
+    else:
+        network = build_network(architecture, num_keypoints)
     if not isinstance(network, Student):
         raise _wrong_role(architecture, "student", STUDENTS)
+    if with_shear:
+        network.head.add_shear()
+        network.has_shear = True
     return network
 
 

@@ -34,15 +34,15 @@ def trunk_s(num_keypoints: int) -> Trunk:
     return Trunk((256, 192), stem_net(), encoder)
 
 
-def trunk_xs(num_keypoints: int) -> Trunk:
-    """Build two strided residual stages and a small encoder."""
+def trunk_xs(num_keypoints: int, depth: int = 4) -> Trunk:
+    """Build two strided residual stages and a small encoder of ``depth`` layers."""
     encoder = TokenDistillingEncoder(
         num_channels=128,
         feature_size_hw=(8, 6),
         num_keypoints=num_keypoints,
         patch_size_hw=(1, 1),
         dim=128,
-        depth=4,
+        depth=depth,
         num_heads=4,
         mlp_ratio=2,
     )

@@ -26,6 +26,7 @@ from pipeline.frames.crop_stream import (
 )
 from pipeline.machine import available_cores, map_ahead
 from pipeline.settings import TeacherSettings
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.opening import open_teacher
 from pipeline.teachers.teacher import Teacher, TeacherOutput
@@ -52,7 +53,12 @@ def open_stored_teacher(
     """
     known = {**execution_recipe, **identity.teacher}
     try:
-        settings = TeacherSettings(**{name: known[name] for name in TeacherSettings.model_fields})
+        settings = TeacherSettings(
+            **{
+                name: known.get(name) if name == "keypoint_order" else known[name]
+                for name in TeacherSettings.model_fields
+            }
+        )
     except (KeyError, ValueError) as error:
         fault = " ".join(str(error).split())
         raise IdentityError(
@@ -192,22 +198,29 @@ def _compare(
         if not np.isfinite(live.heatmaps[i]).all():
             found.failures.append(f"{where}: the teacher's output is not finite, the store's is")
             continue
+        excess, tolerance = 0.0, ARITHMETIC_TOLERANCE
         try:
-            stored = store.read([row], [view])
+            if store.has_heatmaps:
+                with_heat = store.read([row], [view])
+                excess = _compare_heat(found, store, live.heatmaps[i], with_heat)
+                stored: StoredKeypoints = with_heat
+            else:
+                stored = store.read_keypoints([row], [view])
+                # confidences are float16 there: half a unit of 11 significant bits
+                tolerance += float(np.abs(live.confidences[i]).max()) * 2.0**-11
         except StoreError as error:
             found.failures.append(str(error))
             continue
-        excess = _compare_heat(found, store, live.heatmaps[i], stored)
         confidence = float(np.abs(stored.confidence[0] - live.confidences[i]).max())
         distance = np.linalg.norm(stored.keypoints[0] - live.keypoints[i], axis=-1).max()
         found.confidence = max(found.confidence, confidence)
         found.keypoint = max(found.keypoint, float(distance))
         if excess > 0:
             found.failures.append(f"{where}: heat is {excess:.3g} beyond its bound")
-        elif confidence > ARITHMETIC_TOLERANCE:
+        elif confidence > tolerance:
             found.failures.append(
-                f"{where}: a confidence differs by {confidence:.3g}, at most "
-                f"{ARITHMETIC_TOLERANCE:g} is tolerated"
+                f"{where}: a confidence differs by {confidence:.3g}, at most {tolerance:g} is "
+                "tolerated"
             )
 
 
@@ -216,7 +229,8 @@ def _compare_heat(
 ) -> float:
     """Add one view's heat (K, Hh, Wh) to the differences; return its excess over the bound."""
     stored_heat = dequantise_heatmaps(stored.heatmaps[0], stored.scale[0])
-    again = dequantise_heatmaps(*quantise_heatmaps(live, store.threshold, store.profile))
+    profile = store.require_heatmaps()
+    again = dequantise_heatmaps(*quantise_heatmaps(live, store.threshold, profile))
     given = live if store.heatmap_dtype == np.float16 else np.maximum(live, np.float32(0))
     total = np.abs(stored_heat - given)
     bound = error_bound(stored.heatmaps[0], stored.scale[0], store.threshold)

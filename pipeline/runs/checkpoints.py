@@ -44,6 +44,8 @@ class CheckpointInfo(ComponentConfig):
     padding: float
     heatmap_size_hw: SizeHW | None = None
     heatmap_frame: HeatmapFrame | None = None
+    has_shear: bool = False
+    """Whether a student's head has a sixth channel, the shear of its Gaussians."""
     keypoint_names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     flip_indices: tuple[int, ...]
@@ -123,6 +125,7 @@ def describe_network(
         padding=padding,
         heatmap_size_hw=network.heatmap_size_hw,
         heatmap_frame=heatmap_frame,
+        has_shear=network.has_shear,
         keypoint_names=skeleton.keypoint_names,
         edges=skeleton.edges,
         flip_indices=skeleton.flip_indices,
@@ -162,9 +165,13 @@ def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
         RunFolderError: there is no such file, or it does not hold a network of this program.
     """
     info, tensors = _read(path, CheckpointInfo)
-    build = build_student if info.kind == "student" else build_teacher
+    num_keypoints = len(info.keypoint_names)
     try:
-        network = build(info.architecture, len(info.keypoint_names))
+        network: Student | HeatmapTeacher
+        if info.kind == "student":
+            network = build_student(info.architecture, num_keypoints, info.has_shear)
+        else:
+            network = build_teacher(info.architecture, num_keypoints)
     except ConfigError as error:
         raise RunFolderError(f"{path}: {error}") from error
     _fill(network, tensors, path)

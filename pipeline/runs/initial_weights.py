@@ -55,13 +55,11 @@ def _copy_parts(network: PoseNetwork, path: Path, parts: tuple[str, ...]) -> str
     of_parts = [name for name in own if name.startswith(tuple(f"{part}." for part in parts))]
     copied = [n for n in of_parts if n in tensors and tensors[n].shape == own[n].shape]
     for part in parts:
-        prefix = f"{part}."
-        is_in_both = any(n.startswith(prefix) for n in tensors) and any(
-            n.startswith(prefix) for n in own
+        here, there, fits = (
+            any(name.startswith(f"{part}.") for name in names) for names in (own, tensors, copied)
         )
-        fits = any(name.startswith(prefix) for name in copied)
         # A heatmap network without tokens has no encoder to give: its backbone is taken alone.
-        if not fits and (is_in_both or not copied or not hasattr(network, part)):
+        if (here == there and not fits) or not copied:
             known = ", ".join(name for name, _ in network.named_children())
             raise RunFolderError(
                 f"{path} holds no tensor of {part!r} with a name and shape of this network; name "

@@ -8,6 +8,7 @@ writer.py             a teacher begun, resumed, its shards written, and finished
 shard_files.py        files of shards read whole or by pieces, compared with the manifest
 stored_views.py       affines of views read row by row
 shards.py             heatmaps and outputs read view by view
+keypoint_reading.py   keypoints and confidences read view by view, without heatmaps
 optional_reading.py   crops and tokens read view by view
 reader.py             one teacher of a store opened and read
 averaging.py          several teachers read as one

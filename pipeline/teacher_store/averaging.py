@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder
 from pipeline.teacher_store.cached_folder import open_for_reading
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import Indices, StoredViews, TeacherStore, WideCrops
 from store_schemas.errors import SchemaError
 from store_schemas.formats import OptionalArrays
@@ -36,16 +37,20 @@ class AveragedTeachers:
     """
 
     heatmap_dtype = np.dtype(np.uint8)
+    has_heatmaps = True
 
     def __init__(self, stores: Sequence[TeacherStore]) -> None:
         """Take teachers of one store, at least two.
 
         Raises:
-            SchemaError: their heatmaps differ in size or frame; names the two and what differs.
+            SchemaError: their heatmaps differ in size or frame; names the two and what differs;
+                or a teacher's heatmaps are not stored.
         """
         # in one order, so that "a,b" and "b,a" are the same bits
         self._stores = tuple(sorted(stores, key=lambda store: store.teacher))
         first = self._stores[0]
+        for store in self._stores:
+            store.require_heatmaps()
         _require_same_maps(self._stores)
         self.path = first.path
         """Location of the store."""
@@ -115,6 +120,10 @@ class AveragedTeachers:
             is_mirrored=found[0].is_mirrored,
             status=found[0].status,
         )
+
+    def read_keypoints(self, instances: Indices, views: Indices) -> StoredKeypoints:
+        """Read keypoints and confidences of B views: those of the mean of the teachers' heat."""
+        return self.read(instances, views)
 
     def read_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         """Return the crops of B views as ``TeacherStore.read_crops`` does, of one teacher."""

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.storage.folder import StoreFolder
 from pipeline.storage.lease import LeaseHolder, read_lease
 from pipeline.teacher_store.plan import layout_of
-from store_schemas.formats import OptionalArrays
+from store_schemas.formats import OptionalArrays, StoreProfile
 from store_schemas.heatmap_codec import CodecError, sum_codec_errors
 from store_schemas.manifest import read_manifest
 from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry
@@ -34,8 +34,7 @@ class TeacherSummary:
     input_size_hw: tuple[int, int]
     heatmap_size_hw: tuple[int, int]
     seed: int
-    profile: str
-    dtype: str
+    profile: StoreProfile
     threshold: float
     optional: OptionalArrays
     array_bytes: Mapping[str, int]
@@ -124,8 +123,7 @@ def _summarise(folder: StoreFolder, entry: TeacherEntry) -> TeacherSummary:
         input_size_hw=identity.views.input_size_hw,
         heatmap_size_hw=size.heatmap_size_hw,
         seed=identity.views.seed,
-        profile=size.profile.name,
-        dtype=size.profile.dtype,
+        profile=size.profile,
         threshold=identity.codec.threshold,
         optional=size.optional,
         array_bytes=dict(

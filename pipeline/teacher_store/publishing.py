@@ -12,13 +12,13 @@ from pipeline.storage.lease import LEASE_NAME
 from pipeline.teacher_store.plan import StoreLayout
 from store_schemas.chunks import Run, encode_chunk, inner_chunk_crc32c
 from store_schemas.errors import SchemaError, StoreError
-from store_schemas.formats import CHECKSUMS, TOKEN_SCALES
+from store_schemas.formats import CHECKSUMS, TOKEN_SCALES, HeatmapProfile
+from store_schemas.keypoint_codec import KEYPOINT_FILL
 from store_schemas.manifest import Manifest
 from store_schemas.metadata import canonical_json
 from store_schemas.root_metadata import TeacherEntry, read_entries, root_document
 from store_schemas.teacher_store import (
     HEATMAP_FILL,
-    SHARD_ARRAYS,
     ArraySpec,
     Status,
     check_array,
@@ -100,7 +100,7 @@ def publish_document(folder: StoreFolder, path: str, document: Mapping[str, Any]
 def encode_shard(
     layout: StoreLayout,
     shard: int,
-    heatmaps: NDArray[Any],
+    heatmaps: NDArray[Any] | None,
     outputs: NDArray[np.float32],
     status: NDArray[np.uint8],
     run: Run = map,
@@ -109,8 +109,10 @@ def encode_shard(
     """Return name and file of each of the teacher's arrays, in the order of publishing.
 
     Args:
-        heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances.
-        outputs: (n, V, K, 4) as (scale, confidence, x, y).
+        heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances; None
+            exactly if the store has none.
+        outputs: (n, V, K, 4) as (scale, confidence, x, y); without heatmaps (n, V, K, 3) as
+            (confidence, x, y).
         status: (n, V) uint8; where it is not OK, fill values replace heatmaps and outputs, so
             that the same bytes come out whatever a failed view left there.
         run: Encodes the views, as ``map`` does or in threads.
@@ -122,35 +124,54 @@ def encode_shard(
     Raises:
         SchemaError: other arrays, shape or dtype, or an output that contradicts its status.
     """
-    rows = layout.dimensions.shard_rows(shard)
+    rows, profile = layout.dimensions.shard_rows(shard), layout.dimensions.profile
     specs = layout.shard_specs
-    given: dict[str, NDArray[Any]] = {"heatmaps": heatmaps, "outputs": outputs, "status": status}
-    values = {
-        name: check_array(replace(specs[name], shape=(len(rows), *specs[name].shape[1:])), array)
-        for name, array in given.items()
-    }
+    columns, of_view = (4 if isinstance(profile, HeatmapProfile) else 3), specs["status"].shape[1:]
+    shape = (len(rows), *of_view, layout.dimensions.num_keypoints, columns)
+    if outputs.shape != shape or outputs.dtype != np.float32:
+        raise SchemaError(f"outputs must be float32 {shape}, got {outputs.dtype} {outputs.shape}")
+    values = {"status": check_array(_of_shard(specs["status"], rows), status)}
     if not np.isin(status, WRITTEN).all():
         raise SchemaError(
             f"status of a written view must be 1, 2 or 3, got {np.unique(status).tolist()}"
         )
     failed = np.asarray(values["status"] != Status.OK)
-    values["heatmaps"] = _filled(
-        values["heatmaps"], failed, float(HEATMAP_FILL[layout.dimensions.profile.dtype])
-    )
-    values["outputs"] = _filled(values["outputs"], failed, np.nan)
-    wrong = ~(np.isfinite(values["outputs"]).all(axis=(-2, -1)) | failed)
-    wrong |= (values["outputs"][..., 0] < 0).any(axis=-1)
+    outputs = _filled(outputs, failed, np.nan)
+    wrong = ~(np.isfinite(outputs).all(axis=(-2, -1)) | failed)
+    if isinstance(profile, HeatmapProfile):
+        wrong |= (outputs[..., 0] < 0).any(axis=-1)
     if wrong.any():
         row, view = np.argwhere(wrong)[0].tolist()
         raise SchemaError(
             f"outputs with status OK must be finite, with scales of at least 0; row "
             f"{rows.start + row}, view {view} is not: give it the status OUTPUT_NOT_FINITE"
         )
-    data = encode_chunk(specs["heatmaps"], shard, values["heatmaps"], run)
-    values["heatmap_crc32c"] = _checksums(specs["heatmaps"], shard, data, *failed.shape)
-    files = [("heatmaps", data)]
-    files += [(name, encode_chunk(specs[name], shard, values[name])) for name in SHARD_ARRAYS[1:]]
+    files: list[tuple[str, bytes]] = []
+    if isinstance(profile, HeatmapProfile):
+        if heatmaps is None:
+            raise SchemaError(f"shard {shard} must have heatmaps, got none")
+        heatmaps = check_array(_of_shard(specs["heatmaps"], rows), heatmaps)
+        heatmaps = _filled(heatmaps, failed, float(HEATMAP_FILL[profile.dtype]))
+        data = encode_chunk(specs["heatmaps"], shard, heatmaps, run)
+        files.append(("heatmaps", data))
+        values["outputs"] = check_array(_of_shard(specs["outputs"], rows), outputs)
+        values["heatmap_crc32c"] = _checksums(specs["heatmaps"], shard, data, *failed.shape)
+    else:
+        if heatmaps is not None:
+            raise SchemaError(f"shard {shard} must have no heatmaps, got {heatmaps.shape}")
+        keypoints, confidences = profile.quantise(_filled(outputs, failed, 0.0))
+        values["keypoints"] = _filled(keypoints, failed, KEYPOINT_FILL)
+        values["confidences"] = _filled(confidences, failed, np.nan)
+    for name in layout.dimensions.shard_arrays:
+        if name in values:
+            spec = _of_shard(specs[name], rows)
+            files.append((name, encode_chunk(specs[name], shard, check_array(spec, values[name]))))
     return files + list(_encode_optional(specs, shard, optional or {}, failed, run))
+
+
+def _of_shard(spec: ArraySpec, rows: range) -> ArraySpec:
+    """Return the spec of a shard's rows alone."""
+    return replace(spec, shape=(len(rows), *spec.shape[1:]))
 
 
 def _encode_optional(

@@ -17,6 +17,7 @@ from pipeline.frames.crops import central_part
 from pipeline.frames.geometry import HEATMAP_FRAMES, compose, crop_to_wide_crop
 from pipeline.settings import HeatmapFrame
 from pipeline.storage.folder import StoreFolder, open_folder
+from pipeline.teacher_store.keypoint_reading import KeypointFiles, StoredKeypoints
 from pipeline.teacher_store.optional_reading import OptionalReader
 from pipeline.teacher_store.plan import StoreLayout, layout_of, read_people_of_plan
 from pipeline.teacher_store.shard_files import ManifestFiles, read_status
@@ -24,6 +25,7 @@ from pipeline.teacher_store.shards import ShardFiles
 from pipeline.teacher_store.stored_views import StoredViewPlan
 from pipeline.wording import counted
 from store_schemas.errors import IdentityError, IncompleteError, SchemaError
+from store_schemas.formats import HeatmapProfile
 from store_schemas.manifest import Manifest, check_images, read_manifest
 from store_schemas.root_metadata import TeacherEntry, read_entry
 from store_schemas.teacher_store import Status
@@ -33,16 +35,11 @@ Indices = Sequence[int] | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class StoredViews:
-    """Stored outputs of B views."""
+class StoredViews(StoredKeypoints):
+    """Stored outputs of B views, heatmaps included."""
 
     heatmaps: NDArray[Any]  # (B, K, Hh, Wh) uint8 or float16; heat = heatmaps * scale
     scale: NDArray[np.float32]  # (B, K), 0 for a map of uint8 without heat
-    confidence: NDArray[np.float32]  # (B, K), peak heat
-    keypoints: NDArray[np.float32]  # (B, K, 2) as (x, y), crop pixels, as the teacher decoded them
-    image_to_crop: NDArray[np.float64]  # (B, 2, 3), mirroring included
-    is_mirrored: NDArray[np.bool_]  # (B,)
-    status: NDArray[np.uint8]  # (B,), all OK
 
 
 @dataclass(frozen=True)
@@ -83,17 +80,20 @@ class TeacherStore:
         self.num_views = layout.dimensions.num_views
         self.num_shards = layout.dimensions.num_shards
         self.profile = layout.dimensions.profile
-        """How heatmaps are stored."""
+        """How heatmaps are stored, or keypoints and confidences alone."""
         self.optional = layout.dimensions.optional
         """Formats of the crops and tokens that it has."""
-        self.heatmap_dtype = np.dtype(layout.dimensions.profile.dtype)
+        self.has_heatmaps = isinstance(self.profile, HeatmapProfile)
+        """Whether heatmaps are stored; without them only keypoints can be read."""
         self.heatmap_size_hw = layout.dimensions.heatmap_size_hw
+        """(Hh, Wh) of the teacher's heatmaps, stored or not."""
         self.input_size_hw = views.input_size_hw
         self.rows_per_shard = layout.dimensions.rows_per_shard
         self.threshold = entry.identity.codec.threshold
         self._layout = layout
         files = ManifestFiles(layout, manifest)
-        self._files = ShardFiles(layout, views, files)
+        self._keypoints = KeypointFiles(layout, views, files)
+        self._heatmaps = ShardFiles(layout, views, files) if self.has_heatmaps else None
         self._more = OptionalReader(layout, files)
         self.status = read_status(layout, manifest, files)
         """(N, V) uint8, see ``Status``."""
@@ -140,6 +140,29 @@ class TeacherStore:
         return self._layout.folder.is_remote
 
     @property
+    def heatmap_dtype(self) -> "np.dtype[Any]":
+        """Data type of the stored heatmaps.
+
+        Raises:
+            SchemaError: the store has none.
+        """
+        return np.dtype(self.require_heatmaps().dtype)
+
+    def require_heatmaps(self) -> HeatmapProfile:
+        """Return how heatmaps are stored.
+
+        Raises:
+            SchemaError: the store holds keypoints and confidences alone.
+        """
+        if not isinstance(self.profile, HeatmapProfile):
+            raise SchemaError(
+                f"{self.path} must hold heatmaps, but holds the keypoints and confidences of "
+                f"{self.teacher} alone; write a store with another --profile than "
+                f"{self.profile.name}"
+            )
+        return self.profile
+
+    @property
     def heatmap_frame(self) -> HeatmapFrame:
         """Convention that maps crop pixels to heatmap cells.
 
@@ -161,7 +184,7 @@ class TeacherStore:
     def read(
         self, instances: Indices, views: Indices, out: NDArray[Any] | None = None
     ) -> StoredViews:
-        """Read B views, each compared with its checksums.
+        """Read B views with their heatmaps, each compared with its checksums.
 
         Args:
             instances: (B,) rows.
@@ -173,7 +196,10 @@ class TeacherStore:
             IndexError: a row or a view that the store does not have.
             IncompleteError: a view that was not written or failed; names its status.
             CorruptError: missing, torn or altered; names shard, row and view.
+            SchemaError: the store has no heatmaps; ``read_keypoints`` reads what it has.
         """
+        self.require_heatmaps()
+        assert self._heatmaps is not None
         indices = self._check_indices(instances, views)
         status = self._check_status(indices)
         shape, dtype = (len(indices), *self._layout.dimensions.view_shape), self.heatmap_dtype
@@ -181,7 +207,7 @@ class TeacherStore:
         if heatmaps.shape != shape or heatmaps.dtype != dtype or not heatmaps.flags.c_contiguous:
             got = f"{heatmaps.dtype} {heatmaps.shape}"
             raise ValueError(f"out must be {dtype} {shape} in C order, got {got}")
-        records = self._files.read(indices, heatmaps)
+        records = self._heatmaps.read(indices, heatmaps)
         outputs = records["outputs"]
         return StoredViews(
             heatmaps=heatmaps,
@@ -192,6 +218,15 @@ class TeacherStore:
             is_mirrored=records["is_mirrored"].copy(),
             status=status,
         )
+
+    def read_keypoints(self, instances: Indices, views: Indices) -> StoredKeypoints:
+        """Read keypoints and confidences of B views, which every store has; no heatmap is decoded.
+
+        Raises:
+            IndexError, IncompleteError, CorruptError: as ``read``.
+        """
+        indices = self._check_indices(instances, views)
+        return self._keypoints.read(indices, self._check_status(indices))
 
     def read_crops(self, instances: Indices, views: Indices) -> NDArray[np.uint8]:
         """Return the crops of B views, as the teacher's input was: (B, H, W, 3) uint8, RGB.
@@ -250,7 +285,8 @@ class TeacherStore:
 
     def close(self) -> None:
         """Close the files that this process has open; reading opens them again."""
-        self._files.close()
+        if self._heatmaps is not None:
+            self._heatmaps.close()
         self._more.close()
         self.views.close()
 

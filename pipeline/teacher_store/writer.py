@@ -45,13 +45,13 @@ from pipeline.wording import counted
 from store_schemas.checking import file_faults
 from store_schemas.chunks import Run
 from store_schemas.errors import IncompleteError, StoreError
-from store_schemas.formats import DEFAULT_PROFILE, NONE, PROFILES, HeatmapProfile, OptionalArrays
+from store_schemas.formats import DEFAULT_PROFILE, NONE, PROFILES, OptionalArrays, StoreProfile
 from store_schemas.heatmap_codec import NOT_MEASURED, CodecError
 from store_schemas.manifest import Manifest, ShardReceipt, read_manifest, read_receipt
 from store_schemas.metadata import as_json, canonical_json, compare_identity, flatten, parse_json
 from store_schemas.root_metadata import TeacherEntry, read_entries, read_entry, root_document
 from store_schemas.stored_identity import CodecIdentity, StoreIdentity, ViewsIdentity
-from store_schemas.teacher_store import Status, default_rows_per_shard
+from store_schemas.teacher_store import Status, planned_rows_per_shard
 
 GROWING = "a store's views are fixed when it is begun: give as many --views, or write another store"
 WAY_OUT = "the teachers of a store share their views: give the same, or write another store"
@@ -134,7 +134,7 @@ class TeacherStoreWriter:
         return self.layout.dimensions.num_shards
 
     @property
-    def profile(self) -> HeatmapProfile:
+    def profile(self) -> StoreProfile:
         return self.layout.dimensions.profile
 
     @property
@@ -155,7 +155,7 @@ class TeacherStoreWriter:
     def write_shard(
         self,
         shard: int,
-        heatmaps: NDArray[Any],
+        heatmaps: NDArray[Any] | None,
         outputs: NDArray[np.float32],
         status: NDArray[np.uint8],
         images_sha256: str,
@@ -167,8 +167,7 @@ class TeacherStoreWriter:
         """Publish a whole shard, then its receipt; a shard that is there already is replaced.
 
         Args:
-            heatmaps: (n, V, K, Hh, Wh) of the profile's dtype, of the shard's n instances.
-            outputs: (n, V, K, 4) as (scale, confidence, x, y), crop pixels.
+            heatmaps, outputs: As for ``encode_shard``.
             status: (n, V) uint8; fill values replace what a view that is not OK left there.
             images_sha256: ``digest_of_images`` of the shard's people.
             codec_error: Measured over the shard's people that ``is_measured`` picks.
@@ -262,22 +261,23 @@ class NewTeacher:
     heatmap_size_hw: tuple[int, int]
     threshold: float
     """Largest error of heat far from a map's peak."""
-    profile: HeatmapProfile = PROFILES[DEFAULT_PROFILE]
+    profile: StoreProfile = PROFILES[DEFAULT_PROFILE]
     rows_per_shard: int | None = None
     """People per shard; None: about a thousand views."""
     optional: OptionalArrays = NONE
     """Formats of the crops and tokens to store."""
 
-    def codec(self, num_views: int, num_keypoints: int) -> CodecIdentity:
+    def codec(self, num_views: int, people: People) -> CodecIdentity:
         """Return the identity's section ``codec``."""
-        cells = num_keypoints * self.heatmap_size_hw[0] * self.heatmap_size_hw[1]
-        view_bytes = cells * self.profile.bytes_per_cell
-        view_bytes = max(view_bytes, self.optional.view_bytes(num_keypoints))
+        view_shape = (people.skeleton.num_keypoints, *self.heatmap_size_hw)
+        planned_rows = planned_rows_per_shard(
+            self.profile, self.optional, people.num_instances, num_views, view_shape
+        )
         return CodecIdentity(
             profile=self.profile,
             heatmap_size_hw=self.heatmap_size_hw,
             threshold=float(self.threshold),
-            rows_per_shard=self.rows_per_shard or default_rows_per_shard(num_views, view_bytes),
+            rows_per_shard=self.rows_per_shard or planned_rows,
         )
 
 
@@ -316,7 +316,7 @@ def begin_teacher(
         sections = (shared.people, shared.views)
     else:
         sections = (people_identity(people), views_identity(views))
-    codec = teacher.codec(sections[1].num_views, people.skeleton.num_keypoints)
+    codec = teacher.codec(sections[1].num_views, people)
     identity = StoreIdentity(dict(teacher.identity), *sections, codec, teacher.optional)
     entry = _new_entry(teacher, identity)
     layout = layout_of(folder, entry)

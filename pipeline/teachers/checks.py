@@ -1,84 +1,29 @@
-"""Checks that find wrong settings of a teacher before a store is written: frame, units, accuracy.
+"""Checks that find wrong settings of a teacher before a store is written: units, frame, accuracy.
 
 They are measured on the probe: the evaluation crops of a few people, spread over all of them.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numcodecs import get_codec
-from numpy.typing import NDArray
 
-from pipeline.coco.people import People, spread_rows
+from pipeline.coco.people import People
 from pipeline.errors import TeacherError
-from pipeline.frames.crop_stream import requests_by_image, stream_crops
-from pipeline.frames.geometry import HEATMAP_FRAMES, apply, crop_to_heatmap, invert, mirror_gap
+from pipeline.frames.geometry import HEATMAP_FRAMES, crop_to_heatmap, mirror_gap
 from pipeline.frames.heatmaps import decode_heatmaps, mirror_heatmaps
-from pipeline.settings import PROBE_PEOPLE
+from pipeline.teachers.accuracy import check_accuracy, check_settings, measure_accuracy
+from pipeline.teachers.probe import Probe, measure_bytes_per_view
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
-from store_schemas.formats import HeatmapProfile
-from store_schemas.heatmap_codec import quantise_heatmaps
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The evaluation crops of a few people, and the teacher's heatmaps of them, unflipped."""
-
-    rows: NDArray[np.int64]  # (B,)
-    crops: NDArray[np.uint8]  # (B, H, W, 3)
-    heatmaps: NDArray[np.float32]  # (B, K, Hh, Wh)
-    image_to_crop: NDArray[np.float64]  # (B, 2, 3)
-
-
-def take_probe(
-    teacher: Teacher,
-    people: People,
-    image_folder: Path,
-    image_to_crop: NDArray[np.float64],
-    num_people: int = PROBE_PEOPLE,
-) -> Probe:
-    """Predict view 0 of people spread evenly over all; unreadable images are left out.
-
-    image_to_crop: (N, V, 2, 3).
-
-    Raises:
-        TeacherError: no image of the probe can be read.
-    """
-    rows = spread_rows(people.num_instances, num_people)
-    requests = requests_by_image(
-        people, image_folder, people.image_index[rows], image_to_crop[rows, 0], rows
-    )
-    images = list(stream_crops(requests, teacher.input_size_hw))
-    readable = [image for image in images if image.crops is not None]
-    if not readable:
-        raise TeacherError(
-            f"of the probe's {counted(len(images), 'image')} none can be read: {images[0].error}"
-        )
-    crops = np.concatenate([image.crops for image in readable if image.crops is not None])
-    kept = np.concatenate([image.request.rows for image in readable])
-    return Probe(kept, crops, teacher.predict_heatmaps(crops), image_to_crop[kept, 0])
-
-
-def measure_bytes_per_view(probe: Probe, threshold: float, profile: HeatmapProfile) -> float:
-    """Encode the probe's heatmaps, and return the mean bytes of a view on disk."""
-    stored, _ = quantise_heatmaps(probe.heatmaps, threshold, profile)
-    blosc = get_codec({"id": "blosc", **profile.blosc_of_numcodecs()})
-    compressed = float(np.mean([len(blosc.encode(view)) for view in stored]))
-    index_and_checksum, outputs, checksum_and_status = 16 + 4, 16 * stored.shape[1], 4 + 1
-    return compressed + index_and_checksum + outputs + checksum_and_status
-
+from store_schemas.formats import HeatmapProfile, StoreProfile
+from store_schemas.keypoint_codec import KEYPOINT_BYTES
 
 LARGEST_GAP_ERROR = 0.3
 """Largest difference of the mirror gap from the one that the frame implies, in cells."""
 PEAK_RANGE = (0.3, 1.5)
 """Range in which the 99th percentile of the peaks must lie."""
-LEAST_PCK = 0.2
-"""Smallest median PCK of a teacher."""
-PCK_FRACTION = 0.2
-"""Largest distance of a keypoint that counts as found, as a fraction of the longer box side."""
 _LEAST_MAPS = 20
 """Smallest number of confident maps on which the mirror gap is measured."""
 
@@ -108,39 +53,35 @@ class MirrorGap:
     num_maps: int
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Median over people of the share of keypoints within a fifth of the longer box side."""
-
-    median_pck: float
-    """NaN: no person of the probe has a labelled keypoint."""
-    alternatives: dict[str, float]
-    """Median under other settings of the teacher, by a description of the setting."""
-
-
 def check_teacher(
     teacher: Teacher,
     people: People,
     probe: Probe,
-    profile: HeatmapProfile,
+    profile: StoreProfile,
     *,
     accept_weak: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Units:
     """Refuse a teacher whose units, frame or accuracy on the probe show a wrong setting.
 
-    accept_weak: accept any accuracy.
+    accept_weak: accept any accuracy, and settings that others would clearly improve on.
     say: receives the measurements, a line for each check.
 
     Raises:
         TeacherError: a check fails; names the setting that would pass it, if any.
     """
+    began = time.perf_counter()
     units = measure_units(probe, profile)
     say(
         f"probe: {counted(len(probe.rows), 'person')}; typical peak {units.typical_peak:.2f}, 99th "
-        f"percentile {units.high_peak:.2f}; heat is stored to {units.threshold:g}; about "
-        f"{measure_bytes_per_view(probe, units.threshold, profile):.0f} bytes a view"
+        f"percentile {units.high_peak:.2f}; {_storage_in_words(probe, units, profile)}"
     )
+    # Before units and frame, which a wrong order of channels or scale of pixels spoils too.
+    accuracy = measure_accuracy(teacher, probe, people)
+    for line in accuracy.as_lines():
+        say(f"probe: {line}")
+    if not accept_weak:
+        check_settings(accuracy)
     check_units(units)
     gap = measure_mirror_gap(teacher, probe, people.skeleton.flip_indices)
     measured = "not measurable" if gap.measured is None else f"{gap.measured:.2f} cell"
@@ -149,18 +90,21 @@ def check_teacher(
         f"implies {gap.expected:.2f}"
     )
     check_mirror_gap(teacher, gap)
-    accuracy = measure_accuracy(teacher, probe, people)
-    say(
-        "probe: no labelled keypoint to measure the accuracy on"
-        if np.isnan(accuracy.median_pck)
-        else f"probe: median PCK@0.2 against the annotations {accuracy.median_pck:.2f}"
-    )
     if not accept_weak:
-        check_accuracy(accuracy, len(probe.rows))
+        check_accuracy(accuracy)
+    say(f"probe: took {probe.seconds + time.perf_counter() - began:.1f} s")
     return units
 
 
-def measure_units(probe: Probe, profile: HeatmapProfile) -> Units:
+def _storage_in_words(probe: Probe, units: Units, profile: StoreProfile) -> str:
+    if isinstance(profile, HeatmapProfile):
+        num_bytes = measure_bytes_per_view(probe, units.threshold, profile)
+        return f"heat is stored to {units.threshold:g}; about {num_bytes:.0f} bytes a view"
+    num_bytes = KEYPOINT_BYTES * probe.heatmaps.shape[1] + 1
+    return f"keypoints are stored to {profile.step / 2:g} crop pixels; {num_bytes} bytes a view"
+
+
+def measure_units(probe: Probe, profile: StoreProfile) -> Units:
     """Measure the peaks, and the negative heat that the store sets to 0.
 
     Raises:
@@ -173,7 +117,10 @@ def measure_units(probe: Probe, profile: HeatmapProfile) -> Units:
         )
     peaks = probe.heatmaps.max(axis=(2, 3))
     typical = float(np.median(peaks.max(axis=1)))
-    threshold = float(f"{max(profile.relative_threshold * typical, 0.0):.3g}")
+    relative_threshold = 0.0
+    if isinstance(profile, HeatmapProfile):
+        relative_threshold = profile.relative_threshold
+    threshold = float(f"{max(relative_threshold * typical, 0.0):.3g}")
     clamps = profile.dtype == "uint8"
     clamped = np.minimum(probe.heatmaps, 0) if clamps else np.zeros(1, np.float32)
     return Units(
@@ -248,64 +195,3 @@ def check_mirror_gap(teacher: Teacher, gap: MirrorGap) -> None:
         f"{gap.measured:.2f} was measured on {counted(gap.num_maps, 'map')}; "
         + (f"use --heatmap-frame {' or '.join(fitting)}" if fitting else "no known frame fits")
     )
-
-
-def measure_accuracy(teacher: Teacher, probe: Probe, people: People) -> Accuracy:
-    """Compare the keypoints with the annotations, under the teacher's and under other settings."""
-    swap = list(people.skeleton.flip_indices)
-    keypoints, _ = teacher.decode_heatmaps(probe.heatmaps)
-    reversed_channels, _ = teacher.decode_heatmaps(teacher.predict_heatmaps(probe.crops[..., ::-1]))
-    other_order = "BGR" if teacher.settings.channel_order == "rgb" else "RGB"
-    alternatives = {
-        "left and right swapped": keypoints[:, swap],
-        f"channels in {other_order} order": reversed_channels,
-    }
-    cells, _ = decode_heatmaps(probe.heatmaps, teacher.settings.decoding)
-    for frame in HEATMAP_FRAMES:
-        if frame != teacher.frame:
-            affine = crop_to_heatmap(frame, teacher.input_size_hw, teacher.heatmap_size_hw)
-            alternatives[f"heatmap frame {frame}"] = apply(invert(affine), cells)
-    return Accuracy(
-        _median_pck(keypoints, probe, people),
-        {name: _median_pck(points, probe, people) for name, points in alternatives.items()},
-    )
-
-
-def check_accuracy(accuracy: Accuracy, num_people: int) -> None:
-    """Refuse a teacher that does not find the annotated keypoints, where there are any.
-
-    Raises:
-        TeacherError: the median is below 0.2; names the setting that would be better, if any.
-    """
-    if np.isnan(accuracy.median_pck) or accuracy.median_pck >= LEAST_PCK:
-        return
-    best = max(accuracy.alternatives, key=lambda name: accuracy.alternatives[name])
-    better = accuracy.alternatives[best]
-    advice = (
-        f"with {best} it would be {better:.2f}: check the teacher's settings"
-        if better > accuracy.median_pck + 0.05
-        else "no other order of channels, sides or heatmap frame is better"
-    )
-    raise TeacherError(
-        f"the teacher puts {accuracy.median_pck:.2f} of the keypoints within a fifth of the box "
-        f"(median of {counted(num_people, 'person')}), expected at least {LEAST_PCK}; {advice}; "
-        "--accept-weak-teacher continues all the same"
-    )
-
-
-def _median_pck(keypoints: NDArray[np.float64], probe: Probe, people: People) -> float:
-    """Return the median of PCK@0.2 of the longer box side over people with labelled keypoints.
-
-    It is NaN if no person has any.
-    keypoints: (B, K, 2), crop pixels of view 0.
-    """
-    boxes = people.bbox_xywh[probe.rows]
-    found = apply(invert(probe.image_to_crop), keypoints)
-    truth = people.keypoints[probe.rows]
-    is_labelled = truth[..., 2] > 0
-    distance = np.linalg.norm(found - truth[..., :2], axis=-1)
-    side = boxes[:, 2:].max(axis=1, keepdims=True)
-    hits = (distance <= PCK_FRACTION * side) & is_labelled
-    counts = is_labelled.sum(axis=1)
-    shares = hits.sum(axis=1)[counts > 0] / counts[counts > 0]
-    return float(np.median(shares)) if shares.size else float("nan")

@@ -58,8 +58,8 @@ def open_fitting_teacher(path: Path, people: People, settings: TeacherSettings) 
     """
     teacher = open_teacher(path, settings)
     require_keypoints(teacher, people.skeleton.keypoint_names)
-    if teacher.network.keypoint_names is not None:
-        require_same_names(str(path), teacher.network.keypoint_names, people)
+    if teacher.keypoint_names is not None:
+        require_same_names(str(path), teacher.keypoint_names, people)
     return teacher
 
 

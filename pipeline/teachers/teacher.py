@@ -49,7 +49,8 @@ class Teacher:
         self.frame: HeatmapFrame = frame
         self.input_size_hw = network.input_size_hw
         self.heatmap_size_hw = network.heatmap_size_hw
-        self.num_keypoints = network.num_keypoints
+        self._order = _checked_order(settings.keypoint_order, network.num_keypoints)
+        self.num_keypoints = len(self._order or range(network.num_keypoints))
         self.crop_to_heatmap: Affine = crop_to_heatmap(
             frame, self.input_size_hw, self.heatmap_size_hw
         )
@@ -69,6 +70,8 @@ class Teacher:
         settings = self.settings.model_dump(
             mode="json", exclude={"batch_size", "num_threads", "output_name"}
         )
+        if settings["keypoint_order"] is None:  # younger than the first stores, which lack it
+            del settings["keypoint_order"]
         return {
             "kind": self.network.kind,
             "architecture": self.network.architecture,
@@ -165,6 +168,7 @@ class Teacher:
             missing = batch_size - len(batch)
             padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
             output = self.network.forward(self.preprocess(padded), with_tokens)
+            output = self._in_order(output)
             batches.append(output.heatmaps[: len(batch)])
             tokens.append({k: each[: len(batch)] for k, each in (output.tokens or {}).items()})
         heatmaps = np.concatenate(batches)
@@ -179,9 +183,36 @@ class Teacher:
         kinds = tokens[0]
         return Prediction(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in kinds})
 
+    @property
+    def keypoint_names(self) -> tuple[str, ...] | None:
+        """The names of the keypoints in the order of the heatmaps; None: the network has none."""
+        names = self.network.keypoint_names
+        if names is None or self._order is None:
+            return names
+        return tuple(names[output] for output in self._order)
+
+    def _in_order(self, prediction: Prediction) -> Prediction:
+        """Return a network's heatmaps and keypoint tokens in the order of the annotations."""
+        if self._order is None:
+            return prediction
+        order, tokens = list(self._order), prediction.tokens
+        if tokens is not None and "keypoint" in tokens:
+            tokens = {**tokens, "keypoint": tokens["keypoint"][:, order]}
+        return Prediction(prediction.heatmaps[:, order], tokens)
+
     def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""
         return self._pixels.normalise_array(crops)
+
+
+def _checked_order(order: tuple[int, ...] | None, num_outputs: int) -> tuple[int, ...] | None:
+    """Return an order of outputs, or raise TeacherError if it names one that there is not."""
+    if order is None or (len(set(order)) == len(order) > 0 and max(order) < num_outputs):
+        return order
+    raise TeacherError(
+        f"keypoint_order must name outputs of the teacher, 0 to {num_outputs - 1}, none of them "
+        f"twice, got {','.join(map(str, order)) or 'none'}; correct --keypoint-order"
+    )
 
 
 def require_settings(settings: TeacherSettings, known: Mapping[str, Any], source: Path) -> None:

@@ -5,8 +5,10 @@ loop.py               epochs and steps, metrics, checkpoints: start reading here
 losses.py             the terms of a student's loss, and their sum
 loss_parts.py         what the terms need besides a batch
 regression_losses.py  distances between keypoints and targets
+residual_flow.py      regression under a learned density of errors (RLE)
 heatmap_losses.py     distances between Gaussians, scores or heatmaps and heatmaps
 moment_losses.py      divergence of Gaussians from the moments of heatmaps
+covariance_losses.py  likelihood of keypoints under a rotated Gaussian
 score_losses.py       OKS as the target of scores
 token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion

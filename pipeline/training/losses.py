@@ -28,19 +28,25 @@ from pipeline.errors import ConfigError
 from pipeline.models.heads import StudentOutput
 from pipeline.models.token_encoder import Tokens
 from pipeline.training.batch import TeacherBatch, TrainingBatch
+from pipeline.training.covariance_losses import covariance_loss
 from pipeline.training.heatmap_losses import (
     confidence_loss,
+    heatmap_loss,
     known_heat_at,
+    render_gaussians,
     simulated_heatmap_loss,
 )
 from pipeline.training.loss_parts import LossContext, LossParts
 from pipeline.training.moment_losses import moments_loss, peak_moments
 from pipeline.training.regression_losses import regression_loss
+from pipeline.training.residual_flow import residual_likelihood_loss
 from pipeline.training.score_losses import expected_score_loss, keypoint_similarity
 from pipeline.training.settings import LossConfig
 from pipeline.training.token_losses import token_loss
 
 NOTHING_KNOWN = LossContext()
+AUXILIARY_SIGMA = 2.0
+"""Standard deviation of the Gaussians that a heatmap head beside the student's learns, in cells."""
 
 
 class LossTerms(NamedTuple):
@@ -90,7 +96,7 @@ class StudentCriterion(Criterion):
 
     @property
     def reads_tokens(self) -> bool:
-        return self.config.reads_tokens
+        return self.config.reads_tokens or "auxiliary_heatmap" in self.config.terms
 
     @property
     def scored_keypoints(self) -> tuple[int, ...]:
@@ -109,6 +115,7 @@ class StudentCriterion(Criterion):
                 scores=_at_least_float32(output.scores),
                 sigmas=_at_least_float32(output.sigmas),
                 tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
+                shears=None if output.shears is None else _at_least_float32(output.shears),
             )
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
@@ -185,8 +192,7 @@ def _is_unlabelled_person(batch: TrainingBatch) -> Tensor:
 
 def _regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
     targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints)
-    weights = batch.keypoint_weights.to(output.keypoints)
-    return regression_loss(output.keypoints, targets, weights, parts.config.regression_kind)
+    return _distance(output, targets, batch.keypoint_weights.to(targets), parts)
 
 
 def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
@@ -196,8 +202,22 @@ def _teacher_regression(output: StudentOutput, batch: TrainingBatch, parts: Loss
     if parts.config.teacher_regression_on == "unlabelled":
         weights = torch.where(batch.is_labelled, 0.0, weights)
     targets = (keypoints / batch.crop_size_wh).to(output.keypoints)
-    return regression_loss(
-        output.keypoints, targets, weights.to(output.keypoints), parts.config.regression_kind
+    return _distance(output, targets, weights.to(targets), parts)
+
+
+def _distance(output: StudentOutput, targets: Tensor, weights: Tensor, parts: LossParts) -> Tensor:
+    """Return the configured distance of the keypoints to targets (B, K, 2), fractions of the crop.
+
+    That of rle is measured in the cells that sigmas are measured in.
+    """
+    kind = parts.config.regression_kind
+    if kind != "rle":
+        return regression_loss(output.keypoints, targets, weights, kind)
+    assert parts.flow is not None  # it belongs to this kind
+    cells = parts.cells_wh.to(targets)
+    keypoints, floor = output.keypoints * cells, parts.config.sigma_floor
+    return residual_likelihood_loss(
+        keypoints, output.sigmas, targets * cells, weights, parts.flow, floor
     )
 
 
@@ -226,13 +246,15 @@ def _visual_token(output: StudentOutput, batch: TrainingBatch, parts: LossParts)
     return token_loss(*_comparable(_projected_tokens(output, parts).visual_tokens, targets))
 
 
-def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+def _tokens(output: StudentOutput) -> Tokens:
     if output.tokens is None:
-        raise ConfigError("a student's tokens are learned from, but its output has none")
-    if parts.token_projector is None:
-        return output.tokens
-    projected: Tokens = parts.token_projector(output.tokens)
-    return projected
+        raise ConfigError("a loss term reads the student's tokens, but its output has none")
+    return output.tokens
+
+
+def _projected_tokens(output: StudentOutput, parts: LossParts) -> Tokens:
+    tokens, projector = _tokens(output), parts.token_projector
+    return tokens if projector is None else projector(tokens)
 
 
 def _comparable(tokens: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -252,6 +274,39 @@ def _moments(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> T
     weights = distilled_weights(batch, parts.config).to(points)
     target = peak_moments(heatmaps, teacher.is_known)
     return moments_loss(points, output.sigmas, target, weights, parts.config.sigma_floor)
+
+
+def _auxiliary_heatmap(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    assert parts.heatmap_head is not None  # it belongs to this term
+    heatmaps = parts.heatmap_head(_tokens(output).keypoint_tokens)
+    if parts.config.auxiliary_heatmap_target == "truth":
+        cells_per_pixel = (parts.cells_wh / batch.crop_size_wh).to(heatmaps)
+        keypoints = torch.where(batch.keypoint_weights[..., None] > 0, batch.keypoints, 0.0)
+        points = (keypoints.to(heatmaps) + 0.5) * cells_per_pixel - 0.5
+        sigmas = torch.full_like(points, AUXILIARY_SIGMA)
+        targets = render_gaussians(points, sigmas, heatmaps.shape[-2:])
+        return heatmap_loss(heatmaps, targets, batch.keypoint_weights.to(heatmaps))
+    teacher, stored = require_heatmaps(batch)
+    targets = stored.to(heatmaps)
+    if teacher.scale is not None:
+        targets = targets * teacher.scale[..., None, None].to(heatmaps)
+    weights = distilled_weights(batch, parts.config).to(heatmaps)
+    return heatmap_loss(heatmaps, targets, weights, teacher.is_known)
+
+
+def _covariance(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
+    if output.shears is None:
+        raise ConfigError("loss.covariance needs a student with the channel of the shear")
+    cells = parts.cells_wh.to(output.keypoints)
+    targets = (batch.keypoints / batch.crop_size_wh).to(output.keypoints) * cells
+    return covariance_loss(
+        output.keypoints * cells,
+        output.sigmas,
+        output.shears,
+        targets,
+        batch.keypoint_weights.to(targets),
+        parts.config.sigma_floor,
+    )
 
 
 def _confidence(output: StudentOutput, batch: TrainingBatch, parts: LossParts) -> Tensor:
@@ -285,6 +340,8 @@ LOSS_OF_TERM: Mapping[str, Callable[[StudentOutput, TrainingBatch, LossParts], T
     "keypoint_token": _keypoint_token,
     "visual_token": _visual_token,
     "moments": _moments,
+    "auxiliary_heatmap": _auxiliary_heatmap,
+    "covariance": _covariance,
 }
 """The loss of every term, by the name of its weight in ``LossConfig``."""
 

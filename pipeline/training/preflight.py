@@ -27,12 +27,12 @@ from pipeline.training.loop import Training
 from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from pipeline.wording import counted
 
-BESIDE_TENSORS = 1.15
-"""Memory that a step takes, relative to its tensors: kernels need space to work in. For
+BESIDE_TENSORS = 1.1
+"""Memory that a step takes, relative to its tensors: kernels need space to work in. With
 distilpose-s on a CPU the peak grew by 1.10 of the tensors of each view."""
 ALLOCATOR_BYTES = 64 << 20
-"""Memory that an allocator keeps back as it cannot join it, by distilpose-xs on a CPU."""
-WORKER_BYTES = 100 << 20
+"""Memory that an allocator keeps back as it cannot join it, as with distilpose-xs on a CPU."""
+WORKER_BYTES = 32 << 20
 """Memory of a loader worker beside its images: a forked one shares most with the training."""
 PREFETCHED_BATCHES = 4
 TRIAL_SECONDS = 1.0
@@ -77,7 +77,7 @@ def image_cache_bytes(people: People, instances: Any, limit_mib: int) -> int:
 def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> StepCost:
     """Measure one view's share of a step, on a copy of the network.
 
-    load: returns a batch of as many views as it is asked for.
+    load: returns a batch of a given number of views.
     """
     device = training.device
     network = copy.deepcopy(training.network).to(device).to(memory_format=torch.channels_last)

@@ -48,13 +48,23 @@ class LossConfig(ComponentConfig):
     moments: Annotated[Weight, _HEATMAPS] = 0.0
     """Weight of the divergence of the student's Gaussian from the moments of the heat around the
     teacher's peak."""
-    regression_kind: RegressionKind = "smooth_l1"
+    auxiliary_heatmap: Annotated[Weight, _HEATMAPS] = 0.0
+    """Weight of the error of a heatmap head beside the student's, which is left out of the trained
+    student."""
+    covariance: Annotated[Weight, Term()] = 0.0
+    """Weight of the ground truth's likelihood under a rotated Gaussian, for which the student gets
+    a sixth output."""
+    regression_kind: RegressionKind | Literal["rle"] = "smooth_l1"
+    """Distance between keypoints and those that they learn: smooth L1, L1, or rle, the residual
+    log-likelihood, whose scale is the student's sigma."""
     teacher_regression_on: Literal["unlabelled", "all"] = "unlabelled"
     """Keypoints that learn from the teacher's: those without a label, or labelled ones too."""
     teacher_weighting: Literal["confidence", "none"] = "confidence"
     """Weight of each of the teacher's keypoints: its confidence, at most 1, or 1."""
     teacher_threshold: float = Field(0.2, ge=0, allow_inf_nan=False)
     """Smallest confidence of a teacher's keypoint that an unlabelled keypoint learns from."""
+    auxiliary_heatmap_target: Literal["truth", "teacher"] = "truth"
+    """Heatmaps that the head learns: Gaussians around the ground truth, or the teacher's."""
     token_projector: bool = False
     """Learn a linear map from the student's tokens to the teacher's, which may have another width
     and grid."""
@@ -89,10 +99,15 @@ class LossConfig(ComponentConfig):
     @property
     def terms(self) -> dict[str, Term]:
         """The configured terms, those whose weight is above 0, with what they then read."""
-        terms = {name: term for name, term in self.all_terms().items() if getattr(self, name) > 0}
-        if "confidence" in terms and self.score_target == "oks_of_labels":
-            terms["confidence"] = Term()
-        return terms
+        reads_no_teacher = {
+            "confidence": self.score_target == "oks_of_labels",
+            "auxiliary_heatmap": self.auxiliary_heatmap_target == "truth",
+        }
+        return {
+            name: Term() if reads_no_teacher.get(name) else term
+            for name, term in self.all_terms().items()
+            if getattr(self, name) > 0
+        }
 
     @property
     def reads(self) -> frozenset[TeacherField]:
@@ -103,6 +118,12 @@ class LossConfig(ComponentConfig):
     def reads_tokens(self) -> bool:
         """Whether a configured term compares tokens."""
         return bool(self.reads & {"keypoint_tokens", "visual_tokens"})
+
+    @property
+    def learns_residuals(self) -> bool:
+        """Whether keypoints are regressed under a learned density of their errors."""
+        regressions = {"regression", "teacher_regression"}
+        return self.regression_kind == "rle" and not regressions.isdisjoint(self.terms)
 
     @property
     def scores_learn_oks(self) -> bool:
@@ -117,7 +138,7 @@ class LossConfig(ComponentConfig):
     def without_teacher(self) -> Self:
         """Return these settings with only the terms that read nothing of a teacher.
 
-        A score that learns the OKS of its keypoint goes on to, where the truth is known.
+        A score that learns the OKS of its keypoint still does so, where the truth is known.
         """
         changes: dict[str, Any] = {}
         if self.score_target == "oks":
@@ -137,7 +158,7 @@ LabelShare = Annotated[float, Field(ge=0, le=1)]
 class FreshViewSettings(ComponentConfig):
     """Views of annotated people, drawn anew in every epoch."""
 
-    view_policy: Literal["fresh"] = "fresh"
+    view_policy: Literal["annotations"] = "annotations"
     recipe: ViewRecipe = ViewRecipe()
     """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
@@ -203,14 +224,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+"""The settings ``data`` of a student, by the policy of the views: ``annotations``, and
 for a store ``carry`` or ``replay``; never a mixture."""
 
 
 TeacherViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
 ]
-"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
+"""The settings ``data`` of a heatmap network: ``annotations``, or ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:
@@ -219,7 +240,7 @@ def name_the_policy(settings: Any) -> Any:
         return settings
     data = settings.get("data") or {}
     if isinstance(data, Mapping) and "view_policy" not in data:
-        policy = "fresh" if settings.get("store") is None else "carry"
+        policy = "annotations" if settings.get("store") is None else "carry"
         data = {**data, "view_policy": policy}
     return {**settings, "data": data}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.errors import PeopleError
-from pipeline.frames.geometry import SizeHW
+from pipeline.frames.geometry import SizeHW, size_in_aspect
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import PeopleSettings
@@ -20,6 +20,8 @@ from pipeline.training.images import TrainingImages
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.view_order import ViewOrder
 from pipeline.wording import counted
+
+PUBLISHED_HEATMAP_HW = (64, 48)
 
 
 class StoreDigests(NamedTuple):
@@ -58,6 +60,10 @@ class FreshViews:
     def token_shape(self) -> TokenShape | None:
         """Shape of stored tokens: there are none."""
         return None
+
+    def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
+        """Return the size of heatmaps that a loss may draw: as high as the published ones."""
+        return size_in_aspect(PUBLISHED_HEATMAP_HW, input_size_hw)
 
     @property
     def start_method(self) -> StartMethod:

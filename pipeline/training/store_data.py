@@ -25,9 +25,11 @@ from pipeline.frames.geometry import (
     invert,
     is_mirroring,
     resize_affine,
+    size_in_aspect,
 )
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore, WideCrops
 from pipeline.training.batch import TeacherBatch, TrainingBatch
 from pipeline.training.corrupt_views import Replacement, ReplacingReader
@@ -96,10 +98,10 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         crops = store.read_crops(instances, views) if self._images is None else None
         if not self._reads:
             return _Replayed(store.read_image_to_crop(instances, views), crops, None)
-        stored = store.read(instances, views)
+        stored = _read_teacher(store, instances, views, self._reads)
         keypoints = apply(self._stored_to_input, stored.keypoints)
         fields = keypoint_fields(keypoints, stored.confidence, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews) and "heatmaps" in self._reads:
             fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
             assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
@@ -126,7 +128,7 @@ class _Carried(NamedTuple):
     """The arrays of a batch that a carrying training reads from a store."""
 
     crops: WideCrops | None  # None: images are read instead
-    predictions: StoredViews | None  # None: no loss term reads a teacher
+    predictions: StoredKeypoints | None  # None: no loss term reads a teacher
 
 
 class CarriedViewDataset(Dataset[TrainingBatch]):
@@ -164,7 +166,9 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._crop_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
         )
-        self._heatmap_size_hw = heatmap_size_hw or _in_aspect(store.heatmap_size_hw, input_size_hw)
+        self._heatmap_size_hw = heatmap_size_hw or size_in_aspect(
+            store.heatmap_size_hw, input_size_hw
+        )
         self._view_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, input_size_hw, self._heatmap_size_hw
         )
@@ -195,19 +199,20 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
         store = self._store
-        predictions = store.read(instances, views) if self._reads else None
+        reads = self._reads
+        predictions = _read_teacher(store, instances, views, reads) if reads else None
         if self._images is not None:
             return _Carried(None, predictions)
         return _Carried(store.read_wide_crops(instances, views), predictions)
 
-    def _carry(self, stored: StoredViews, image_to_view: Affine) -> TeacherBatch:
+    def _carry(self, stored: StoredKeypoints, image_to_view: Affine) -> TeacherBatch:
         flip_indices = self._people.skeleton.flip_indices
         crop_to_view = compose(image_to_view, invert(stored.image_to_crop))
         keypoints = carry_keypoints(stored.keypoints, crop_to_view, flip_indices)
         is_mirrored = is_mirroring(crop_to_view)
         confidences = carry_channels(stored.confidence, is_mirrored, flip_indices)
         fields = keypoint_fields(keypoints, confidences, self._input_size_hw)
-        if "heatmaps" in self._reads:
+        if isinstance(stored, StoredViews) and "heatmaps" in self._reads:
             carried = carry_heatmaps(
                 stored.heatmaps,
                 crop_to_view,
@@ -222,6 +227,18 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
                 "scale": carry_channels(stored.scale, is_mirrored, flip_indices),
             }
         return _teacher_batch(self._view_to_heatmap, fields)
+
+
+def _read_teacher(
+    store: AnyTeachers,
+    instances: NDArray[np.int64],
+    views: NDArray[np.int64],
+    reads: frozenset[TeacherField],
+) -> StoredKeypoints:
+    """Read views of a teacher, with heatmaps if a loss term reads them."""
+    if "heatmaps" in reads:
+        return store.read(instances, views)
+    return store.read_keypoints(instances, views)
 
 
 def keypoint_fields(
@@ -239,9 +256,3 @@ def _teacher_batch(view_to_heatmap: Affine, fields: dict[str, NDArray[Any]]) -> 
     affines = np.tile(view_to_heatmap.astype(np.float32), (len(fields["keypoints"]), 1, 1))
     tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     return TeacherBatch(torch.from_numpy(affines), **tensors)
-
-
-def _in_aspect(heatmap_size_hw: SizeHW, input_size_hw: SizeHW) -> SizeHW:
-    """Return a size of heatmaps in the aspect of crops, as high as the given one."""
-    height = heatmap_size_hw[0]
-    return height, round(height * input_size_hw[1] / input_size_hw[0])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.coco.image_files import resolve_image
 from pipeline.coco.people import People
 from pipeline.errors import ConfigError, PeopleError
-from pipeline.frames.geometry import SizeHW
+from pipeline.frames.geometry import SizeHW, size_in_aspect
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import ViewRecipe
@@ -64,6 +64,10 @@ class StoredPeople:
         """Width and grid of the stored tokens; None: the store holds none."""
         tokens = self.store.optional.tokens
         return None if tokens is None else TokenShape(tokens.dim, tokens.grid_hw)
+
+    @abstractmethod
+    def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
+        """Return the size of the heatmaps in the batches of a student."""
 
     @property
     def start_method(self) -> StartMethod:
@@ -139,6 +143,10 @@ class CarriedViews(StoredPeople):
             )
         return tuple(notes)
 
+    def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
+        """Return the size of the carried heatmaps: as high as the store's, in the views' aspect."""
+        return size_in_aspect(self.store.heatmap_size_hw, input_size_hw)
+
     def dataset(
         self,
         input_size_hw: SizeHW,
@@ -192,6 +200,10 @@ class ReplayedViews(StoredPeople):
     def notes(self) -> tuple[str, ...]:
         """Return notes for the user before the training starts: none."""
         return ()
+
+    def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
+        """Return the size of the stored heatmaps."""
+        return self.store.heatmap_size_hw
 
     def dataset(
         self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
@@ -260,6 +272,12 @@ def open_store_views(
     """
     data = data.with_order(str(path))
     store = open_teachers(path, data.teachers, data.store_cache)
+    if "heatmaps" in reads and not store.has_heatmaps:
+        raise ConfigError(
+            f"{path} must hold heatmaps, which loss terms read, but holds keypoints and "
+            "confidences alone; learn from those by loss.teacher_regression and switch the others "
+            "off, or write a store with another --profile than keypoints"
+        )
     if isinstance(data, ReplayedViewSettings):
         _require_views(store, data)
     instances = store.present_instances()

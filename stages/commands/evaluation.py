@@ -50,7 +50,7 @@ _compare = functools.partial(setting_option, CompareConfig)
             help="Do not intersect the boxes of the annotated people with the image.",
 )  # fmt: skip
 @setting_option(EvaluateTeacher, "keypoint_threshold", "--keypoint-threshold", type=str,
-                metavar="SCORE|none")  # fmt: skip
+                metavar="SCORE|none", default_text="none")  # fmt: skip
 @setting_option(EvaluateTeacher, "people.area_fraction", "--area-fraction")
 @teacher_options(EvaluateTeacher)
 @config_options

@@ -216,6 +216,17 @@ def _triple(_: click.Context, parameter: click.Parameter, text: str | None) -> l
     return values
 
 
+def _integers(_: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(
+            f"{text!r} is not a list of numbers, for example 0,2,1", param=parameter
+        )
+    return [int(part) for part in parts]
+
+
 def names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
     """Read names with commas between them; None: not given."""
     return None if text is None else text.split(",")
@@ -261,6 +272,9 @@ def teacher_options(model: Model) -> Decorator[Any]:
         option("--std", "std", type=str, callback=_triple, metavar="R,G,B"),
         option("--pixel-scale", "scale", default_text="1/255"),
         option("--channel-order", "channel_order"),
+        option(
+            "--keypoint-order", "keypoint_order", type=str, callback=_integers, metavar="N,N,..."
+        ),
         option("--heatmap-activation", "heatmap_activation"),
         option("--heatmap-gain", "heatmap_gain"),
         option("--heatmap-frame", "heatmap_frame"),

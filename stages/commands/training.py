@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.errors import ConfigError
 from pipeline.wording import counted
 from stages import preset_file
 from stages.commands.command_map import command
@@ -54,6 +55,9 @@ _run_folder_option = click.option(
 @_option("teacher_settings.flip_test", "--flip-test")
 @click.option("--plan", is_flag=True, help="Print what the store would cost; write nothing.")
 @_option("probe_people", "--probe")
+@click.option("--no-probe", is_flag=True,
+              help="Estimate from typical stores, with --plan, and do not try the teacher.",
+)  # fmt: skip
 @click.option("--workers", type=int, metavar="N",
               help="Number of processes of this machine that share the work.  "
               "[default: this process]")  # fmt: skip
@@ -72,8 +76,8 @@ _run_folder_option = click.option(
 @teacher_options(CacheTeacherConfig)
 @config_options
 def cache_teacher_command(
-    plan: bool, resume: bool, take_over: bool, workers: int | None, scheduler: str | None,
-    **options: Any,
+    plan: bool, no_probe: bool, resume: bool, take_over: bool, workers: int | None,
+    scheduler: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Run a heatmap teacher once on every person, and store what it predicts.
 
@@ -81,7 +85,8 @@ def cache_teacher_command(
     which any number of students learn without the teacher. People need no labelled keypoint:
     annotated boxes alone and a detector's boxes are people too.
     """
-    with_probe = options["probe_people"] is not None
+    if no_probe and not plan:
+        raise ConfigError("--no-probe must be left out without --plan: no store begins unprobed")
     config = configured(CacheTeacherConfig, options)
 
     from pipeline.caching.engines import EngineChoice
@@ -90,7 +95,7 @@ def cache_teacher_command(
     from stages.plan_cache import plan_cache
 
     if plan:
-        plan_cache(config, with_probe=with_probe, say=click.echo)
+        plan_cache(config, with_probe=not no_probe, say=click.echo)
         return
     with caching_progress() as progress:
         result = cache_teacher(

@@ -86,6 +86,8 @@ class ShowStudentConfig(_OfAnnotatedPeople):
             raise ValueError("a store has its own teacher; leave teacher or the store out")
         if self.store is None and self.teacher_name is not None:
             raise ValueError("teacher_name has no effect without a store; leave it out")
+        if self.teacher is None and "teacher_settings" in self.model_fields_set:
+            raise ValueError("teacher_settings have no effect without a teacher; leave them out")
         if self.worst is not None and "num_people" in self.model_fields_set:
             raise ValueError("worst is the number of people; leave num_people (--people) out")
         return self

@@ -19,7 +19,7 @@ from pipeline.drawn.people import write_drawn_people
 from pipeline.frames.geometry import apply, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.frames.views import draw_views
-from pipeline.settings import PeopleSettings, ViewRecipe
+from pipeline.settings import PeopleSettings, StoredPeopleSettings, ViewRecipe
 from pipeline.storage.folder import LocalFolder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.plan import ViewPlan
@@ -142,7 +142,7 @@ class RealPeople:
 
 @pytest.fixture(scope="session")
 def real_coco(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RealPeople:
-    """The 94 people of coco_sample, cached."""
+    """The 94 labelled people of coco_sample, cached."""
     data = shared_folder / "data/coco_sample"
     store = tmp_path_factory.mktemp("coco") / "teacher.zarr"
     return cache_real(shared_folder, data / "person_keypoints.json", data / "images", store)
@@ -165,7 +165,11 @@ def cache_real(shared: Path, annotations: Path, images: Path, store: Path) -> Re
     teacher = shared / "teachers/ultralight_simplepose_256x192.onnx"
     cache_teacher(
         CacheTeacherConfig(
-            annotations=annotations, images=images, teacher=teacher, store=str(store)
+            annotations=annotations,
+            images=images,
+            teacher=teacher,
+            store=str(store),
+            people=StoredPeopleSettings(only_labelled=True),
         )
     )
     return RealPeople(annotations, images, teacher, store)
@@ -254,7 +258,7 @@ def _make_inputs(
 
 def patch_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process write shards of two people, and the same provenance every time."""
-    rows = "pipeline.teacher_store.writer.default_rows_per_shard"
+    rows = "pipeline.teacher_store.writer.planned_rows_per_shard"
     monkeypatch.setattr(rows, lambda *_: 2)
     monkeypatch.setattr(cache_teacher_stage, "provenance", lambda **_: {})
 

@@ -269,7 +269,7 @@ def test_a_plan_says_what_it_would_cost_and_writes_nothing(
     assert f"plan: {people} people x 3 views (the evaluation crop and 2 augmented)" in text
     assert f" = {3 * people} views in 1 shard of up to " in text
     assert "12.34 GB free at" in text
-    assert ("(from typical stores; --probe measures it)" in text) != with_probe
+    assert ("(from typical stores)" in text) != with_probe
     assert ("bytes of heatmaps and" in text and " s) on this machine" in text) == with_probe
     assert "TOO SMALL" not in text
 

@@ -54,7 +54,7 @@ def quick(inputs: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         opening, "open_teacher", lambda _, settings: Teacher(InstantNetwork(), settings)
     )
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(writer, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(writer, "planned_rows_per_shard", lambda *_: 2)
     return inputs
 
 

@@ -58,7 +58,7 @@ def test_the_shipped_teacher_is_small(drawn: DrawnPeople) -> None:
 def test_a_tiny_demo_runs_every_command_and_leaves_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_stage, "QUICK", DemoSize(24, 8, views=2, epochs=1, seeds=(0,)))
+    monkeypatch.setattr(demo_stage, "QUICK", DemoSize(24, 8, epochs=1, seeds=(0,)))
     console = Console(file=io.StringIO(), width=200)
     assert demo(tmp_path / "demo", thorough=False, seed=0, console=console) in (True, False)
     left = {path.name for path in (tmp_path / "demo").iterdir()}

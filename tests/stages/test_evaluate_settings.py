@@ -70,3 +70,8 @@ def test_a_threshold_can_be_turned_off_where_only_text_can_be_given() -> None:
     config = evaluation_of(settings)
     assert isinstance(config, EvaluateWeights)
     assert config.keypoint_threshold is None
+    with_threshold = evaluation_of({**settings, "keypoint_threshold": "0.2"})
+    assert isinstance(with_threshold, EvaluateWeights)
+    assert with_threshold.keypoint_threshold == 0.2
+    settings.pop("keypoint_threshold")
+    assert evaluation_of(settings) == config

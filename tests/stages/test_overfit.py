@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.caching.settings import CacheTeacherConfig
-from pipeline.settings import TeacherSettings, ViewRecipe
+from pipeline.settings import StoredPeopleSettings, TeacherSettings, ViewRecipe
 from pipeline.training.settings import InitialWeights, LossConfig, OptimisationConfig
 from stages.cache_teacher import cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
@@ -45,6 +45,7 @@ def test_a_small_student_overfits_the_people_of_a_store(
             store=tmp_path / "teacher.zarr",
             views=8,
             recipe=NEARLY_PLAIN,
+            people=StoredPeopleSettings(only_labelled=True),
         )
     )
     train_student(

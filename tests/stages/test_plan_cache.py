@@ -15,7 +15,7 @@ def test_a_probe_of_everybody_predicts_the_bytes_of_the_whole_store(
     inputs: Any, monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     """Augmented views, outputs, plan, manifest and metadata alike."""
-    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "planned_rows_per_shard", lambda *_: 2)
     config = inputs.config(profile=profile)
     before = inputs.digests(inputs.folder)
     cost = plan_cache(config, with_probe=True)

@@ -37,7 +37,7 @@ def two(
     inputs: Any, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """A store that another teacher, ``other.onnx``, has joined as ``other``; its digests before."""
-    monkeypatch.setattr(writer, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(writer, "planned_rows_per_shard", lambda *_: 2)
     inputs.write_teacher(seed=1)
     (tmp_path / "teacher.onnx").rename(tmp_path / "other.onnx")
     inputs.write_teacher()

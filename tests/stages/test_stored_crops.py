@@ -100,7 +100,7 @@ def test_a_student_trains_without_images(with_crops: Any, tmp_path: Path) -> Non
         ({"store": "s"}, "images must be given"),
         ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give val_images"),
         ({"annotations": "a", "images": "i", "distillation": False, "data.from_crops": True},
-         r"unknown setting data\.from_crops \(data of fresh\)"),
+         r"unknown setting data\.from_crops \(data of annotations\)"),
     ],
 )  # fmt: skip
 def test_settings_that_leave_pixels_without_a_source_are_refused(
@@ -204,7 +204,7 @@ def test_tokens_of_an_onnx_teacher_are_refused_and_nothing_is_written(inputs: An
 def test_a_plan_counts_crops_and_says_their_bytes_a_view(
     inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "default_rows_per_shard", lambda *_: 2)
+    monkeypatch.setattr(estimate, "planned_rows_per_shard", lambda *_: 2)
     said: list[str] = []
     config = inputs.config(crops=True)
     cost = plan_cache(config, with_probe=True, say=said.append)

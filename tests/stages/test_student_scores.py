@@ -1,4 +1,4 @@
-"""What a training whose scores learn OKS leaves in the run folder, and what it refuses."""
+"""What trainings with scores of OKS, flows, heads and a sixth channel leave in the run folder."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.runs.checkpoints import read_info
+from pipeline.models.pose_networks import build_student
+from pipeline.runs.checkpoints import load_network, read_info
 from pipeline.runs.run_folder import RunFolder
 from stages.settings.training import TrainStudentConfig
 from stages.train_student import train_student
@@ -49,3 +50,19 @@ def test_scores_of_labels_alone_are_no_distillation(drawn: Any, store: Path) -> 
     loss = {"simulated_heatmap": 0, "score_target": "oks_of_labels"}
     with pytest.raises(ConfigError, match=r"nothing is distilled; set one, or turn distill"):
         configure(drawn, store=store, annotations=None, distillation=True, loss=loss)
+
+
+def test_modules_of_the_criterion_are_resumed_and_not_exported(drawn: Any, tmp_path: Path) -> None:
+    """A flow, a heatmap head and the channel of the shear in one training without a teacher."""
+    loss = {"regression_kind": "rle", "auxiliary_heatmap": 1, "covariance": 0.1}
+    optimisation = {"batch_size": 4, "warmup_steps": 0, "schedule": "constant"}
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    for folder, epochs, resume in ((whole, 2, False), (parts, 1, False), (parts, 2, True)):
+        config = configure(drawn, loss=loss, optimisation=optimisation, epochs=epochs)
+        train_student(config, folder.root, resume=resume)
+    assert parts.training_state.read_bytes() == whole.training_state.read_bytes()
+    assert {"regression", "auxiliary_heatmap", "covariance"} <= whole.read_metrics()[-1].keys()
+    network, info = load_network(whole.last_weights)
+    assert info.has_shear
+    expected = build_student("distilpose-xs", 17, with_shear=True)
+    assert network.state_dict().keys() == expected.state_dict().keys()

@@ -12,10 +12,11 @@ from zarr.buffer import cpu
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from store_schemas.array_table import array_specs
 from store_schemas.chunks import encode_chunk
 from store_schemas.formats import PROFILES
 from store_schemas.metadata import canonical_json
-from store_schemas.teacher_store import ArraySpec, StoreDimensions, array_specs
+from store_schemas.teacher_store import ArraySpec, StoreDimensions
 
 
 def zarrs_own(spec: ArraySpec, chunk: int, values: NDArray[Any]) -> bytes:

@@ -10,13 +10,13 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+from store_schemas.array_table import array_specs
 from store_schemas.errors import SchemaError
 from store_schemas.formats import PROFILES, HeatmapProfile, OptionalArrays, TokenFormat, crop_format
 from store_schemas.teacher_store import (
     ArraySpec,
     Status,
     StoreDimensions,
-    array_specs,
     check_array,
     check_teacher_name,
     default_rows_per_shard,

@@ -13,8 +13,8 @@ from pipeline.coco.people import IgnoreRegions, People, Skeleton
 from pipeline.frames.geometry import apply, box_to_crop, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.settings import HeatmapFrame, TeacherSettings
-from pipeline.teachers.checks import Probe, take_probe
 from pipeline.teachers.network import Prediction
+from pipeline.teachers.probe import Probe, take_probe
 from pipeline.teachers.teacher import Teacher
 
 SIZE_HW, CELLS_HW = (128, 96), (32, 24)

@@ -156,3 +156,20 @@ def test_no_keypoints_is_refused() -> None:
     for build in (build_student, build_teacher):
         with pytest.raises(ConfigError, match="at least one keypoint, got 0"):
             build("timm:test_resnet", 0)
+
+
+def test_the_encoder_on_a_trunk_of_timm_has_these_sizes() -> None:
+    """Six layers of width 192 and 8 heads; distilpose-lite has four of width 128 and 4 heads."""
+    with torch.device("meta"):
+        networks: list[Any] = [build_student(n, 17) for n in ("timm:resnet10t", "distilpose-lite")]
+    sizes = [
+        (
+            len(network.encoder.layers),
+            network.token_shape.dim,
+            layer.num_heads,
+            layer.mlp_in.out_features,
+        )
+        for network in networks
+        for layer in network.encoder.layers[:1]
+    ]
+    assert sizes == [(6, 192, 8, 3 * 192), (4, 128, 4, 2 * 128)]

@@ -39,7 +39,8 @@ SCORED = _predictions(
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (ScoreRule(), [0.5 * 0.65, 0.0]),
+        (ScoreRule(), [0.5 * 0.5, -0.2 / 3]),
+        (ScoreRule(threshold=0.2), [0.5 * 0.65, 0.0]),
         (ScoreRule(threshold=0.0), [0.5 * 0.5, 0.15]),
         (ScoreRule(threshold=None), [0.5 * 0.5, -0.2 / 3]),
         (ScoreRule(kind="one"), [0.5, 1.0]),

@@ -80,6 +80,19 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
         )
 
 
+def test_a_part_that_only_one_network_has_is_passed_over(tmp_path: Path) -> None:
+    """A network with tokens and one without have the trunk in common."""
+    torch.manual_seed(0)
+    with_tokens, without = build_student(TINY, 3), build_teacher(TINY, 3)
+    path = saved(tmp_path / "t.safetensors", without)
+    (said,) = start(with_tokens, path)
+    num_encoder = len(with_tokens.get_submodule("encoder").state_dict())
+    assert f"{num_encoder} of this network's have no counterpart there: encoder." in said
+    (said,) = start(without, saved(tmp_path / "s.safetensors", with_tokens))
+    taken = len(with_tokens.get_submodule("backbone").state_dict())
+    assert said.startswith(f"initial weights: {taken} of the ")
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_a_file_of_timm_fills_the_trunk(tmp_path: Path, name: str) -> None:
     """The feature map is then the one that timm's own classifier computes from these weights."""

@@ -26,7 +26,8 @@ def store(copy: Path, monkeypatch: pytest.MonkeyPatch) -> TeacherStore:
 
 
 def kept(store: TeacherStore) -> list[int]:
-    return list(store._files._heatmaps.kept())
+    assert store._heatmaps is not None
+    return list(store._heatmaps._heatmaps.kept())
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:

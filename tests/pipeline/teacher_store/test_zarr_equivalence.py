@@ -88,7 +88,8 @@ def test_what_a_process_keeps_is_bounded_and_changes_nothing(
         for name in expected.__dataclass_fields__:
             given = getattr(expected, name)
             np.testing.assert_array_equal(getattr(found, name), given, strict=True)
-    assert len(store._files._heatmaps.kept()) == 1
+    assert store._heatmaps is not None
+    assert len(store._heatmaps._heatmaps.kept()) == 1
     assert len(store.views._files) == 1
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TeacherError
-from pipeline.teachers.checks import measure_bytes_per_view
+from pipeline.teachers.probe import measure_bytes_per_view
 from store_schemas.formats import PROFILES
 from tests.support.dotted_people import (
     CELLS_HW,

@@ -259,7 +259,8 @@ def test_the_recipe_holds_what_the_network_says_of_its_execution() -> None:
 
 
 def test_every_setting_is_in_the_identity_or_in_the_recipe() -> None:
-    teacher = teacher_of(FormulaNetwork())
+    order = tuple(range(FormulaNetwork().num_keypoints))
+    teacher = teacher_of(FormulaNetwork(), keypoint_order=order)  # in it only where it is given
     known = teacher.identity().keys() | teacher.execution_recipe().keys()
     assert TeacherSettings.model_fields.keys() - known == set()
 

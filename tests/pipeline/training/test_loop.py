@@ -14,10 +14,12 @@ from pipeline.errors import RunFolderError, TrainingError
 from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import CheckpointInfo, read_info
 from pipeline.runs.run_folder import RunFolder
+from pipeline.training import loop
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.loop import Training, fit
 from pipeline.training.losses import Criterion, LossTerms
 from pipeline.training.settings import OptimisationConfig
+from tests.support.recorded_progress import RecordedProgress
 
 STEPS_PER_EPOCH = 3
 INFO = CheckpointInfo(
@@ -303,3 +305,19 @@ def test_an_account_is_in_each_epochs_line_and_goes_on_after_a_resume(tmp_path: 
     fit(training(ledger=Counting(), epochs=2), folder, NoProgress())
     fit(training(ledger=Counting(), epochs=3), folder, NoProgress(), resume=True)
     assert [line["epochs_counted"] for line in folder.read_metrics()] == [1, 2, 3]
+
+
+def test_an_epochs_means_do_not_depend_on_when_losses_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow steps are told one by one, and the metrics keep their bits."""
+    written, told = [], []
+    for seconds in (1e9, 0.0):
+        monkeypatch.setattr(loop, "LOG_EVERY_SECONDS", seconds)
+        progress = RecordedProgress()
+        folder = new_folder(tmp_path / str(seconds))
+        fit(training(epochs=2), folder, progress)
+        written.append(folder.metrics.read_bytes())
+        told.append([done for done, _ in progress.updates])
+    assert written[0] == written[1]
+    assert told == [[0, 3, 6], [0, 1, 2, 3, 4, 5, 6]]

@@ -143,7 +143,7 @@ def test_tokens_are_asked_of_student_and_teacher() -> None:
 @pytest.mark.parametrize(
     ("output", "batch", "message"),
     [
-        (student_output(), _batch(STUDENT), "but its output has none"),
+        (student_output(), _batch(STUDENT), "reads the student's tokens, but its output has none"),
         (
             student_output(tokens=_tokens(STUDENT)),
             student_batch(),
