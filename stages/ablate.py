@@ -25,6 +25,7 @@ from pipeline.ablation.run_state import (
 )
 from pipeline.ablation.table import (
     RunRow,
+    Samples,
     SweepTable,
     as_csv,
     as_json,
@@ -181,6 +182,9 @@ class _RunningSweep:
     progress: Progress
     say: Log
     failed: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, RunRow] = field(default_factory=dict)
+    """Of finished runs, by name: they do not change any more."""
+    samples: dict[str, Samples] = field(default_factory=dict)
 
     def job(self, run: _Run) -> Job:
         root = run.folder.root
@@ -218,7 +222,8 @@ class _RunningSweep:
             {arm.name: arm.baseline for arm in self.plan.arms},
             [self._row(run) for run in done],
             self.people.image_index,
-            _notes(self.plan, self.people, len(done), len(self.runs)),
+            _notes(self.plan, self.people, len(done), len(self.plan.runs)),
+            samples=self.samples,
         )
         output = self.config.output
         texts = {
@@ -234,6 +239,11 @@ class _RunningSweep:
         return AblateResult(table, (*texts, *drawn))
 
     def _row(self, run: _Run) -> RunRow:
+        if run.plan.name not in self.rows:
+            self.rows[run.plan.name] = self._measure(run)
+        return self.rows[run.plan.name]
+
+    def _measure(self, run: _Run) -> RunRow:
         is_last = self.plan.sweep.weights == "last"
         weights = run.folder.last_weights if is_last else run.folder.best_weights
         return RunRow(
@@ -302,10 +312,17 @@ def _reported(training: TrainStudentConfig) -> tuple[Path | None, Path | None]:
 
 
 def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
-    """Give every training its length, and refuse what cannot be trained or continued."""
+    """Give every training that is chosen or was begun its length.
+
+    Raises:
+        DistilError, StoreError: one cannot be trained or continued.
+    """
     opened: dict[str, tuple[int, int, float | None]] = {}
     runs = []
     for planned in plan.runs:
+        folder = RunFolder(config.output / "runs" / planned.name)
+        if planned.arm.name not in plan.chosen and not folder.config.is_file():
+            continue  # it is neither trained nor shown
         training = planned.config
         source = TrainingSource(
             training.store,
@@ -316,12 +333,16 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.reads,
         )
         batch_size = training.optimisation.batch_size
-        key = f"{source} {batch_size} {training.architecture}"
-        if key not in opened:
-            opened[key] = _open(source, training.architecture, batch_size)
+        facts = (
+            source,
+            training.architecture,
+            batch_size,
+            training.effective_loss.token_projector,
+        )
+        if (key := str(facts)) not in opened:
+            opened[key] = _open(*facts)
         num_keypoints, steps_per_epoch, num_bytes = opened[key]
         planned = _with_length(planned, plan.sweep.validations, steps_per_epoch, batch_size)
-        folder = RunFolder(config.output / "runs" / planned.name)
         require_same_settings(folder, planned.config, FREE_TO_DIFFER)
         runs.append(
             _Run(
@@ -338,7 +359,7 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
 
 
 def _open(
-    source: TrainingSource, architecture: str, batch_size: int
+    source: TrainingSource, architecture: str, batch_size: int, has_projector: bool
 ) -> tuple[int, int, float | None]:
     """Return numbers of keypoints and of steps per epoch, and the bytes that are read of a view.
 
@@ -349,7 +370,10 @@ def _open(
     num_keypoints = views.people.skeleton.num_keypoints
     with torch.device("meta"):
         student = build_student(architecture, num_keypoints)
-    views.dataset(student.input_size_hw, student.token_shape)
+    # A projector gives the student's tokens the shape of the stored ones, as in train-student.
+    views.dataset(
+        student.input_size_hw, views.token_shape if has_projector else student.token_shape
+    )
     return num_keypoints, len(views.order(batch_size, seed=0)), source.bytes_per_view()
 
 

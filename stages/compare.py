@@ -8,11 +8,13 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import (
     Arm,
     ArmDifference,
+    MeasuredNetwork,
     comparison_json,
     mean_pose_arm,
     oks_difference,
     student_arm,
     teacher_arm,
+    with_costs,
 )
 from pipeline.prediction.networks import best_weights
 from pipeline.storage.files import publish
@@ -41,6 +43,7 @@ def compare(config: CompareConfig) -> Comparison:
     """
     people = read_people(config.annotations, config.images, config.people)
     arms: list[Arm] = []
+    measured: list[MeasuredNetwork] = []
     if config.mean_pose is not None:
         train = read_people(config.mean_pose, None, config.people)
         if train.skeleton.keypoint_names != people.skeleton.keypoint_names:
@@ -50,20 +53,24 @@ def compare(config: CompareConfig) -> Comparison:
             )
         arms.append(mean_pose_arm(train, people))
     if config.teacher is not None:
-        arms.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
-    students = [
+        measured.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
+    measured += [
         student_arm(name, best_weights(run_folder), people, config.images)
         for name, run_folder in config.arms
     ]
+    arms += [found.arm for found in measured]
+    students = arms[-len(config.arms) :]
     differences = []
     note = describe_missing_sigmas(people.skeleton)
     if note is None:
         first, *others = dict.fromkeys(name for name, _ in config.arms)
         differences = [oks_difference(students, first, other, config.seed) for other in others]
 
-    comparison = Comparison(
-        [*arms, *students], differences, people.num_instances, () if note is None else (note,)
-    )
+    notes: tuple[str, ...] = () if note is None else (note,)
+    if config.measure_cost:
+        arms, on_costs = with_costs(arms, measured)
+        notes += on_costs
+    comparison = Comparison(arms, differences, people.num_instances, notes)
     if config.output is not None:
         publish(config.output, comparison_json(comparison.arms, differences).encode())
     return comparison

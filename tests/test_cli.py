@@ -48,7 +48,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        *("--from-crops", "--student", "--pretrained"),
+        *("--from-crops", "--student", "--pretrained", "--view-policy"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -59,7 +59,13 @@ COMMANDS: dict[str, set[str]] = {
     },
     "compare": {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
+        "--no-cost",
         *(*TEACHER, *CONFIG),
+    },
+    "ablate": {
+        *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
+        *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
+        *("--val-images", "--init-weights", "--set"),
     },
     "show": {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
@@ -69,7 +75,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        *("--init-weights", "--pretrained"),
+        *("--init-weights", "--pretrained", "--store"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},

@@ -45,7 +45,8 @@ class Sweep(ComponentConfig):
 
     question: str = Field(min_length=1)
     baseline: str
-    """Name of the arm that the others are compared with; with a grid, of the arm at every point."""
+    """Name of the arm that the others are compared with, unless they name their own; with a grid,
+    that of the same point."""
     preset: str = "distilpose-xs"
     """Shipped settings of ``train-student`` that all arms begin with; an arm may name another."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
@@ -118,10 +119,10 @@ def read_sweep(path: Path) -> Sweep:
         raise ConfigError(f"{path}: {name}: {fault['msg']}") from error
 
 
-def arms_of(sweep: Sweep, paths: Mapping[str, str] | None = None) -> list[Arm]:
-    """Return the arms of a sweep, baselines first.
+def arms_of(sweep: Sweep, fill: Mapping[str, str] | None = None) -> list[Arm]:
+    """Return the arms of a sweep, in order.
 
-    paths: values of the placeholders ``{name}`` that stand for files in the settings of arms.
+    fill: values of the placeholders ``{name}`` in the settings of arms, such as files.
 
     Raises:
         ConfigError: there is no arm or no such baseline, two arms have one name, an arm sets what
@@ -144,12 +145,10 @@ def arms_of(sweep: Sweep, paths: Mapping[str, str] | None = None) -> list[Arm]:
             arms.append(
                 Arm(
                     name=_join(name, label),
-                    baseline=_join(sweep.baseline, label)
-                    if sweep.baseline in sweep.arms
-                    else sweep.baseline,
+                    baseline=_baseline(own, sweep, label),
                     preset=str(own.get("preset", sweep.preset)),
                     person_views=_budget(own, sweep, name),
-                    settings=_filled({**settings, **dict(point)}, paths or {}, name),
+                    settings=_filled({**settings, **dict(point)}, fill or {}, name),
                 )
             )
     names = [arm.name for arm in arms]
@@ -157,9 +156,11 @@ def arms_of(sweep: Sweep, paths: Mapping[str, str] | None = None) -> list[Arm]:
         raise ConfigError("the sweep has no arm; name arms in [arms.NAME], or values in [grid]")
     for arm in arms:
         if arm.baseline not in names:
-            raise ConfigError(f"baseline is {sweep.baseline!r}, expected one of {', '.join(names)}")
+            raise ConfigError(
+                f"the baseline {arm.baseline!r} is no arm, expected one of {', '.join(names)}"
+            )
     _require_different([_as_file_name(name) for name in names], names)
-    return sorted(arms, key=lambda arm: arm.name != arm.baseline)
+    return arms
 
 
 def chosen_arms(arms: Sequence[Arm], only: Sequence[str]) -> list[Arm]:
@@ -185,7 +186,7 @@ def as_toml(value: object) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-_OF_THE_SWEEP = {"preset", "person_views"}
+_OF_THE_SWEEP = {"baseline", "preset", "person_views"}
 """Names in an arm that are no settings of ``train-student``."""
 
 
@@ -196,16 +197,23 @@ def _budget(own: Settings, sweep: Sweep, name: str) -> int | None:
     raise ConfigError(f"person_views of the arm {name!r} is {found!r}; expected a number above 0")
 
 
-def _filled(settings: Settings, paths: Mapping[str, str], arm: str) -> Settings:
-    filled: dict[str, Value] = {}
-    for name, value in settings.items():
+def _baseline(own: Settings, sweep: Sweep, label: str) -> str:
+    name = str(own.get("baseline", sweep.baseline))
+    return _join(name, label) if name in sweep.arms else name
+
+
+def _filled(settings: Settings, fill: Mapping[str, str], arm: str) -> Settings:
+    def value_of(value: Value, name: str) -> Value:
+        if isinstance(value, list):
+            return [value_of(part, name) for part in value]
         match = _PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
-        if match is not None and match[1] not in paths:
-            raise ConfigError(
-                f"the arm {arm!r} needs a file for {name}; give --path {match[1]}=FILE"
-            )
-        filled[name] = value if match is None else paths[match[1]]
-    return filled
+        if match is None:
+            return value
+        if match[1] not in fill:
+            raise ConfigError(f"{name} of the arm {arm!r} is open; give --fill {match[1]}=VALUE")
+        return fill[match[1]]
+
+    return {name: value_of(value, name) for name, value in settings.items()}
 
 
 def _short(name: str, grid: Mapping[str, object]) -> str:

@@ -1,22 +1,21 @@
 """Networks side by side on the same people: figures, cost, and the difference person by person."""
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from pipeline.coco.people import People
 from pipeline.coco.poses import PosePredictions, ScoreRule
 from pipeline.errors import PeopleError
+from pipeline.evaluation.inference_cost import Cost, TimedNetwork, measure_costs
 from pipeline.evaluation.localisation import Difference, paired_bootstrap
 from pipeline.evaluation.report import ComparisonRow, compare_figures, defined
 from pipeline.frames.geometry import padded_box_size
-from pipeline.models.cost import count_multiply_adds, count_parameters
+from pipeline.models.pose_networks import PoseNetwork
 from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator, predict_people
 from pipeline.prediction.networks import OpenedNetwork, open_heatmap_teacher, open_student
 from pipeline.settings import PADDING, TeacherSettings
@@ -27,20 +26,7 @@ from pipeline.wording import counted
 MEAN_POSE, TEACHER = "mean pose", "teacher"
 _ASPECT_HW = (4, 3)
 """Height to width of the padded boxes that the mean pose is placed in."""
-_TIMED_PREDICTIONS = 40
 _THRESHOLD = 0.2
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of predicting one person."""
-
-    num_parameters: int | None
-    """None: the network's file does not state them."""
-    num_multiply_adds: int | None
-    """Multiply-adds of convolutions, linear layers and attention; None: unknown as well."""
-    milliseconds: float
-    """Median time of a prediction of one crop on this machine's CPU, without flip test."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,30 @@ class Arm:
 
     name: str
     figures: ComparisonRow
-    cost: Cost | None
+    architecture: str | None = None
+    """Architecture, or the name of an ONNX file; None: the mean pose."""
+    cost: Cost | None = None
+    """Cost of the architecture; None: not measured."""
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """An arm whose cost is not measured yet, and the network to measure."""
+
+    arm: Arm
+    network: TimedNetwork
+
+
+def with_costs(
+    arms: Sequence[Arm], measured: Sequence[MeasuredNetwork]
+) -> tuple[list[Arm], tuple[str, ...]]:
+    """Add the cost of each arm's architecture, measured once: arms that share it share the figures.
+
+    Returns the arms, and notes that a reader must know.
+    """
+    networks = {str(found.arm.architecture): found.network for found in measured}
+    costs, notes = measure_costs(networks)
+    return [replace(arm, cost=costs.get(str(arm.architecture))) for arm in arms], notes
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def mean_pose_arm(train: People, people: People) -> Arm:
     It uses no image: a network that has not left the plateau of the mean pose scores the same.
     """
     predictions = mean_pose_predictions(mean_pose_in_box(train), people)
-    return Arm(MEAN_POSE, compare_figures(people, predictions, ScoreRule("one")), None)
+    return Arm(MEAN_POSE, compare_figures(people, predictions, ScoreRule("one")))
 
 
 def mean_pose_in_box(train: People) -> NDArray[np.float64]:
@@ -111,23 +120,16 @@ def mean_pose_predictions(mean_pose: NDArray[np.float64], people: People) -> Pos
 
 def teacher_arm(
     teacher: Path, settings: TeacherSettings, people: People, image_folder: Path
-) -> Arm:
-    """Measure a heatmap teacher under its settings."""
-    alone = settings.model_copy(update={"batch_size": 1, "flip_test": False})
-    opened, opened_alone = (
-        open_heatmap_teacher(teacher, people.skeleton, each, threshold=_THRESHOLD)
-        for each in (settings, alone)
-    )
-    return _arm(TEACHER, opened, opened_alone, people, image_folder)
+) -> MeasuredNetwork:
+    """Measure the poses of a heatmap teacher under its settings."""
+    opened = open_heatmap_teacher(teacher, people.skeleton, settings, threshold=_THRESHOLD)
+    return _arm(TEACHER, opened, people, image_folder)
 
 
-def student_arm(name: str, weights: Path, people: People, image_folder: Path) -> Arm:
-    """Measure a student under the flip test; its checkpoint states how its poses are scored."""
-    opened, alone = (
-        open_student(weights, flip_test=flip_test, threshold=_THRESHOLD, device="cpu")
-        for flip_test in (True, False)
-    )
-    return _arm(name, opened, alone, people, image_folder)
+def student_arm(name: str, weights: Path, people: People, image_folder: Path) -> MeasuredNetwork:
+    """Measure the poses of a student under the flip test; its checkpoint states their score."""
+    opened = open_student(weights, flip_test=True, threshold=_THRESHOLD, device="cpu")
+    return _arm(name, opened, people, image_folder)
 
 
 def oks_difference(arms: Sequence[Arm], one: str, other: str, seed: int) -> ArmDifference:
@@ -153,7 +155,8 @@ def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -
                     "score_one": arm.figures.score_one.as_dict(),
                     "mean_oks": defined(arm.figures.mean_oks),
                     "mean_pck": defined(arm.figures.mean_pck),
-                    "cost": None if arm.cost is None else asdict(arm.cost),
+                    "architecture": arm.architecture,
+                    "cost": None if arm.cost is None else _cost_json(arm.cost),
                 }
                 for arm in arms
             ],
@@ -163,37 +166,36 @@ def comparison_json(arms: Sequence[Arm], differences: Sequence[ArmDifference]) -
     )
 
 
-def _arm(
-    name: str, opened: OpenedNetwork, alone: OpenedNetwork, people: People, folder: Path
-) -> Arm:
+def _cost_json(cost: Cost) -> dict[str, object]:
+    content = asdict(cost)
+    for name in ("batch_1", "batch_64"):
+        del content[name]
+        content[f"ms_{name}"] = getattr(cost, name)._asdict()
+    return content
+
+
+def _arm(name: str, opened: OpenedNetwork, people: People, folder: Path) -> MeasuredNetwork:
     require_same_names(str(opened.path), opened.skeleton.keypoint_names, people)
     predictions = predict_people(opened.estimator, people, folder, padding=opened.padding)
-    return Arm(name, compare_figures(people, predictions, opened.rule), _cost_of(alone))
+    figures = compare_figures(people, predictions, opened.rule)
+    source = _source_of(opened)
+    architecture = source.name if isinstance(source, Path) else source.architecture
+    network = TimedNetwork(source, opened.estimator.input_size_hw)
+    return MeasuredNetwork(Arm(name, figures, architecture), network)
+
+
+def _source_of(opened: OpenedNetwork) -> PoseNetwork | Path:
+    estimator = opened.estimator
+    if isinstance(estimator, StudentEstimator):
+        return estimator.network
+    if isinstance(estimator, TeacherEstimator) and isinstance(
+        estimator.teacher.network, TorchNetwork
+    ):
+        return estimator.teacher.network.module
+    return opened.path
 
 
 def _padded_boxes(people: People) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return centres and (width, height), each (N, 2) float64, image pixels."""
     boxes = people.bbox_xywh
     return boxes[:, :2] + boxes[:, 2:] / 2, padded_box_size(boxes, _ASPECT_HW, PADDING)
-
-
-def _cost_of(alone: OpenedNetwork) -> Cost:
-    estimator = alone.estimator
-    crop = np.zeros((1, *estimator.input_size_hw, 3), np.uint8)
-    seconds = []
-    for _ in range(_TIMED_PREDICTIONS):
-        began = time.perf_counter()
-        estimator.estimate(crop)
-        seconds.append(time.perf_counter() - began)
-    milliseconds = 1e3 * float(np.median(seconds))
-    module: nn.Module
-    if isinstance(estimator, StudentEstimator):
-        module = estimator.network
-    elif isinstance(estimator, TeacherEstimator) and isinstance(
-        estimator.teacher.network, TorchNetwork
-    ):
-        module = estimator.teacher.network.module
-    else:
-        return Cost(None, None, milliseconds)
-    products = count_multiply_adds(module)
-    return Cost(count_parameters(module), products.conv_linear + products.attention, milliseconds)

@@ -42,7 +42,7 @@ class Validation:
     image_folder: Path
     device: torch.device
     mean_pose: Localisation
-    """That of the training people's mean pose, placed in every box."""
+    """Figure of the training people's mean pose, placed in every box."""
     say: Log
     """Receives a line about each measurement."""
     processes: Processes = ALONE

@@ -18,7 +18,7 @@ class StudentOutput(NamedTuple):
     """Outputs of a student for a batch of crops."""
 
     keypoints: Tensor  # (B, K, 2) as (x, y) in [0, 1]: crop pixels / (W, H)
-    scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint
+    scores: Tensor  # (B, K), raw: trained to equal the teacher's heat at the keypoint, or its OKS
     sigmas: Tensor  # (B, K, 2) as (x, y), teacher heatmap cells, > 0
     tokens: Tokens | None = None  # of the last layer; None: not requested
     shears: Tensor | None = None  # (B, K), raw, of the Gaussian's axes; None: no such channel

@@ -118,7 +118,7 @@ class TokenDistillingEncoder(nn.Module):
     def encode_groups(self, features: Tensor) -> list[Tokens]:
         """Encode a feature map, as ``forward``, into the tokens after each group of layers."""
         visual_tokens = self.patch_embedding(self.cut_patches(features))
-        keypoint_tokens = self.keypoint_tokens.expand(len(features), -1, -1)
+        keypoint_tokens = self.keypoint_tokens.expand(features.shape[0], -1, -1)
         tokens = torch.cat((keypoint_tokens, visual_tokens), dim=1)
         groups = []
         for number, layer in enumerate(self.layers):

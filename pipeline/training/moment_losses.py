@@ -14,7 +14,7 @@ from pipeline.training.heatmap_losses import SMALLEST_VARIANCE
 WINDOW_RADIUS = 3
 """Moments are those of 7 x 7 cells: far away, noise of the floor would widen them."""
 _VARIANCE_OF_A_CELL = 1 / 12
-"""That of a uniform distribution over one cell: heat in one cell alone has no width to measure."""
+"""Variance of a uniform distribution over one cell: heat in one cell alone shows no width."""
 
 
 class Moments(NamedTuple):
@@ -29,7 +29,8 @@ def peak_moments(heatmaps: Tensor, is_known: Tensor | None = None) -> Moments:
     """Measure the first two moments of the 7 x 7 cells around the highest cell of every map.
 
     A Gaussian that is wider than a cell is measured narrower than it is, as the window cuts its
-    tails: one of sigma 2 has a sigma of 1.64 here.
+    tails: one of sigma 2 has a sigma of 1.64 here, and its mean lies up to 0.17 of a cell nearer to
+    the centre of the highest cell.
 
     heatmaps: (B, K, Hh, Wh), uint8 or float, finite, in any unit of heat; heat below 0 counts as 0.
     is_known: (B, Hh, Wh) bool, cells with heat; None: all of them. Other cells must be 0.

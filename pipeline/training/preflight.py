@@ -78,7 +78,7 @@ def image_cache_bytes(people: People, instances: Any, limit_mib: int) -> int:
 def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> StepCost:
     """Measure one view's share of a step, on a copy of the network.
 
-    load: returns a batch of as many views as it is asked for.
+    load: returns a batch of a given number of views.
     """
     device = training.device
     network = copy.deepcopy(training.network).to(device).to(memory_format=torch.channels_last)

@@ -158,7 +158,7 @@ LabelShare = Annotated[float, Field(ge=0, le=1)]
 class FreshViewSettings(ComponentConfig):
     """Views of annotated people, drawn anew in every epoch."""
 
-    view_policy: Literal["fresh"] = "fresh"
+    view_policy: Literal["annotations"] = "annotations"
     recipe: ViewRecipe = ViewRecipe()
     """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
@@ -224,14 +224,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+"""The settings ``data`` of a student, by the policy of the views: ``annotations``, and
 for a store ``carry`` or ``replay``; never a mixture."""
 
 
 TeacherViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
 ]
-"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
+"""The settings ``data`` of a heatmap network: ``annotations``, or ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:
@@ -240,7 +240,7 @@ def name_the_policy(settings: Any) -> Any:
         return settings
     data = settings.get("data") or {}
     if isinstance(data, Mapping) and "view_policy" not in data:
-        policy = "fresh" if settings.get("store") is None else "carry"
+        policy = "annotations" if settings.get("store") is None else "carry"
         data = {**data, "view_policy": policy}
     return {**settings, "data": data}
 

@@ -101,7 +101,7 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         stored = _read_teacher(store, instances, views, self._reads)
         keypoints = apply(self._stored_to_input, stored.keypoints)
         fields = keypoint_fields(keypoints, stored.confidence, self._input_size_hw)
-        if isinstance(stored, StoredViews):
+        if isinstance(stored, StoredViews) and "heatmaps" in self._reads:
             fields |= {"heatmaps": stored.heatmaps, "scale": stored.scale}
         if self._reads & {"keypoint_tokens", "visual_tokens"}:
             assert isinstance(store, TeacherStore)  # averaged teachers hold no tokens
@@ -212,7 +212,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         is_mirrored = is_mirroring(crop_to_view)
         confidences = carry_channels(stored.confidence, is_mirrored, flip_indices)
         fields = keypoint_fields(keypoints, confidences, self._input_size_hw)
-        if isinstance(stored, StoredViews):
+        if isinstance(stored, StoredViews) and "heatmaps" in self._reads:
             carried = carry_heatmaps(
                 stored.heatmaps,
                 crop_to_view,
@@ -235,7 +235,7 @@ def _read_teacher(
     views: NDArray[np.int64],
     reads: frozenset[TeacherField],
 ) -> StoredKeypoints:
-    """Read views of a teacher: ``StoredViews`` exactly if a loss term reads heatmaps."""
+    """Read views of a teacher, with heatmaps if a loss term reads them."""
     if "heatmaps" in reads:
         return store.read(instances, views)
     return store.read_keypoints(instances, views)

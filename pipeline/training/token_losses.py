@@ -38,10 +38,12 @@ class TokenProjector(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Map (B, K, d) and (B, p, d) tokens to (B, K, D) and (B, P, D)."""
-        visual_tokens = resample_tokens(
-            tokens.visual_tokens, self.student.grid_hw, self.teacher.grid_hw
+        # The order is free, as both steps are linear; a student has most often the smaller grid.
+        visual_tokens = self.visual(tokens.visual_tokens)
+        return Tokens(
+            self.keypoint(tokens.keypoint_tokens),
+            resample_tokens(visual_tokens, self.student.grid_hw, self.teacher.grid_hw),
         )
-        return Tokens(self.keypoint(tokens.keypoint_tokens), self.visual(visual_tokens))
 
 
 def resample_tokens(

@@ -13,6 +13,8 @@ from stages.commands.options import FOLDER, names, require_inputs, setting_optio
 from stages.settings.ablate import AblateConfig, plan_sweep
 from stages.settings.training import TrainStudentConfig
 
+_OWN = ("parallel", "only", "seeds", "person_views", "baseline")
+"""Options that are settings of the sweep, and not of its trainings."""
 _sweep = functools.partial(setting_option, AblateConfig)
 _training = functools.partial(
     setting_option, TrainStudentConfig, heading="Settings of all trainings"
@@ -31,20 +33,20 @@ def _numbers(
         ) from error
 
 
-def _files(
+def _values(
     context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, str]:
-    """Read NAME=FILE as often as it is given."""
+    """Read NAME=VALUE as often as it is given."""
     pairs = [text.partition("=") for text in texts]
-    for name, _, path in pairs:
-        if not (name and path):
+    for name, _, value in pairs:
+        if not (name and value):
             raise click.BadParameter(
-                f"{name!r} is not NAME=FILE, for example heatmap_start=runs/t/checkpoints/"
+                f"{name!r} is not NAME=VALUE, for example heatmap_start=runs/t/checkpoints/"
                 "best.safetensors",
                 context,
                 parameter,
             )
-    return {name: path for name, _, path in pairs}
+    return {name: value for name, _, value in pairs}
 
 
 @command("ablate")
@@ -55,8 +57,10 @@ def _files(
 @_sweep("only", "--only", type=str, callback=names, metavar="ARM[,ARM...]")
 @_sweep("seeds", "--seeds", type=str, callback=_numbers, metavar="N[,N...]")
 @_sweep("person_views", "--person-views")
-@click.option("--path", "paths", multiple=True, metavar="NAME=FILE", callback=_files,
-              help="File that the sweep's arms name by a placeholder; repeatable.")  # fmt: skip
+@_sweep("baseline", "--baseline", metavar="ARM")
+@click.option("--fill", multiple=True, metavar="NAME=VALUE", callback=_values,
+              help="Value of a placeholder {NAME} in the sweep's arms, such as a file; repeatable.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True,
               help="List the trainings, their bytes and the time to expect; train nothing.",
 )  # fmt: skip
@@ -70,7 +74,7 @@ def _files(
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE",
               help="Value of a setting of train-student for all arms; repeatable.")  # fmt: skip
 def ablate_command(
-    sweep: str, output: Path, dry_run: bool, paths: dict[str, str], overrides: tuple[str, ...],
+    sweep: str, output: Path, dry_run: bool, fill: dict[str, str], overrides: tuple[str, ...],
     **options: Any,
 ) -> None:  # fmt: skip
     """Train the arms of a sweep that differ in a few settings, and compare them in one table.
@@ -79,10 +83,10 @@ def ablate_command(
     table.csv, runs.csv, table.json and curves.png in --output. The same command continues a sweep:
     what is finished is not repeated.
     """
-    own = {name: options.pop(name) for name in ("parallel", "only", "seeds", "person_views")}
+    own = {name: options.pop(name) for name in _OWN}
     given = {name: _plain(value) for name, value in options.items() if value is not None}
     settings = merge_settings(None, None, overrides, given)
-    fields = {**own, "sweep": sweep, "output": output, "paths": paths, "settings": settings}
+    fields = {**own, "sweep": sweep, "output": output, "fill": fill, "settings": settings}
     config = load_config(AblateConfig, fields=fields)
     plan = plan_sweep(config)
     for run in plan.runs:

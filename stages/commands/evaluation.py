@@ -86,13 +86,16 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
 @_compare("teacher", "--teacher")
 @_compare("mean_pose", "--mean-pose")
 @_compare("output", "--output")
+@switch_off(CompareConfig, "measure_cost", "--no-cost",
+            help="Do not measure time and memory of the networks.")  # fmt: skip
 @teacher_options(CompareConfig)
 @config_options
 def compare_command(**options: Any) -> None:
     """Measure several students on the same people, side by side and person by person.
 
-    Takes run folders and the truth; prints AP, AP with score 1, mean OKS and cost of each arm, and
-    the first arm's difference from the others with a 95 % interval; writes --output.
+    Takes run folders and the truth; prints AP, AP with score 1 and mean OKS of each arm, students
+    and teacher with their cost, and the first arm's difference from the others with a 95 %
+    interval; writes --output.
     """
     config = configured(CompareConfig, options)
 

@@ -202,16 +202,14 @@ def print_comparison(
     PCK is shown where there is no OKS. notes: what the reader must know, a sentence each.
     """
     pck = ("PCK@0.2",) if all(np.isnan(arm.figures.mean_oks) for arm in arms) else ()
-    table = figure_table(("AP", "AP, score 1", "mean OKS", *pck, "params", "mult-adds", "ms"))
-    for name in dict.fromkeys(arm.name for arm in arms):
+    table = figure_table(("AP", "AP, score 1", "mean OKS", *pck))
+    names = dict.fromkeys(arm.name for arm in arms)
+    for name in names:
         of_name = [arm for arm in arms if arm.name == name]
         table.add_row(*_arm_row(name, of_name, has_pck=bool(pck)))
     console.print(table)
-    console.print(
-        "AP: ranked by each arm's own score. ms: one person, this CPU, no flip test; all figures "
-        "else with it.",
-        style="dim",
-    )
+    _print_costs(console, [next(arm for arm in arms if arm.name == name) for name in names], arms)
+    console.print("AP: ranked by each arm's own score, under the flip test.", style="dim")
     for found in differences:
         difference = found.difference
         console.print(
@@ -229,19 +227,51 @@ def _arm_row(name: str, arms: Sequence[Arm], *, has_pck: bool) -> list[str]:
     accuracy = [_mean_and_spread([defined(found.mean_oks) for found in figures])]
     if has_pck:
         accuracy.append(_mean_and_spread([defined(found.mean_pck) for found in figures]))
-    costs = [arm.cost for arm in arms if arm.cost is not None]
-    if not costs:
-        return [name, own, one, *accuracy, "-", "-", "-"]
-    milliseconds = float(np.median([cost.milliseconds for cost in costs]))
-    return [
-        *(name, own, one, *accuracy),
-        *(_millions(costs[0].num_parameters, 2), _millions(costs[0].num_multiply_adds, 0)),
-        f"{milliseconds:.1f}",
-    ]
+    return [name, own, one, *accuracy]
 
 
-def _millions(count: int | None, digits: int) -> str:
-    return "-" if count is None else f"{count / 1e6:.{digits}f} M"
+def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm]) -> None:
+    """Print students and teacher side by side: what each costs, and what it reaches.
+
+    networks: one arm of each name.
+    """
+    measured = [arm for arm in networks if arm.cost is not None]
+    if not measured:
+        return
+    titles = ("M par", "M add", "ms 1", "ms 64", "MB", *_COCO)
+    table = figure_table(titles, Column("", no_wrap=True), no_wrap=True)
+    minima, runtimes = [], set()
+    for arm in measured:
+        cost = arm.cost
+        assert cost is not None
+        own = [other.figures.own_score.as_dict() for other in arms if other.name == arm.name]
+        table.add_row(
+            arm.name,
+            f"{cost.num_parameters / 1e6:.2f}",
+            f"{cost.num_multiply_adds / 1e6:.0f}",
+            f"{cost.batch_1.median:.1f}",
+            f"{cost.batch_64.median:.0f}",
+            "-" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f}",
+            *(_mean([figures[name] for figures in own]) for name in _COCO),
+        )
+        minima.append(f"{arm.name} {cost.batch_1.minimum:.1f}, {cost.batch_64.minimum:.0f}")
+        runtimes.add(cost.runtime)
+    console.print(table)
+    console.print(
+        "M par, M add: millions of parameters and of multiply-adds. ms 1, ms 64: median time of a "
+        f"batch of 1 and of 64 in {' and '.join(sorted(runtimes))} on one core, the networks in "
+        "turns, without flip test and decoding. MB: peak memory that a batch of 64 adds. Minimum "
+        f"times: {'; '.join(minima)}.",
+        style="dim",
+    )
+
+
+_COCO = ("AP50", "AP75", "APM", "APL", "AR")
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.3f}" if known else "-"
 
 
 def _mean_and_spread(values: Sequence[float | None]) -> str:

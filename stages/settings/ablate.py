@@ -1,7 +1,7 @@
 """Settings of ``distil ablate``, and the trainings that a sweep and these settings describe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ class AblateConfig(StageConfig):
     person_views: PersonViews | None = None
     """Number of person-views of each training, where an arm does not set its own; by default the
     sweep's."""
-    paths: dict[str, str] = Field(default_factory=dict)
-    """Files that the sweep names by a placeholder."""
+    baseline: str | None = None
+    """Name of the arm that all others are compared with, in place of the sweep's baselines."""
+    fill: dict[str, str] = Field(default_factory=dict)
+    """Values of the placeholders in the sweep's arms."""
     settings: FlatSettings = Field(default_factory=dict)
     """Settings of train-student for all arms, over those of the sweep."""
 
@@ -132,7 +134,10 @@ def plan_sweep(config: AblateConfig) -> Plan:
     sweep = read_sweep(sweep_file(config.sweep))
     changes = {"seeds": config.seeds, "person_views": config.person_views}
     sweep = sweep.model_copy(update={name: value for name, value in changes.items() if value})
-    arms = arms_of(sweep, config.paths)
+    arms = arms_of(sweep, config.fill)
+    if config.baseline is not None:
+        chosen_arms(arms, [config.baseline])
+        arms = [replace(arm, baseline=config.baseline) for arm in arms]
     if clash := sorted(config.settings.keys() & (varied_settings(sweep) | {"seed"})):
         what = "is that of the sweep's seeds" if clash[0] == "seed" else "differs between the arms"
         raise ConfigError(f"{clash[0]} {what}, so it cannot be set for all of them; leave it out")

@@ -12,6 +12,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from store_schemas.array_table import array_specs
 from store_schemas.formats import NONE, PROFILES, OptionalArrays, TokenFormat, crop_format
 from store_schemas.heatmap_codec import dequantise_heatmaps
+from store_schemas.keypoint_codec import KeypointProfile
 from store_schemas.teacher_store import SHARD_ARRAYS, ArraySpec, StoreDimensions
 from tests.support.generated_store import write_store
 
@@ -63,6 +64,20 @@ def test_crops_and_tokens_are_documented_too(dtype_of_tokens: str, alternative: 
         spec = expected[name]
         dtype, fill = (each.split(" or ")[alternative] for each in (dtype, fill))
         assert (dtype, sizes, fill) == (spec.dtype, list(spec.shape), str(spec.fill_value)), name
+
+
+def test_the_arrays_of_keypoints_alone_are_documented_too() -> None:
+    n, m, r, length, v, k, rows, columns = LETTERS.values()
+    profile = KeypointProfile.of_crops((256, 192))
+    size = StoreDimensions(n, m, r, length, v, k, (rows, columns), 3, profile)
+    expected, found = array_specs(size, "name"), documented()
+    for name in ("keypoints", "confidences"):
+        dtype, shape, fill = found[f"teachers/NAME/{name}"]
+        spec = expected[f"teachers/name/{name}"]
+        sizes = [LETTERS.get(part) or int(part) for part in shape.split(", ")]
+        assert (dtype, sizes, fill) == (spec.dtype, list(spec.shape), str(spec.fill_value)), name
+    assert "teachers/name/heatmaps" not in expected
+    assert "teachers/name/outputs" not in expected
 
 
 @pytest.mark.parametrize("profile", ["default", "lossless-float16"])

@@ -1,5 +1,6 @@
 """A comparison measures every arm on the same people and pairs them person by person."""
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline.coco.read_people import read_people
 from pipeline.config import validate_config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.comparison import MEAN_POSE, TEACHER
+from pipeline.evaluation.inference_cost import measure_costs
 from pipeline.models import build_network
 from pipeline.runs.checkpoints import describe_network, save_weights
 from pipeline.runs.run_folder import RunFolder
@@ -58,16 +60,19 @@ def comparison(
     drawn: DrawnPeople, runs: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Comparison, dict[str, object]]:
     folder = tmp_path_factory.mktemp("compared")
-    found = compare(
-        CompareConfig(
-            annotations=drawn.annotations,
-            images=drawn.images,
-            arms=(("a", runs[0]), ("b", runs[1]), ("a", runs[2]), ("b", runs[3])),
-            teacher=save_network(folder / "teacher.safetensors", drawn, "tokenpose-xs", 9),
-            mean_pose=drawn.annotations,
-            output=folder / "table.json",
-        )
+    config = CompareConfig(
+        annotations=drawn.annotations,
+        images=drawn.images,
+        arms=(("a", runs[0]), ("b", runs[1]), ("a", runs[2]), ("b", runs[3])),
+        teacher=save_network(folder / "teacher.safetensors", drawn, "tokenpose-xs", 9),
+        mean_pose=drawn.annotations,
+        output=folder / "table.json",
     )
+    with pytest.MonkeyPatch.context() as patch:
+        few = functools.partial(measure_costs, rounds={1: 3, 64: 1})
+        patch.setattr("pipeline.evaluation.comparison.measure_costs", few)
+        patch.setattr("pipeline.evaluation.inference_cost.peak_bytes_of_onnx", lambda *_: None)
+        found = compare(config)
     return found, json.loads((folder / "table.json").read_text())
 
 
@@ -100,7 +105,15 @@ def test_the_costs_are_those_of_the_networks(
     assert student.cost is not None
     assert student.cost.num_parameters == 840_981
     assert student.cost.num_multiply_adds == 61_762_176 + 4_326_400
-    assert student.cost.milliseconds > 0
+    assert 0 < student.cost.batch_1.minimum <= student.cost.batch_1.median
+    assert student.cost.batch_1.median < student.cost.batch_64.median
+
+
+def test_arms_of_one_architecture_share_its_cost(
+    comparison: tuple[Comparison, dict[str, object]],
+) -> None:
+    students = [arm for arm in comparison[0].arms if arm.name in "ab"]
+    assert len({id(arm.cost) for arm in students}) == 1
 
 
 def test_the_file_holds_the_figures_of_every_arm(
@@ -111,6 +124,7 @@ def test_the_file_holds_the_figures_of_every_arm(
     assert isinstance(arms, list)
     assert [arm["mean_oks"] for arm in arms] == [arm.figures.mean_oks for arm in found.arms]
     assert {"own_score", "score_one", "mean_oks", "cost", "name"} <= set(arms[0])
+    assert set(arms[1]["cost"]["ms_batch_64"]) == {"minimum", "median"}
 
 
 def test_the_table_has_a_row_per_arm_and_fits_eighty_columns(
@@ -122,7 +136,8 @@ def test_the_table_has_a_row_per_arm_and_fits_eighty_columns(
     text = console.export_text()
     lines = [line.strip() for line in text.splitlines()]
     for name in (MEAN_POSE, TEACHER, "a", "b"):
-        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+        tables = 1 if name == MEAN_POSE else 2  # figures, and for networks their cost
+        assert sum(line.startswith(f"{name} ") for line in lines) == tables
     assert "…" not in text
     assert "mean OKS, a minus b:" in text
 

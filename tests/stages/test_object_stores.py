@@ -20,7 +20,7 @@ from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import LEASE_NAME, acquire_lease
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import BatchLoader
-from pipeline.training.settings import ReplayedViewSettings
+from pipeline.training.settings import ReplayedViewSettings, StoreViewSettings
 from pipeline.training.store_sources import open_store_views
 from pipeline.training.view_order import BlockOrder, ViewOrder
 from stages.cache_teacher import cache_teacher
@@ -166,7 +166,7 @@ def configure(drawn: Any, location: str, **data: object) -> TrainStudentConfig:
 
 
 def order_of(config: TrainStudentConfig) -> str | None:
-    assert isinstance(config.data, ReplayedViewSettings)
+    assert isinstance(config.data, StoreViewSettings)
     return config.data.view_order
 
 

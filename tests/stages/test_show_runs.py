@@ -163,7 +163,7 @@ def test_heat_of_student_and_store_lies_where_their_keypoints_are(
 ) -> None:
     """The store's teacher knows the truth, in the frame msra and on crops twice as large."""
     people = people_of(drawn)
-    draw(tmp_path, run, store=str(store), num_people=99)
+    draw(tmp_path, run, store=str(store), images=drawn.images, num_people=99)
     assert sheet.titles[-2:] == ["student's simulated heatmaps", "teacher's heatmaps"]
     assert len(poses) == people.num_instances
     network, info = load_network(RunFolder(run).best_weights)
@@ -193,7 +193,7 @@ def test_a_run_that_learned_no_gaussian_has_no_simulated_heatmaps(
     drawn: Drawn, store: Path, sheet: Sheet, tmp_path: Path
 ) -> None:
     plain = make_run(tmp_path, drawn, store, distillation=False)
-    draw(tmp_path, plain, store=str(store), num_people=2)
+    draw(tmp_path, plain, store=str(store), images=drawn.images, num_people=2)
     assert sheet.titles == ["truth", "student", "teacher", "teacher's heatmaps"]
     assert "simulated" not in sheet.legend
 

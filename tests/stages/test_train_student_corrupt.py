@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,7 +36,9 @@ SKIP = {"on_corrupt": "skip"}
 
 
 def configure(drawn: Any, store: Path, **changes: object) -> TrainStudentConfig:
-    fields = {**SETTINGS, "images": drawn.images, "store": store, **changes}
+    """Settings of a training that replays the augmented views."""
+    data = {"view_policy": "replay", **cast(dict[str, object], changes.pop("data", {}))}
+    fields = {**SETTINGS, "images": drawn.images, "store": store, "data": data, **changes}
     return load_config(TrainStudentConfig, fields=fields)
 
 
@@ -208,7 +210,7 @@ def test_metrics_and_log_name_what_was_replaced(skipped: Path, place: tuple[int,
 def distil(drawn: Any, store: Path, run_folder: Path, *arguments: str) -> Result:
     command = f"train-student --store {store} --images {drawn.images} --preset distilpose-xs "
     command += f"--run-folder {run_folder} --epochs 1 --batch-size 4 --workers 0 --threads 1"
-    options = ["--set", "optimisation.warmup_steps=0", *arguments]
+    options = ["--view-policy", "replay", "--set", "optimisation.warmup_steps=0", *arguments]
     return CliRunner().invoke(main, [*command.split(), *options])
 
 
@@ -245,7 +247,7 @@ def test_a_person_without_a_readable_view_stops_a_training_that_skips(
     store = damage(make_store(), (0, 1), (0, 2))
     config = configure(drawn, store, data=SKIP, num_loader_workers=num_workers)
     person = open_views(drawn, store).people.instance_id[0]
-    with pytest.raises(CorruptError, match=rf"^.*augmented views of person {person} \(row 0\)"):
+    with pytest.raises(CorruptError, match=rf"^.*views in use of person {person} \(row 0\)"):
         train_student(config, tmp_path / "run")
 
 
@@ -258,7 +260,8 @@ def test_no_view_but_those_in_use_takes_the_place_of_a_corrupt_one(
     config = configure(drawn, copy, data={**SKIP, "num_views": 1})
     expected = (
         rf"^\S*damaged\.zarr: view 1 of person {person} \(row 1\) must be readable, as it is the "
-        rf"only one in use; repair the store, or use more .*\(data\.num_views\): .*{where((1, 1))}"
+        r"only one in use; repair the store, or use more .*\(data\.num_views, cache-teacher "
+        rf"--views\): .*{where((1, 1))}"
     )
     with pytest.raises(CorruptError, match=expected):
         train_student(config, tmp_path / "run")
@@ -283,3 +286,20 @@ def test_paranoia_without_a_store_is_refused(drawn: Any) -> None:
             TrainStudentConfig,
             fields={**SETTINGS, "images": drawn.images, **source, "data": {"paranoid": True}},
         )
+
+
+def test_new_views_take_the_predictions_of_another_view_where_the_plain_one_is_corrupt(
+    drawn: Any, store: Path, tmp_path: Path
+) -> None:
+    """The plain view is in use, and the augmented ones stand in for it, carried like it."""
+    copy = damage(Path(shutil.copytree(store, tmp_path / "damaged.zarr")), (1, 0))
+    carry = {"view_policy": "carry"}
+    with pytest.raises(CorruptError, match=where((1, 0))):
+        train_student(configure(drawn, copy, data=carry), tmp_path / "stopped")
+    config = configure(drawn, copy, epochs=1, data={**carry, **SKIP})
+    said: list[str] = []
+    result = train_student(config, tmp_path / "run", say=said.append)
+    assert result.corrupt_views is not None
+    (line,) = [line for line in said if line.startswith("corrupt view 1")]
+    assert "view 1 of the same person takes its place" in line
+    assert re.search(where((1, 0)), line)

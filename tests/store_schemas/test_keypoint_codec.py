@@ -36,7 +36,7 @@ def test_keypoints_and_confidences_are_as_near_as_they_say() -> None:
     [
         (
             [0.5, 512.1, 3],
-            "within 511.984 crop pixels of the crop's corner to be stored, got 512.1",
+            "within 511.984 crop pixels of the crop's corner to be stored, got 512.094",
         ),
         ([0.5, 3, -513], "within 511.984 crop pixels"),
         ([7e4, 3, 3], "a confidence must be at most 65504 to be stored, got 70000"),

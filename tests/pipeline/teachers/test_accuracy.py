@@ -1,6 +1,6 @@
 """Laws of the accuracy on the probe: a mis-set teacher is told from a right one, and by what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from pipeline.coco.people import People
 from pipeline.errors import TeacherError
 from pipeline.frames.views import draw_views
-from pipeline.settings import ViewRecipe
+from pipeline.settings import TeacherSettings, ViewRecipe
 from pipeline.teachers.accuracy import (
     Accuracy,
     check_accuracy,
@@ -117,15 +117,14 @@ def test_a_mis_set_teacher_is_refused_by_the_option_to_give(
 def corrected(teacher: Teacher, option: str) -> Teacher:
     """Return the teacher with the option given that was advised."""
     name, _, value = option.partition(" ")
-    read: dict[str, tuple[str, Callable[[str], object]]] = {
-        "--channel-order": ("channel_order", str),
-        "--pixel-scale": ("scale", float),
-        "--keypoint-order": ("keypoint_order", lambda text: tuple(map(int, text.split(",")))),
-        "no": ("keypoint_order", lambda _: None),
+    changes: dict[str, dict[str, Any]] = {
+        "--channel-order": {"channel_order": value},
+        "--pixel-scale": {"scale": value},
+        "--keypoint-order": {"keypoint_order": value.split(",")},
+        "no": {"keypoint_order": None},
     }
-    field, convert = read[name]
-    change = {field: convert(value)}
-    return Teacher(teacher.network, teacher.settings.model_copy(update=change))
+    settings = {**teacher.settings.model_dump(), **changes[name]}
+    return Teacher(teacher.network, TeacherSettings.model_validate(settings))
 
 
 def test_an_accepted_teacher_is_told_all_the_same(dotted: Dotted) -> None:

@@ -113,6 +113,10 @@ def test_the_head_belongs_to_the_criterion_and_only_where_it_is_asked_for() -> N
     criterion = _criterion()
     assert all(name.startswith("parts.heatmap_head.") for name in criterion.state_dict())
     assert criterion.reads_tokens
+    assert criterion.parts.heatmap_head is not None
+    shapes = [tuple(weight.shape) for weight in criterion.parts.heatmap_head.parameters()]
+    assert (16, 8) in shapes  # a hidden layer of twice the tokens' width
+    assert (16 * 12, 16) in shapes
     absent = _criterion(regression=1, auxiliary_heatmap=0)
     assert not list(absent.parameters())
     assert not absent.reads_tokens

@@ -1,7 +1,6 @@
 """Laws of new views of a store's people: pixels, labels and the teacher's predictions agree."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import SizeHW, apply, box_to_crop, compose, crop_to_heatmap
 from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.settings import HeatmapFrame, ViewRecipe
-from pipeline.teacher_store.reader import TeacherStore, WideCrops
+from pipeline.teacher_store.keypoint_reading import StoredKeypoints
+from pipeline.teacher_store.reader import StoredViews, TeacherStore, WideCrops
 from pipeline.training.heatmap_losses import heat_at
 from pipeline.training.images import TrainingImages
 from pipeline.training.sources import hide_labels, labelled_rows
@@ -67,14 +67,19 @@ class KnowingStore(TeacherStore):
         assert not np.any(views), "only the plain view is carried"
         return self._image_to_crop[instances]
 
-    def read(self, instances: Any, views: Any, out: Any = None) -> Any:
+    def read_keypoints(self, instances: Any, views: Any) -> StoredKeypoints:
+        return self.read(instances, views)
+
+    def read(self, instances: Any, views: Any, out: Any = None) -> StoredViews:
         affines = self.read_image_to_crop(instances, views)
         keypoints = apply(affines, self.people.keypoints[instances, :, :2])
         heat = encode_keypoints(
             apply(crop_to_heatmap("msra", CROP, HEATMAP), keypoints), HEATMAP, 2.0
         )
-        return SimpleNamespace(
+        return StoredViews(
             image_to_crop=affines,
+            is_mirrored=np.zeros(len(instances), np.bool_),
+            status=np.ones(len(instances), np.uint8),
             keypoints=keypoints.astype(np.float32),
             confidence=np.tile(np.array([0.9, 0.5, 0.1], np.float32), (len(instances), 1)),
             heatmaps=np.round(heat * 250).astype(np.uint8),

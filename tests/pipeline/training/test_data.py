@@ -139,7 +139,7 @@ class StoreWithTokens(TeacherStore):
     def heatmap_frame(self) -> HeatmapFrame:
         return "msra"
 
-    def read(self, instances: Any, views: Any, out: Any = None) -> Any:
+    def read_keypoints(self, instances: Any, views: Any) -> Any:
         return SimpleNamespace(
             image_to_crop=np.tile(UPRIGHT, (len(instances), 1, 1)),
             keypoints=np.zeros((len(instances), 3, 2), np.float32),

@@ -88,8 +88,11 @@ def test_moments_are_those_of_the_cells_around_the_peak() -> None:
 
 
 def test_a_gaussian_of_sigma_2_is_measured_as_the_docstring_says() -> None:
-    heatmaps = render_gaussians(torch.full((1, 1, 2), 20.0), torch.full((1, 1, 2), 2.0), (40, 40))
-    assert peak_moments(heatmaps).sigmas[0, 0].tolist() == pytest.approx([1.64, 1.64], abs=0.005)
+    points = torch.tensor([[[20.0, 20.499]]], dtype=torch.float64)
+    heatmaps = render_gaussians(points, torch.full_like(points, 2.0), (40, 40))
+    means, sigmas, _ = peak_moments(heatmaps)
+    assert sigmas[0, 0, 0].item() == pytest.approx(1.64, abs=0.005)
+    assert means[0, 0].tolist() == pytest.approx([20.0, 20.499 - 0.17], abs=0.01)
 
 
 def test_moments_do_not_depend_on_the_unit_of_heat() -> None:

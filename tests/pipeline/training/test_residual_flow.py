@@ -90,6 +90,9 @@ def test_a_new_flow_is_nearly_the_normal_density() -> None:
     errors = uniform(-1, 1, 20, 2).float()
     normal = -0.5 * errors.square().sum(-1) - math.log(2 * math.pi)
     assert (flow(errors) - normal).abs().max() < 1.0
+    bound = 0.01 * math.sqrt(6 / (64 + 64))  # Xavier's, with the published gain
+    widest = max(layer[2].weight.abs().max().item() for layer in (*flow.scales, *flow.shifts))
+    assert widest == pytest.approx(bound, rel=0.01)
 
 
 def test_gradients_match_finite_differences(flow: ResidualFlow) -> None:
