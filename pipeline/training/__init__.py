@@ -2,6 +2,12 @@
 
 settings.py           the settings of the parts; they load without torch
 loop.py               epochs and steps, metrics, checkpoints: start reading here
+training_setup.py     what one training is made of
+training_step.py      one step: precision, parts of a batch, gradients, averaged weights
+epoch_record.py       the losses of an epoch and their means
+stop_request.py       early ends, on SIGTERM or Ctrl-C
+distributed.py        one training in several processes
+global_batch_norm.py  batch normalisation over the rows of all processes
 losses.py             the terms of a student's loss, and their sum
 loss_parts.py         what the terms need besides a batch
 regression_losses.py  distances between keypoints and targets

@@ -7,6 +7,7 @@ GPU waits for it.
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -53,12 +54,20 @@ class Processes:
         """Return this process's rows of a table; every row belongs to exactly one process."""
         return np.arange(self.rank, num_rows, self.size)
 
-    def with_averaged_gradients(self, module: nn.Module) -> nn.Module:
-        """Return a module whose gradients become the mean over the processes."""
+    def with_averaged_gradients(self, module: nn.Module, *, may_skip: bool) -> nn.Module:
+        """Return a module whose gradients become the mean over the processes.
+
+        may_skip: some weights may get no gradient, which has to be found out in every step.
+        """
         if self.size == 1:
             return module
-        # Buffers are batch statistics, which are those of all processes or of each alone.
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        with warnings.catch_warnings():
+            # The option that is to replace it is not in every torch that this runs with.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Buffers are batch statistics, which are those of all processes or of each alone.
+            return DistributedDataParallel(
+                module, broadcast_buffers=False, find_unused_parameters=may_skip
+            )
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Return for each flag whether it is set in any process."""

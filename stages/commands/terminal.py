@@ -22,6 +22,7 @@ _FORMATS = {
     "images/s": "{:.0f} images/s",
     "views/s": "{:.0f} views/s",
     "MB": "{:.1f} MB",
+    "waited": "waited for data {:.0f} %",
 }
 """Formats of the figures that are not loss terms."""
 
