@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import ClusterError, DistilError
+from pipeline.errors import ClusterError, ConfigError, DistilError
+from pipeline.training.settings import CropChanges, StoreViewSettings
 from pipeline.training.view_order import ViewBatch
 from store_schemas.errors import StoreError
 
@@ -45,6 +46,23 @@ class Processes:
     def num_on_machine(self) -> int:
         """Number of processes on this process's machine."""
         return min(self.size, int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
+
+    def check_can_share(self, batch_size: int, data: CropChanges) -> None:
+        """Refuse settings that cannot be shared.
+
+        Raises:
+            ConfigError: a process would get no row of a batch, or corrupt views are to be counted.
+        """
+        if batch_size < self.size:
+            raise ConfigError(
+                f"optimisation.batch_size must be at least the number of processes, {self.size}, "
+                f"got {batch_size}; give a larger --batch-size, or start fewer processes"
+            )
+        if self.size > 1 and isinstance(data, StoreViewSettings) and data.on_corrupt == "skip":
+            raise ConfigError(
+                "data.on_corrupt must be raise where several processes train, as each would count "
+                "the corrupt views that it meets alone; repair the store, or train in one process"
+            )
 
     def own_views(self, batch: ViewBatch) -> ViewBatch:
         """Return this process's rows of a batch."""

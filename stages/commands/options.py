@@ -312,6 +312,8 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
         option("optimisation.average_decay", "--average-decay"),
         option("sync_batch_norm", "--sync-bn/--no-sync-bn", default_text="sync-bn"),
         option("checkpoint_minutes", "--checkpoint-minutes"),
+        option("tensorboard", "--tensorboard"),
+        option("wandb", "--wandb", metavar="PROJECT"),
         click.option(
             "--resume", cls=HeadedOption, heading="Training", is_flag=True,
             help="Continue exactly after the last checkpoint; settings that are not given are "

@@ -163,6 +163,7 @@ def train_student_command(
     preset = preset or (None if resume else "distilpose-s")
     file = preset_file(preset) if preset else None
     config = configured(TrainStudentConfig, options, preset=file, resumed=resumed)
+    config.require_packages()
 
     from stages.commands.terminal import training_progress
     from stages.train_student import train_student
@@ -209,6 +210,7 @@ def train_teacher_command(
     file = preset_file(preset, "teacher") if preset else None
     resumed = run_folder / CONFIG_FILE if resume else None
     config = configured(TrainTeacherConfig, options, preset=file, resumed=resumed)
+    config.require_packages()
 
     from stages.commands.terminal import training_progress
     from stages.train_teacher import train_teacher
