@@ -165,8 +165,12 @@ def open_processes(device: torch.device) -> Iterator[Processes]:
 
 def _end_unless_first_to_fail() -> None:
     """Exit in silence if another process has failed before; torchrun's store outlives them."""
-    store = distributed.distributed_c10d._get_default_store()
-    if store.add("distil/failures", 1) > 1:
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        is_first = store.add("distil/failures", 1) == 1
+    except RuntimeError:  # without torchrun the store ends with the first process, which failed
+        is_first = False
+    if not is_first:
         raise SystemExit(1)
 
 
