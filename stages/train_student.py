@@ -193,6 +193,8 @@ def _train(
     for line in lines:
         say(line)
 
+    processes.wait()  # until every one of them has found the folder fit
+    folder.begin(config, facts, resume=resume)
     if processes.is_first:
         sinks = open_sinks(
             folder.root,
@@ -201,8 +203,6 @@ def _train(
             wandb=config.wandb,
         )
         training = replace(training, sinks=sinks)
-    processes.wait()  # until every one of them has found the folder fit
-    folder.begin(config, facts, resume=resume)
     with folder.logging():
         for line in lines:
             _logger.info("%s", line)

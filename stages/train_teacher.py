@@ -159,6 +159,8 @@ def _train(
         say(line)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
+    processes.wait()  # until every one of them has found the folder fit
+    folder.begin(config, facts, resume=resume)
     if processes.is_first:
         sinks = open_sinks(
             folder.root,
@@ -167,8 +169,6 @@ def _train(
             wandb=config.wandb,
         )
         training = replace(training, sinks=sinks)
-    processes.wait()  # until every one of them has found the folder fit
-    folder.begin(config, facts, resume=resume)
     with folder.logging():
         for line in lines:
             _logger.info("%s", line)

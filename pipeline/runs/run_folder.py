@@ -138,10 +138,9 @@ class RunFolder:
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Write the program's log lines to log.txt too, within the context."""
-        if not self.is_written:
-            yield
-            return
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler: logging.Handler = logging.NullHandler()
+        if self.is_written:
+            handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]
         levels = [logger.level for logger in loggers]
