@@ -72,6 +72,12 @@ COMMANDS: dict[str, set[str]] = {
         *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
         *TEACHER,
     },
+    "predict": {
+        *("INPUTS", "--student", "--detections", "--annotations", "--detector", "--whole-image"),
+        *("--output", "--min-box-score", "--detect-every", "--max-frames"),
+        *("--min-keypoint-score", "--no-pictures", "--no-flip-test", "--padding"),
+        *("--batch-size", "--device", *CONFIG),
+    },
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
@@ -131,6 +137,8 @@ show teacher.zarr --run-folder runs/a --output people.png
 show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
 show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+predict --student runs/a photo.jpg clip.mp4 --detector detector.onnx --output out/
+predict --student runs/a DIR --detections boxes.json --annotations val.json --output out/
 store info teacher.zarr --json
 store verify teacher.zarr --teacher m.onnx --images DIR --annotations train.json --sample 200
 store repair teacher.zarr --teacher m.onnx --images DIR --accept-mended-images

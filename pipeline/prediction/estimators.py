@@ -25,6 +25,8 @@ class CropPoses:
 
     keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels
     scores: NDArray[np.float64]  # (B, K)
+    sigmas: NDArray[np.float64] | None = None
+    """(B, K, 2) as (x, y), cells of the teacher's heatmaps; None: the network has none."""
 
 
 class PoseEstimator(Protocol):
@@ -76,8 +78,12 @@ class StudentEstimator:
         swap = list(self.flip_indices)
         keypoints = twin.keypoints[:, swap]
         keypoints[..., 0] = self.input_size_hw[1] - 1 - keypoints[..., 0]
+        assert poses.sigmas is not None
+        assert twin.sigmas is not None
         return CropPoses(
-            (poses.keypoints + keypoints) / 2, (poses.scores + twin.scores[:, swap]) / 2
+            (poses.keypoints + keypoints) / 2,
+            (poses.scores + twin.scores[:, swap]) / 2,
+            (poses.sigmas + twin.sigmas[:, swap]) / 2,
         )
 
     @torch.inference_mode()
@@ -89,7 +95,8 @@ class StudentEstimator:
         self.network.train(was_training)
         height, width = self.input_size_hw
         points = output.keypoints.double().cpu().numpy() * np.array([width, height])
-        return CropPoses(points, output.scores.double().cpu().numpy())
+        scores, sigmas = (part.double().cpu().numpy() for part in (output.scores, output.sigmas))
+        return CropPoses(points, scores, sigmas)
 
 
 def predict_people(

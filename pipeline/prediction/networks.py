@@ -68,6 +68,28 @@ def open_student(
     return OpenedNetwork(weights, estimator, info.skeleton, rule, info.padding, facts)
 
 
+def open_student_at(
+    path: Path,
+    *,
+    flip_test: bool = True,
+    threshold: float | None = None,
+    device: DeviceName = "auto",
+) -> OpenedNetwork:
+    """Open a student from whatever holds one: a run folder (its best weights) or a weights file.
+
+    Raises:
+        RunFolderError: there is no student.
+        ConfigError: the device is not there.
+    """
+    weights = best_weights(path) if path.is_dir() else path
+    if path.suffix == ".onnx":
+        raise RunFolderError(
+            f"{path} is an ONNX file; expected the run folder or the weights file that "
+            "train-student wrote"
+        )
+    return open_student(weights, flip_test=flip_test, threshold=threshold, device=device)
+
+
 def student_estimator(
     network: Student, info: CheckpointInfo, *, flip_test: bool = True, device: str
 ) -> StudentEstimator:

@@ -2,6 +2,7 @@
 
 training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare, show
+prediction.py         predict
 ablation.py           ablate
 store.py              store and the commands below it
 benchmark.py          benchmark and the commands below it
