@@ -22,7 +22,7 @@ def open_detector(path: Path, min_score: float = 0.5, **settings: object) -> Onn
 
 
 def wide_image() -> NDArray[np.uint8]:
-    """An image of 100 x 200 with one white cell of the input, in letterbox: scale 0.32, from row 16.
+    """An image of 100 x 200 with one white cell of the input, whose scale is 0.32 from row 16 on.
 
     The input's cell of column 3 and row 3 is the image's x from 75 to 100 and y from 25 to 50.
     """

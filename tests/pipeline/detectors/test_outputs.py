@@ -1,4 +1,4 @@
-"""Every usual layout of a detector's outputs gives the same boxes; overlaps as torchvision has them."""
+"""Every usual layout of a detector's outputs gives the same boxes; overlaps are torchvision's."""
 
 from typing import Any
 

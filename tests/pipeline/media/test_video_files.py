@@ -52,7 +52,7 @@ def test_an_odd_size_loses_its_last_column_and_row(tmp_path: Path) -> None:
 
 
 def test_a_video_that_was_filmed_upright_is_turned(video: Path) -> None:
-    """The matrix of ISO 14496-12, 8.3.2, that turns the picture clockwise: left comes to the top."""
+    """The matrix (ISO 14496-12, 8.3.2) that turns a picture clockwise brings left to the top."""
     content = bytearray(video.read_bytes())
     place = content.index(b"tkhd") + 4 + 40
     one = 1 << 16
@@ -71,25 +71,14 @@ def test_a_damaged_video_is_named(tmp_path: Path) -> None:
         next(iter(read_frames(path)))
 
 
-def test_a_video_that_ends_early_gives_the_frames_before_the_damage(tmp_path: Path) -> None:
-    path = tmp_path / "long.mp4"
-    random = np.random.default_rng(0)
-    with VideoWriter(path) as writer:
-        for index in range(20):
-            writer.write(random.integers(0, 256, (64, 96, 3), np.uint8), index / 25)
-    content = bytearray(path.read_bytes())
-    start = content.index(b"mdat") + 4
-    content[start + (len(content) - start) // 2 : -2000] = b""
-    path.write_bytes(content)
-    frames = []
-    with pytest.raises(ImageError, match="cannot be read"):
-        frames += list(read_frames(path))  # the index of this file lies behind the cut
-
-
 def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "clip.mp4") as writer:
-        writer.write(halves(0), 0.0)
-        raise RuntimeError
+    def write_and_fail() -> None:
+        with VideoWriter(tmp_path / "clip.mp4") as writer:
+            writer.write(halves(0), 0.0)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     with VideoWriter(tmp_path / "empty.mp4"):
         pass
     assert list(tmp_path.iterdir()) == []
