@@ -10,6 +10,7 @@ import torch
 from pipeline.evaluation import inference_cost
 from pipeline.evaluation.inference_cost import TimedNetwork, measure_costs
 from pipeline.evaluation.onnx_models import count_onnx, export_onnx
+from pipeline.evaluation.peak_memory import peak_bytes_of_onnx
 from pipeline.models import build_network
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.models.pose_networks import PoseNetwork
@@ -121,7 +122,7 @@ def test_peak_memory_is_that_of_another_process(
 ) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(exported)
-    peak = inference_cost.peak_bytes_of_onnx(path, (8, 3, *student.input_size_hw))
+    peak = peak_bytes_of_onnx(path, (8, 3, *student.input_size_hw))
     if peak is None:
         pytest.skip("peak memory is read from /proc")
     assert len(exported) < peak < 500 << 20
