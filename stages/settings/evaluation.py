@@ -112,6 +112,13 @@ class EvaluateWeights(_EvaluateStudent):
     """Weights file of a student."""
 
 
+class EvaluateExported(EvaluateNetwork):
+    """Evaluation of an exported student."""
+
+    student: InputFile
+    """Student that ``distil export`` wrote, run by onnxruntime."""
+
+
 class EvaluateTeacher(EvaluateNetwork):
     """Evaluation of a teacher."""
 
@@ -127,13 +134,19 @@ class EvaluateTeacher(EvaluateNetwork):
 
 
 EvaluateConfig = (
-    EvaluateRun | EvaluateWeights | EvaluateTeacher | EvaluateStore | EvaluatePredictions
+    EvaluateRun
+    | EvaluateWeights
+    | EvaluateExported
+    | EvaluateTeacher
+    | EvaluateStore
+    | EvaluatePredictions
 )
 """The settings of an evaluation are those of its source, and no others."""
 
 _SOURCES: dict[str, type[EvaluateConfig]] = {
     "run_folder": EvaluateRun,
     "weights": EvaluateWeights,
+    "student": EvaluateExported,
     "teacher": EvaluateTeacher,
     "store": EvaluateStore,
     "predictions": EvaluatePredictions,
@@ -177,9 +190,9 @@ class CompareConfig(StageConfig):
     """COCO keypoint JSON with the truth."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
-    arms: tuple[tuple[str, InputFolder], ...]
-    """Name and run folder of a student; the same name again is another seed of the same arm.
-    Repeatable."""
+    arms: tuple[tuple[str, InputPath], ...]
+    """Name and run folder of a student, or its exported file; the same name again is another seed
+    of the same arm. Repeatable."""
     teacher: InputPath | None = None
     """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
