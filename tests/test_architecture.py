@@ -24,7 +24,7 @@ ROOMS = (
     ("frames",),
     ("models",),
     ("runs",),
-    ("teachers", "teacher_store"),
+    ("teachers", "teacher_store", "export"),
     ("caching", "training", "prediction"),
     ("repair", "evaluation", "pictures"),
     ("benchmarks", "ablation"),

@@ -254,6 +254,10 @@ class OptimisationConfig(ComponentConfig):
     weight_decay: float = Field(0.0, ge=0)
     batch_size: BatchSize = 256
     """Number of crops in a batch, at most the number of people."""
+    micro_batch: BatchSize | None = None
+    """Number of crops in one forward pass of a process; a batch's gradients are then summed over
+    several passes, in less memory. Batch normalisation sees the crops of one pass. By default the
+    whole batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """Fractions of the training after which the learning rate of ``step`` drops."""
@@ -264,6 +268,9 @@ class OptimisationConfig(ComponentConfig):
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient of all weights; 0 sets no limit."""
+    average_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, which is validated beside
+    them, such as 0.999; 0 keeps none."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimisationConfig":
