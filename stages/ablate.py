@@ -184,7 +184,7 @@ class _RunningSweep:
     say: Log
     failed: dict[str, str] = field(default_factory=dict)
     rows: dict[str, RunRow] = field(default_factory=dict)
-    """Of finished runs, by name: they do not change any more."""
+    """Rows of finished runs, by name: they do not change any more."""
     samples: dict[str, Samples] = field(default_factory=dict)
 
     def job(self, run: _Run) -> Job:
