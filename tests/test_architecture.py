@@ -24,7 +24,7 @@ ROOMS = (
     ("frames", "media"),
     ("models",),
     ("runs",),
-    ("teachers", "teacher_store"),
+    ("teachers", "teacher_store", "export"),
     ("caching", "training", "prediction", "detectors"),
     ("repair", "evaluation", "pictures"),
     ("benchmarks", "ablation"),

@@ -48,7 +48,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        *("--from-crops", "--student", "--pretrained"),
+        *("--from-crops", "--student", "--pretrained", "--view-policy"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -81,7 +81,7 @@ COMMANDS: dict[str, set[str]] = {
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        *("--init-weights", "--pretrained"),
+        *("--init-weights", "--pretrained", "--store"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},

@@ -5,5 +5,6 @@ estimators.py   crops and people -> poses: students and teachers behind one prot
 image_poses.py  images in memory and boxes -> poses of the people in them
 networks.py     a student or a teacher opened, with the settings that its own file states
 pose_scores.py  the score of a pose, and the removal of duplicate poses
+sample_crops.py crops of a few people, from their images or from a store
 tracking.py     the same person in successive frames of a video
 """

@@ -1,4 +1,4 @@
-"""Tables of ``distil evaluate`` and ``distil compare``."""
+"""Tables of ``distil evaluate``, ``distil compare`` and ``distil export``."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +11,7 @@ from rich.text import Text
 from pipeline.coco.poses import ScoreRule
 from pipeline.evaluation.comparison import Arm, ArmDifference
 from pipeline.evaluation.report import EvaluationReport, defined
+from pipeline.export.model_card import TITLES, FiguresOfFile
 from pipeline.wording import counted
 from stages.commands.terminal import figure_table
 
@@ -220,6 +221,22 @@ def print_comparison(
     _print_notes(console, notes)
 
 
+def print_export(
+    console: Console, rows: Sequence[FiguresOfFile], notes: Sequence[str] = ()
+) -> None:
+    """Print size, time and accuracy of a student's files. notes: as of ``print_comparison``."""
+    table = figure_table(TITLES[1:])
+    for row in rows:
+        table.add_row(*row.as_cells())
+    console.print(table)
+    console.print(
+        "ms: median in onnxruntime, one core, the files in turns, without the flip test; "
+        "difference: largest of an output from torch.",
+        style="dim",
+    )
+    _print_notes(console, notes)
+
+
 def _arm_row(name: str, arms: Sequence[Arm], *, has_pck: bool) -> list[str]:
     figures = [arm.figures for arm in arms]
     own = _mean_and_spread([found.own_score.AP for found in figures])
@@ -238,8 +255,8 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
     measured = [arm for arm in networks if arm.cost is not None]
     if not measured:
         return
-    titles = ("params", "mult adds", "ms at 1", "ms at 64", "MB", *_COCO)
-    table = figure_table(titles, no_wrap=False)
+    titles = ("M par", "M add", "ms 1", "ms 64", "MB", *_COCO)
+    table = figure_table(titles, Column("", no_wrap=True), no_wrap=True)
     minima, runtimes = [], set()
     for arm in measured:
         cost = arm.cost
@@ -247,8 +264,8 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
         own = [other.figures.own_score.as_dict() for other in arms if other.name == arm.name]
         table.add_row(
             arm.name,
-            f"{cost.num_parameters / 1e6:.2f} M",
-            f"{cost.num_multiply_adds / 1e6:.0f} M",
+            f"{cost.num_parameters / 1e6:.2f}",
+            f"{cost.num_multiply_adds / 1e6:.0f}",
             f"{cost.batch_1.median:.1f}",
             f"{cost.batch_64.median:.0f}",
             "-" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f}",
@@ -258,14 +275,15 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
         runtimes.add(cost.runtime)
     console.print(table)
     console.print(
-        f"ms: median of one batch of 1 and of 64 in {' and '.join(sorted(runtimes))}, one core, "
-        "the networks in turns, without flip test and decoding; MB: memory that a batch of 64 "
-        f"adds at its peak. Minimum: {'; '.join(minima)}.",
+        "M par, M add: millions of parameters and of multiply-adds. ms 1, ms 64: median time of a "
+        f"batch of 1 and of 64 in {' and '.join(sorted(runtimes))} on one core, the networks in "
+        "turns, without flip test and decoding. MB: peak memory that a batch of 64 adds. Minimum "
+        f"times: {'; '.join(minima)}.",
         style="dim",
     )
 
 
-_COCO = ("AP", "AP50", "AP75", "APM", "APL", "AR")
+_COCO = ("AP50", "AP75", "APM", "APL", "AR")
 
 
 def _mean(values: Sequence[float | None]) -> str:

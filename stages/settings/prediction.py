@@ -16,7 +16,7 @@ class PredictConfig(StageConfig):
     """All settings of ``distil predict``."""
 
     student: InputPath
-    """Student: a run folder of train-student, or a weights file."""
+    """Student: a run folder of train-student, a weights file, or a .onnx file of export."""
     inputs: tuple[str, ...]
     """Photographs, video files, folders of both, or the index of a webcam."""
     detections: InputFile | None = None
