@@ -23,7 +23,8 @@ class FiguresOfFile:
     largest_difference: float | None = None
     """Largest difference of an output from torch; None: it is torch."""
     ms_batch_1: float | None = None
-    """Median time of a crop in onnxruntime on one core; None: not measured."""
+    """Shortest time of a crop in onnxruntime on one core, which is what the machine can do; None:
+    not measured."""
     ms_batch_64: float | None = None
     ap: float | None = None
     """AP by the student's own score, under the flip test; None: not measured."""
@@ -94,7 +95,7 @@ def model_card(
         f'keypoints, scores, sigmas = session.run(None, {{"{CROPS}": crops}})\n```',
         "## Figures",
         _table(rows),
-        "ms: median in onnxruntime on one core of a CPU, without the flip test. difference: "
+        "ms: shortest in onnxruntime on one core of a CPU, without the flip test. difference: "
         "largest difference of an output from torch, keypoints in widths and heights of the crop. "
         + accuracy,
         "## Data",

@@ -230,7 +230,7 @@ def print_export(
         table.add_row(*row.as_cells())
     console.print(table)
     console.print(
-        "ms: median in onnxruntime, one core, the files in turns, without the flip test; "
+        "ms: shortest in onnxruntime, one core, the files in turns, without the flip test; "
         "difference: largest of an output from torch.",
         style="dim",
     )

@@ -13,7 +13,7 @@ NETWORKS = "run_folder, weights, student, teacher"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "nothing to evaluate is given; give exactly one of run_folder, weights, student, t"),
+        ({}, f"nothing to evaluate is given; give exactly one of {NETWORKS}"),
         ({"store": "s", "teacher": "t"}, "teacher and store are given; give exactly one of"),
         (
             {"weights": "w", "annotations": None, "images": "i"},
