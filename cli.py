@@ -41,6 +41,10 @@ COMMANDS = {
         "stages.commands.evaluation:compare_command",
         "runs of students -> one table, paired differences",
     ),
+    "export": (
+        "stages.commands.export:export_command",
+        "run of a student -> one ONNX file, verified, and its card",
+    ),
     "ablate": (
         "stages.commands.ablation:ablate_command",
         "a sweep, teacher store, images -> runs, one table of all arms",
@@ -48,6 +52,10 @@ COMMANDS = {
     "show": (
         "stages.commands.pictures:show_command",
         "teacher store or run -> a picture: heat, poses, attention",
+    ),
+    "predict": (
+        "stages.commands.prediction:predict_command",
+        "student, photographs or videos -> drawn poses, COCO results",
     ),
     "store": (
         "stages.commands.store:store",

@@ -8,6 +8,7 @@ DistilError
 │   └── ImageError     an image's bytes cannot be decoded whole
 ├── TeacherError       a teacher cannot be loaded, or is set up wrongly for these people
 ├── RunFolderError     a run folder cannot be resumed, or holds another run
+├── ExportError        an exported student cannot be opened, or is not what its run is
 ├── ClusterError       no worker of a cluster can do the work, or one thing failed on several
 ├── ObjectStoreError   an object store does not answer, or refuses; its files may be intact
 ├── TrainingError      a loss or a gradient is not finite
@@ -39,6 +40,10 @@ class TeacherError(DistilError, ValueError):
 
 class RunFolderError(DistilError, ValueError):
     """A run folder cannot be resumed, or holds another run."""
+
+
+class ExportError(DistilError, ValueError):
+    """An exported student cannot be opened, or is not what its run is."""
 
 
 class ClusterError(DistilError, RuntimeError):

@@ -34,6 +34,9 @@ PADDING = 1.25
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PROBE_PEOPLE = 64
+KEYPOINT_THRESHOLD: float | None = None
+"""Score that a keypoint must exceed to count in the score of its pose; None: all count, by which
+two teachers measured better than by 0.2 in three of four cases, and 0.003 AP worse in one."""
 
 MAX_PROCESSES = 1024
 """Largest number of processes, and of threads, that a command starts on one machine."""

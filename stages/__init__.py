@@ -4,6 +4,7 @@ cache_teacher.py, train_student.py, evaluate.py   the way from a teacher to a me
 plan_cache.py                                     an estimate of what the first of them costs
 train_teacher.py                                  a teacher of one's own
 compare.py, ablate.py                             students side by side; sweeps over settings
+export.py                                         a student as one verified ONNX file
 show.py, show_student.py, show_attention.py       pictures of a store, a student, its attention
 run_people.py                                     the people that pictures of a run show
 demo.py                                           everything on drawn people

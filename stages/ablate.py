@@ -41,6 +41,7 @@ from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import read_info
 from pipeline.runs.run_folder import RunFolder
+from pipeline.settings import KEYPOINT_THRESHOLD
 from pipeline.storage.files import publish
 from pipeline.wording import Log, counted
 from stages.settings.ablate import FREE_TO_DIFFER, AblateConfig, Plan, PlannedRun
@@ -183,7 +184,7 @@ class _RunningSweep:
     say: Log
     failed: dict[str, str] = field(default_factory=dict)
     rows: dict[str, RunRow] = field(default_factory=dict)
-    """Of finished runs, by name: they do not change any more."""
+    """Rows of finished runs, by name: they do not change any more."""
     samples: dict[str, Samples] = field(default_factory=dict)
 
     def job(self, run: _Run) -> Job:
@@ -301,7 +302,7 @@ def _evaluator(config: AblateConfig, plan: Plan) -> tuple[Evaluator, People]:
         annotations,
         images,
         config.output / "evaluations",
-        threshold=None,
+        threshold=KEYPOINT_THRESHOLD,
         device=training.device,
     )
     return evaluator, people

@@ -16,7 +16,6 @@ from pipeline.evaluation.comparison import (
     teacher_arm,
     with_costs,
 )
-from pipeline.prediction.networks import best_weights
 from pipeline.storage.files import publish
 from stages.settings.evaluation import CompareConfig
 
@@ -54,10 +53,7 @@ def compare(config: CompareConfig) -> Comparison:
         arms.append(mean_pose_arm(train, people))
     if config.teacher is not None:
         measured.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
-    measured += [
-        student_arm(name, best_weights(run_folder), people, config.images)
-        for name, run_folder in config.arms
-    ]
+    measured += [student_arm(name, student, people, config.images) for name, student in config.arms]
     arms += [found.arm for found in measured]
     students = arms[-len(config.arms) :]
     differences = []

@@ -25,6 +25,7 @@ from pipeline.prediction.networks import (
     Facts,
     OpenedNetwork,
     best_weights,
+    open_exported_student,
     open_heatmap_teacher,
     open_student,
 )
@@ -38,6 +39,7 @@ from pipeline.teachers.opening import require_same_names
 from pipeline.wording import counted
 from stages.settings.evaluation import (
     EvaluateConfig,
+    EvaluateExported,
     EvaluatePredictions,
     EvaluateRun,
     EvaluateStore,
@@ -45,7 +47,7 @@ from stages.settings.evaluation import (
     EvaluateWeights,
 )
 
-NetworkConfig = EvaluateRun | EvaluateWeights | EvaluateTeacher
+NetworkConfig = EvaluateRun | EvaluateWeights | EvaluateExported | EvaluateTeacher
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,10 @@ def _open_network(config: NetworkConfig, people: People) -> OpenedNetwork:
         settings = config.teacher_settings.model_copy(update={"flip_test": config.flip_test})
         threshold = config.keypoint_threshold
         return open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=threshold)
+    if isinstance(config, EvaluateExported):
+        return open_exported_student(
+            config.student, flip_test=config.flip_test, threshold=config.keypoint_threshold
+        )
     return open_student(
         config.weights if isinstance(config, EvaluateWeights) else best_weights(config.run_folder),
         flip_test=config.flip_test,

@@ -54,7 +54,7 @@ COMMANDS: dict[str, set[str]] = {
     },
     "evaluate": {
         *("--run-folder", "--weights", "--teacher", "--store", "--predictions", "--annotations"),
-        *("--cache", "--teacher-name"),
+        *("--cache", "--teacher-name", "--student"),
         *("--images", "--detections", "--output", "--min-ap", "--no-flip-test", "--device"),
         *("--unclipped-boxes", "--keypoint-threshold", "--area-fraction", *TEACHER, *CONFIG),
     },
@@ -62,6 +62,11 @@ COMMANDS: dict[str, set[str]] = {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
         "--no-cost",
         *(*TEACHER, *CONFIG),
+    },
+    "export": {
+        *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
+        *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
+        *CONFIG,
     },
     "ablate": {
         *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
@@ -72,6 +77,12 @@ COMMANDS: dict[str, set[str]] = {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
         *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
         *("--device", *TEACHER),
+    },
+    "predict": {
+        *("INPUTS", "--student", "--detections", "--annotations", "--detector", "--whole-image"),
+        *("--output", "--min-box-score", "--detect-every", "--max-frames"),
+        *("--min-keypoint-score", "--no-pictures", "--no-flip-test", "--padding"),
+        *("--batch-size", "--device", *CONFIG),
     },
     "store": set(),
     "train-teacher": {
@@ -132,6 +143,12 @@ show teacher.zarr --run-folder runs/a --output people.png
 show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
 show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+predict --student runs/a photo.jpg clip.mp4 --detector detector.onnx --output out/
+predict --student runs/a DIR --detections boxes.json --annotations val.json --output out/
+export --run-folder runs/a --output student.onnx --precision float16 --batch 8
+export --run-folder r --output s.onnx --precision int8 --val-annotations v.json --val-images DIR
+evaluate --student student.onnx --annotations val.json --images DIR
+compare --annotations val.json --images DIR --arm run=runs/a --arm file=student.onnx
 store info teacher.zarr --json
 store verify teacher.zarr --teacher m.onnx --images DIR --annotations train.json --sample 200
 store repair teacher.zarr --teacher m.onnx --images DIR --accept-mended-images

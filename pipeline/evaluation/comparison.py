@@ -15,10 +15,20 @@ from pipeline.evaluation.inference_cost import Cost, TimedNetwork, measure_costs
 from pipeline.evaluation.localisation import Difference, paired_bootstrap
 from pipeline.evaluation.report import ComparisonRow, compare_figures, defined
 from pipeline.frames.geometry import padded_box_size
-from pipeline.models.pose_networks import PoseNetwork
-from pipeline.prediction.estimators import StudentEstimator, TeacherEstimator, predict_people
-from pipeline.prediction.networks import OpenedNetwork, open_heatmap_teacher, open_student
-from pipeline.settings import PADDING, TeacherSettings
+from pipeline.prediction.estimators import (
+    ExportedEstimator,
+    StudentEstimator,
+    TeacherEstimator,
+    predict_people,
+)
+from pipeline.prediction.networks import (
+    OpenedNetwork,
+    best_weights,
+    open_exported_student,
+    open_heatmap_teacher,
+    open_student,
+)
+from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, TeacherSettings
 from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork
 from pipeline.wording import counted
@@ -26,7 +36,6 @@ from pipeline.wording import counted
 MEAN_POSE, TEACHER = "mean pose", "teacher"
 _ASPECT_HW = (4, 3)
 """Height to width of the padded boxes that the mean pose is placed in."""
-_THRESHOLD = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Arm:
     name: str
     figures: ComparisonRow
     architecture: str | None = None
-    """Architecture, or the name of an ONNX file; None: the mean pose."""
+    """Architecture, with the precision of an exported student, or the name of a teacher's ONNX
+    file; None: the mean pose."""
     cost: Cost | None = None
     """Cost of the architecture; None: not measured."""
 
@@ -122,13 +132,20 @@ def teacher_arm(
     teacher: Path, settings: TeacherSettings, people: People, image_folder: Path
 ) -> MeasuredNetwork:
     """Measure the poses of a heatmap teacher under its settings."""
-    opened = open_heatmap_teacher(teacher, people.skeleton, settings, threshold=_THRESHOLD)
+    opened = open_heatmap_teacher(teacher, people.skeleton, settings, threshold=KEYPOINT_THRESHOLD)
     return _arm(TEACHER, opened, people, image_folder)
 
 
-def student_arm(name: str, weights: Path, people: People, image_folder: Path) -> MeasuredNetwork:
-    """Measure the poses of a student under the flip test; its checkpoint states their score."""
-    opened = open_student(weights, flip_test=True, threshold=_THRESHOLD, device="cpu")
+def student_arm(name: str, student: Path, people: People, image_folder: Path) -> MeasuredNetwork:
+    """Measure the poses of a student under the flip test; its own file states their score.
+
+    student: a run folder, or an exported student.
+    """
+    if student.is_dir():
+        weights = best_weights(student)
+        opened = open_student(weights, flip_test=True, threshold=KEYPOINT_THRESHOLD, device="cpu")
+    else:
+        opened = open_exported_student(student, flip_test=True, threshold=KEYPOINT_THRESHOLD)
     return _arm(name, opened, people, image_folder)
 
 
@@ -178,21 +195,25 @@ def _arm(name: str, opened: OpenedNetwork, people: People, folder: Path) -> Meas
     require_same_names(str(opened.path), opened.skeleton.keypoint_names, people)
     predictions = predict_people(opened.estimator, people, folder, padding=opened.padding)
     figures = compare_figures(people, predictions, opened.rule)
-    source = _source_of(opened)
-    architecture = source.name if isinstance(source, Path) else source.architecture
-    network = TimedNetwork(source, opened.estimator.input_size_hw)
+    architecture, network = _network_of(opened)
     return MeasuredNetwork(Arm(name, figures, architecture), network)
 
 
-def _source_of(opened: OpenedNetwork) -> PoseNetwork | Path:
-    estimator = opened.estimator
+def _network_of(opened: OpenedNetwork) -> tuple[str, TimedNetwork]:
+    """Return the name of an architecture, and the network to time."""
+    estimator, size_hw = opened.estimator, opened.estimator.input_size_hw
+    if isinstance(estimator, ExportedEstimator):
+        found = estimator.student.description
+        size = (found.num_parameters, found.num_multiply_adds)
+        return str(opened.facts["architecture"]), TimedNetwork(opened.path, size_hw, size)
     if isinstance(estimator, StudentEstimator):
-        return estimator.network
+        return estimator.network.architecture, TimedNetwork(estimator.network, size_hw)
     if isinstance(estimator, TeacherEstimator) and isinstance(
         estimator.teacher.network, TorchNetwork
     ):
-        return estimator.teacher.network.module
-    return opened.path
+        module = estimator.teacher.network.module
+        return module.architecture, TimedNetwork(module, size_hw)
+    return opened.path.name, TimedNetwork(opened.path, size_hw)
 
 
 def _padded_boxes(people: People) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

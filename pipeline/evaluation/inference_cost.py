@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.evaluation.onnx_models import count_onnx, export_onnx, has_onnx
-from pipeline.evaluation.peak_memory import open_session, peak_bytes_of_onnx
+from pipeline.evaluation.onnx_models import count_onnx, export_onnx
+from pipeline.evaluation.peak_memory import peak_bytes_of_onnx
+from pipeline.export.runtime import crops_of_model, fixed_batch_size, has_onnx, open_session
 from pipeline.frames.geometry import SizeHW
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.models.pose_networks import PoseNetwork
@@ -52,10 +53,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """A network to measure: a module, or a teacher's ONNX file."""
+    """A network to measure: a module, or the ONNX file of a teacher or of a student."""
 
     source: PoseNetwork | Path
     input_size_hw: SizeHW
+    size: tuple[int, int] | None = None
+    """Parameters and multiply-adds for one crop; None: they are counted."""
 
 
 def measure_costs(
@@ -89,11 +92,23 @@ def measure_costs(
         return _measure(networks, rounds, files), ()
 
 
+def time_files(
+    files: Mapping[str, Path], input_size_hw: SizeHW, rounds: Mapping[int, int] = ROUNDS
+) -> dict[str, dict[int, Milliseconds]]:
+    """Time ONNX files that take crops of one size, in turns, on one core: name -> batch -> time."""
+    networks = {name: TimedNetwork(file, input_size_hw) for name, file in files.items()}
+    calls = {name: _onnx_call(file, input_size_hw) for name, file in files.items()}
+    times = {batch: _time_in_turns(networks, calls, batch, n) for batch, n in rounds.items()}
+    return {name: {batch: found[name] for batch, found in times.items()} for name in files}
+
+
 class _Call(NamedTuple):
     """A network that is ready to run."""
 
     run: Callable[[Any], object]
-    fixed_batch: int | None
+    crops: Callable[[int], Any]
+    """Returns a batch of crops of this size, as the network takes them."""
+    fixed_batch: int | None = None
     """Size of the only batch that it takes; None: any."""
 
 
@@ -103,7 +118,9 @@ def _measure(
     """Measure networks; those with a file run in onnxruntime, the other modules in torch."""
     sources = {name: files.get(name, network.source) for name, network in networks.items()}
     calls = {
-        name: _onnx_call(source) if isinstance(source, Path) else _torch_call(source)
+        name: _onnx_call(source, networks[name].input_size_hw)
+        if isinstance(source, Path)
+        else _torch_call(source)
         for name, source in sources.items()
     }
     threads = torch.get_num_threads()
@@ -124,7 +141,7 @@ def _measure(
             runtime="onnxruntime" if isinstance(source, Path) else "torch",
             batch_1=times[1][name],
             batch_64=times[LARGE_BATCH][name],
-            peak_bytes=peak_bytes_of_onnx(source, (batch, 3, *networks[name].input_size_hw))
+            peak_bytes=peak_bytes_of_onnx(source, batch, networks[name].input_size_hw)
             if isinstance(source, Path)
             else None,
         )
@@ -132,6 +149,8 @@ def _measure(
 
 
 def _size(network: TimedNetwork) -> tuple[int, int]:
+    if network.size is not None:
+        return network.size
     if isinstance(network.source, Path):
         import onnx
 
@@ -148,8 +167,8 @@ def _time_in_turns(
     """Time every network ``count`` times, one after the other in each round, after a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for turn in range(1 + count):
-        for name, network in networks.items():
-            parts = _parts(network.input_size_hw, batch, calls[name].fixed_batch)
+        for name in networks:
+            parts = _parts(calls[name], batch)
             began = time.perf_counter()
             for part in parts:
                 calls[name].run(part)
@@ -161,26 +180,32 @@ def _time_in_turns(
     }
 
 
-def _parts(size_hw: SizeHW, batch: int, fixed_batch: int | None) -> Sequence[Any]:
+def _parts(call: _Call, batch: int) -> Sequence[Any]:
     """Return a batch of crops, in as many parts as a network of fixed batch size needs."""
-    size = fixed_batch or batch
-    images = np.random.default_rng(0).standard_normal((size, 3, *size_hw), np.float32)
-    return [images] * -(-batch // size)
+    size = call.fixed_batch or batch
+    return [call.crops(size)] * -(-batch // size)
 
 
-def _onnx_call(file: Path) -> _Call:
-    session: Any = open_session(file)
-    (image,) = session.get_inputs()
-    fixed = image.shape[0] if isinstance(image.shape[0], int) and image.shape[0] > 0 else None
-    return _Call(lambda images: session.run(None, {image.name: images}), fixed)
+def _onnx_call(file: Path, input_size_hw: SizeHW) -> _Call:
+    session = open_session(file)
+    name = crops_of_model(session, 1, input_size_hw).name
+    return _Call(
+        run=lambda images: session.run(None, {name: images}),
+        crops=lambda batch: crops_of_model(session, batch, input_size_hw).noise,
+        fixed_batch=fixed_batch_size(session),
+    )
 
 
 def _torch_call(network: PoseNetwork) -> _Call:
     module = network.eval().cpu().to(memory_format=torch.channels_last)
+    random = np.random.default_rng(0)
 
     @torch.inference_mode()
     def run(images: Any) -> object:
         batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return module(batch)
 
-    return _Call(run, None)
+    def crops(batch: int) -> Any:
+        return random.standard_normal((batch, 3, *network.input_size_hw), np.float32)
+
+    return _Call(run, crops)

@@ -1,24 +1,17 @@
 """Networks as ONNX models, so that all of them run in one runtime, and what such a model costs."""
 
-import importlib.util
-import io
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.export.tracing import trace_onnx
 from pipeline.models.cost import MultiplyAdds
 from pipeline.models.pose_networks import PoseNetwork
 
 INPUT = "image"
-
-
-def has_onnx() -> bool:
-    """Return whether models can be exported and run: onnx and onnxruntime are installed."""
-    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 
 
 class _Outputs(nn.Module):
@@ -34,26 +27,13 @@ class _Outputs(nn.Module):
 
 
 def export_onnx(network: PoseNetwork) -> bytes:
-    """Return a network as an ONNX model of any batch size; its input is normalised crops.
-
-    The exporter by tracing is used: torch's other one needs a further package.
-    """
+    """Return a network as an ONNX model of any batch size; its input is normalised crops."""
     was_training = network.training
     device = next(network.parameters()).device
     images = torch.zeros(2, 3, *network.input_size_hw, device=device)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's age, and of checks of shapes
-        torch.onnx.export(
-            _Outputs(network).eval(),
-            (images,),
-            buffer,  # type: ignore[arg-type]  # the exporter by tracing takes a buffer
-            input_names=[INPUT],
-            dynamic_axes={INPUT: {0: "batch"}},
-            dynamo=False,
-        )
+    model = trace_onnx(_Outputs(network).eval(), images, INPUT)
     network.train(was_training)
-    return buffer.getvalue()
+    return model
 
 
 def count_onnx(model: Any, input_size_hw: tuple[int, int]) -> tuple[int, MultiplyAdds]:

@@ -33,7 +33,7 @@ class PixelNormalisation:
         crops: (B, H, W, 3) uint8, RGB.
         Returns (B, 3, H, W) in C order.
         """
-        factors, offsets = self._factors_and_offsets()
+        factors, offsets = self.factors_and_offsets()
         if self.channel_order == "bgr":
             crops = crops[..., ::-1]
         images = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
@@ -49,14 +49,15 @@ class PixelNormalisation:
         crops: (B, H, W, 3) uint8, RGB.
         Returns (B, 3, H, W) in channels-last memory order.
         """
-        factors, offsets = self._factors_and_offsets()
+        factors, offsets = self.factors_and_offsets()
         pixels = crops.float()
         if self.channel_order == "bgr":
             pixels = pixels.flip(-1)
         normalised = pixels.mul_(pixels.new_tensor(factors)).sub_(pixels.new_tensor(offsets))
         return normalised.permute(0, 3, 1, 2)
 
-    def _factors_and_offsets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def factors_and_offsets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return factor and offset by channel, (3,) each: normalised = pixel * factor - offset."""
         pairs = [
             (self.scale / std, mean / std) for mean, std in zip(self.mean, self.std, strict=True)
         ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.coco.people import People
 from pipeline.coco.poses import NO_ANNOTATION, PosePredictions
+from pipeline.export.student_file import StudentFile
 from pipeline.frames.crop_stream import batched_crops, requests_by_image, stream_crops
 from pipeline.frames.geometry import SizeHW, apply, box_to_crop, invert, padded_box_size
 from pipeline.frames.pixels import PixelNormalisation
@@ -25,6 +26,8 @@ class CropPoses:
 
     keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels
     scores: NDArray[np.float64]  # (B, K)
+    sigmas: NDArray[np.float64] | None = None
+    """(B, K, 2) as (x, y), cells of the teacher's heatmaps; None: the network has none."""
 
 
 class PoseEstimator(Protocol):
@@ -69,16 +72,7 @@ class StudentEstimator:
         return self.network.input_size_hw
 
     def estimate(self, crops: NDArray[np.uint8]) -> CropPoses:
-        poses = self._forward(crops)
-        if not self.flip_test:
-            return poses
-        twin = self._forward(np.ascontiguousarray(crops[:, :, ::-1]))
-        swap = list(self.flip_indices)
-        keypoints = twin.keypoints[:, swap]
-        keypoints[..., 0] = self.input_size_hw[1] - 1 - keypoints[..., 0]
-        return CropPoses(
-            (poses.keypoints + keypoints) / 2, (poses.scores + twin.scores[:, swap]) / 2
-        )
+        return _regress(self._forward, crops, self.flip_indices if self.flip_test else None)
 
     @torch.inference_mode()
     def _forward(self, crops: NDArray[np.uint8]) -> CropPoses:
@@ -89,7 +83,50 @@ class StudentEstimator:
         self.network.train(was_training)
         height, width = self.input_size_hw
         points = output.keypoints.double().cpu().numpy() * np.array([width, height])
-        return CropPoses(points, output.scores.double().cpu().numpy())
+        scores, sigmas = (part.double().cpu().numpy() for part in (output.scores, output.sigmas))
+        return CropPoses(points, scores, sigmas)
+
+
+@dataclass(frozen=True)
+class ExportedEstimator:
+    """An exported student, run by onnxruntime, under the same flip test as in torch."""
+
+    student: StudentFile
+    flip_test: bool = True
+
+    @property
+    def input_size_hw(self) -> SizeHW:
+        return self.student.description.network.input_size_hw
+
+    def estimate(self, crops: NDArray[np.uint8]) -> CropPoses:
+        flip_indices = self.student.description.network.flip_indices
+        return _regress(self._forward, crops, flip_indices if self.flip_test else None)
+
+    def _forward(self, crops: NDArray[np.uint8]) -> CropPoses:
+        found = self.student.predict(crops)
+        return CropPoses(*(part.astype(np.float64) for part in found))
+
+
+def _regress(
+    forward: Callable[[NDArray[np.uint8]], CropPoses],
+    crops: NDArray[np.uint8],
+    flip_indices: tuple[int, ...] | None,
+) -> CropPoses:
+    """Predict crops, averaged with the predictions of the mirrored crops; None: without those."""
+    poses = forward(crops)
+    if flip_indices is None:
+        return poses
+    twin = forward(np.ascontiguousarray(crops[:, :, ::-1]))
+    swap = list(flip_indices)
+    keypoints = twin.keypoints[:, swap]
+    keypoints[..., 0] = crops.shape[2] - 1 - keypoints[..., 0]
+    assert poses.sigmas is not None
+    assert twin.sigmas is not None
+    return CropPoses(
+        (poses.keypoints + keypoints) / 2,
+        (poses.scores + twin.scores[:, swap]) / 2,
+        (poses.sigmas + twin.sigmas[:, swap]) / 2,
+    )
 
 
 def predict_people(

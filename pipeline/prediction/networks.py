@@ -7,9 +7,15 @@ from pathlib import Path
 from pipeline.coco.people import Skeleton
 from pipeline.coco.poses import ScoreRule
 from pipeline.errors import RunFolderError
-from pipeline.machine import choose_device
+from pipeline.export.student_file import StudentFile, sha256_of
+from pipeline.machine import available_cores, choose_device
 from pipeline.models.pose_networks import Student
-from pipeline.prediction.estimators import PoseEstimator, StudentEstimator, TeacherEstimator
+from pipeline.prediction.estimators import (
+    ExportedEstimator,
+    PoseEstimator,
+    StudentEstimator,
+    TeacherEstimator,
+)
 from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import PADDING, DeviceName, TeacherSettings
@@ -57,15 +63,67 @@ def open_student(
         "source": "student",
         "weights": str(weights),
         "architecture": info.architecture,
+        **_training_facts(info),
+        "flip_test": flip_test,
+    }
+    rule = replace(info.rule, threshold=threshold)
+    return OpenedNetwork(weights, estimator, info.skeleton, rule, info.padding, facts)
+
+
+def open_exported_student(path: Path, *, flip_test: bool, threshold: float | None) -> OpenedNetwork:
+    """Open a student that ``distil export`` wrote; its file states how its poses are scored.
+
+    threshold: keypoint scores above it are averaged; None: all.
+
+    Raises:
+        ExportError: it is no such file.
+        ConfigError: onnxruntime is not installed.
+    """
+    student = StudentFile(path, available_cores())
+    info = student.description.network
+    facts: Facts = {
+        "source": "student",
+        "weights": str(path),
+        "architecture": f"{info.architecture}, {student.description.precision} in onnxruntime",
+        "precision": student.description.precision,
+        "sha256": sha256_of(path),
+        "weights_sha256": student.description.weights_sha256,
+        **_training_facts(info),
+        "flip_test": flip_test,
+    }
+    estimator = ExportedEstimator(student, flip_test)
+    rule = replace(info.rule, threshold=threshold)
+    return OpenedNetwork(path, estimator, info.skeleton, rule, info.padding, facts)
+
+
+def _training_facts(info: CheckpointInfo) -> Facts:
+    return {
         "epoch": info.epoch,
         "step": info.step,
         "store_fingerprint": info.store_fingerprint,
         "store_content": info.store_content,
         "input_size": _size(info.input_size_hw),
-        "flip_test": flip_test,
     }
-    rule = replace(info.rule, threshold=threshold)
-    return OpenedNetwork(weights, estimator, info.skeleton, rule, info.padding, facts)
+
+
+def open_student_at(
+    path: Path,
+    *,
+    flip_test: bool = True,
+    threshold: float | None = None,
+    device: DeviceName = "auto",
+) -> OpenedNetwork:
+    """Open a student from whatever holds one: a run folder, a weights file, an exported student.
+
+    Raises:
+        RunFolderError: there is no student.
+        ExportError: it is an ONNX file that ``distil export`` did not write.
+        ConfigError: the device is not there, or onnxruntime is not installed.
+    """
+    if path.suffix == ".onnx":
+        return open_exported_student(path, flip_test=flip_test, threshold=threshold)
+    weights = best_weights(path) if path.is_dir() else path
+    return open_student(weights, flip_test=flip_test, threshold=threshold, device=device)
 
 
 def student_estimator(

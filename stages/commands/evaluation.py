@@ -20,6 +20,7 @@ from stages.commands.options import (
 )
 from stages.settings.evaluation import (
     CompareConfig,
+    EvaluateExported,
     EvaluatePredictions,
     EvaluateRun,
     EvaluateStore,
@@ -34,6 +35,7 @@ _compare = functools.partial(setting_option, CompareConfig)
 @command("evaluate")
 @setting_option(EvaluateRun, "run_folder", "--run-folder")
 @setting_option(EvaluateWeights, "weights", "--weights")
+@setting_option(EvaluateExported, "student", "--student")
 @setting_option(EvaluateTeacher, "teacher", "--teacher")
 @setting_option(EvaluateStore, "store", "--store")
 @setting_option(EvaluateStore, "teacher_name", "--teacher-name")
@@ -58,9 +60,9 @@ _compare = functools.partial(setting_option, CompareConfig)
 def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Measure COCO AP / AR, AP with score 1, and mean OKS.
 
-    Takes exactly one of --run-folder, --weights, --teacher, --store and --predictions; prints a
-    table, and writes evaluation.json and results.json in --output (of a run: evaluation.json in its
-    folder).
+    Takes exactly one of --run-folder, --weights, --student, --teacher, --store and --predictions;
+    prints a table, and writes evaluation.json and results.json in --output (of a run:
+    evaluation.json in its folder).
     """
     config = evaluation_of(merge_settings(None, config_file, overrides, options))
     require_inputs(config)
@@ -82,7 +84,7 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
 
 @command("compare")
 @people_options(CompareConfig)
-@_compare("arms", "--arm", type=str, multiple=True, metavar="NAME=RUN_FOLDER",
+@_compare("arms", "--arm", type=str, multiple=True, metavar="NAME=RUN_FOLDER|FILE",
           callback=named_paths)  # fmt: skip
 @_compare("teacher", "--teacher")
 @_compare("mean_pose", "--mean-pose")
@@ -94,9 +96,9 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
 def compare_command(**options: Any) -> None:
     """Measure several students on the same people, side by side and person by person.
 
-    Takes run folders and the truth; prints AP, AP with score 1 and mean OKS of each arm, students
-    and teacher with their cost, and the first arm's difference from the others with a 95 %
-    interval; writes --output.
+    Takes run folders or exported students, and the truth; prints AP, AP with score 1 and mean OKS
+    of each arm, students and teacher with their cost, and the first arm's difference from the
+    others with a 95 % interval; writes --output.
     """
     config = configured(CompareConfig, options)
 

@@ -15,14 +15,18 @@ from pipeline.config import (
     validate_config,
 )
 from pipeline.errors import ConfigError
-from pipeline.settings import BatchSize, DeviceName, InputStore, PeopleSettings, TeacherSettings
+from pipeline.settings import (
+    KEYPOINT_THRESHOLD,
+    BatchSize,
+    DeviceName,
+    InputStore,
+    PeopleSettings,
+    TeacherSettings,
+)
 
 KeypointThreshold = Annotated[
     float | None, BeforeValidator(lambda given: None if given == "none" else given)
 ]
-DEFAULT_THRESHOLD: float | None = None
-"""All keypoint scores are averaged: of two teachers on two sets of people, three measured better so
-than by the scores above 0.2, and the fourth 0.003 AP worse."""
 
 
 class _Evaluation(StageConfig):
@@ -42,7 +46,7 @@ class _AgainstAnnotations(_Evaluation):
 
 
 class _ScoredHere(_Evaluation):
-    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    keypoint_threshold: KeypointThreshold = KEYPOINT_THRESHOLD
     """Threshold above which keypoint scores are averaged to a pose's score; none averages all."""
     batch_size: BatchSize = 64
     """Number of crops, or of people of a store, in a batch."""
@@ -112,6 +116,13 @@ class EvaluateWeights(_EvaluateStudent):
     """Weights file of a student."""
 
 
+class EvaluateExported(EvaluateNetwork):
+    """Evaluation of an exported student."""
+
+    student: InputFile
+    """Student that ``distil export`` wrote, run by onnxruntime."""
+
+
 class EvaluateTeacher(EvaluateNetwork):
     """Evaluation of a teacher."""
 
@@ -127,13 +138,19 @@ class EvaluateTeacher(EvaluateNetwork):
 
 
 EvaluateConfig = (
-    EvaluateRun | EvaluateWeights | EvaluateTeacher | EvaluateStore | EvaluatePredictions
+    EvaluateRun
+    | EvaluateWeights
+    | EvaluateExported
+    | EvaluateTeacher
+    | EvaluateStore
+    | EvaluatePredictions
 )
 """The settings of an evaluation are those of its source, and no others."""
 
 _SOURCES: dict[str, type[EvaluateConfig]] = {
     "run_folder": EvaluateRun,
     "weights": EvaluateWeights,
+    "student": EvaluateExported,
     "teacher": EvaluateTeacher,
     "store": EvaluateStore,
     "predictions": EvaluatePredictions,
@@ -177,9 +194,9 @@ class CompareConfig(StageConfig):
     """COCO keypoint JSON with the truth."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
-    arms: tuple[tuple[str, InputFolder], ...]
-    """Name and run folder of a student; the same name again is another seed of the same arm.
-    Repeatable."""
+    arms: tuple[tuple[str, InputPath], ...]
+    """Name and run folder of a student, or its exported file; the same name again is another seed
+    of the same arm. Repeatable."""
     teacher: InputPath | None = None
     """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
@@ -259,7 +276,7 @@ class StoreExportConfig(StoredTeacher):
 
     output: OutputFile
     """JSON file to write."""
-    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    keypoint_threshold: KeypointThreshold = KEYPOINT_THRESHOLD
     """Threshold above which keypoint scores are averaged to a pose's score; by default all are, as
     in ``distil evaluate``."""
     batch_size: BatchSize = 64

@@ -20,7 +20,7 @@ from stages.settings.ablate import SWEEPS, AblateConfig, plan_sweep
 
 SWEEP = """# Do the teacher's maps help?
 baseline = "labels"
-person_views = 16
+person_views = 8
 validations = 1
 [settings]
 optimisation.batch_size = 4
@@ -118,7 +118,7 @@ def test_a_sweep_is_trained_once_and_measured_once(
     difference = maps["oks_difference"]
     assert difference["mean"] == pytest.approx(maps["mean_oks"] - labels["mean_oks"])
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert maps["person_views"] == 16
+    assert maps["person_views"] == 8
     assert (labels["bytes_per_view"], maps["bytes_per_view"] > 0) == (0, True)
     assert all(run["store_content"] for run in table["runs"])
     assert all(len(run["validation"]) == 1 for run in table["runs"])

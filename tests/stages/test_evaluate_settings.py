@@ -7,13 +7,13 @@ import pytest
 from pipeline.errors import ConfigError
 from stages.settings.evaluation import EvaluateWeights, evaluation_of
 
-NETWORKS = "run_folder, weights, teacher"
+NETWORKS = "run_folder, weights, student, teacher"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "nothing to evaluate is given; give exactly one of run_folder, weights, teacher"),
+        ({}, f"nothing to evaluate is given; give exactly one of {NETWORKS}"),
         ({"store": "s", "teacher": "t"}, "teacher and store are given; give exactly one of"),
         (
             {"weights": "w", "annotations": None, "images": "i"},

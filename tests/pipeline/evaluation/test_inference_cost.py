@@ -10,6 +10,7 @@ import torch
 from pipeline.evaluation import inference_cost
 from pipeline.evaluation.inference_cost import TimedNetwork, measure_costs
 from pipeline.evaluation.onnx_models import count_onnx, export_onnx
+from pipeline.evaluation.peak_memory import peak_bytes_of_onnx
 from pipeline.models import build_network
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.models.pose_networks import PoseNetwork
@@ -79,8 +80,8 @@ def test_networks_are_timed_in_turns_in_one_runtime(
     turns: list[tuple[Path, int]] = []
     open_call = inference_cost._onnx_call
 
-    def recorded(file: Path) -> Any:
-        call = open_call(file)
+    def recorded(file: Path, size_hw: tuple[int, int]) -> Any:
+        call = open_call(file, size_hw)
 
         def run(images: Any) -> object:
             turns.append((file, len(images)))
@@ -121,7 +122,7 @@ def test_peak_memory_is_that_of_another_process(
 ) -> None:
     path = tmp_path / "student.onnx"
     path.write_bytes(exported)
-    peak = inference_cost.peak_bytes_of_onnx(path, (8, 3, *student.input_size_hw))
+    peak = peak_bytes_of_onnx(path, 8, student.input_size_hw)
     if peak is None:
         pytest.skip("peak memory is read from /proc")
     assert len(exported) < peak < 500 << 20
