@@ -51,7 +51,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """That of the last step."""
+        """Learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
