@@ -53,6 +53,10 @@ COMMANDS = {
         "stages.commands.pictures:show_command",
         "teacher store or run -> a picture: heat, poses, attention",
     ),
+    "predict": (
+        "stages.commands.prediction:predict_command",
+        "student, photographs or videos -> drawn poses, COCO results",
+    ),
     "store": (
         "stages.commands.store:store",
         "teacher store -> contents, verification, repair",

@@ -1,11 +1,15 @@
-"""Usable cores and memory, a network's device, and a map over threads that runs ahead a little."""
+"""Usable cores and memory, a network's device, signals, and a map over threads that runs ahead."""
 
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import ConfigError
@@ -97,17 +101,63 @@ def map_ahead(
 def choose_device(name: DeviceName, num_threads: int | None = None) -> "torch.device":
     """Return the device, and set the number of threads of torch's kernels on the CPU.
 
-    name: ``auto`` takes CUDA where there is one.
+    name: ``auto`` takes CUDA where there is one. Of the processes that torchrun starts on a
+        machine, each takes a GPU of its own for ``auto`` and ``cuda``.
 
     Raises:
-        ConfigError: the name is ``cuda`` and torch finds no CUDA device.
+        ConfigError: torch finds no such device.
     """
     import torch
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if num_gpus else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device is mps, but torch finds no Metal GPU here; use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise ConfigError(
+            f"device is {name}, but torch finds {num_gpus or 'no'} CUDA "
+            f"{'device' if num_gpus < 2 else 'devices'} here; use cpu or auto"
+        )
+    return device
+
+
+def is_first_process() -> bool:
+    """Return whether this process is alone, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_signals_to(react: Callable[[int], None]) -> Iterator[None]:
+    """Call ``react`` with the number of every SIGTERM and Ctrl-C, within the context.
+
+    Signals are handled in the main thread only; elsewhere no handler is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if os.getpid() == owner:
+            react(number)
+        else:  # a forked worker inherits this handler, and must still die by the signal
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

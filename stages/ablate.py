@@ -25,6 +25,7 @@ from pipeline.ablation.run_state import (
 )
 from pipeline.ablation.table import (
     RunRow,
+    Samples,
     SweepTable,
     as_csv,
     as_json,
@@ -40,6 +41,7 @@ from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import read_info
 from pipeline.runs.run_folder import RunFolder
+from pipeline.settings import KEYPOINT_THRESHOLD
 from pipeline.storage.files import publish
 from pipeline.wording import Log, counted
 from stages.settings.ablate import FREE_TO_DIFFER, AblateConfig, Plan, PlannedRun
@@ -181,6 +183,9 @@ class _RunningSweep:
     progress: Progress
     say: Log
     failed: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, RunRow] = field(default_factory=dict)
+    """Rows of finished runs, by name: they do not change any more."""
+    samples: dict[str, Samples] = field(default_factory=dict)
 
     def job(self, run: _Run) -> Job:
         root = run.folder.root
@@ -219,6 +224,7 @@ class _RunningSweep:
             [self._row(run) for run in done],
             self.people.image_index,
             _notes(self.plan, self.people, len(done), len(self.plan.runs)),
+            samples=self.samples,
         )
         output = self.config.output
         texts = {
@@ -234,6 +240,11 @@ class _RunningSweep:
         return AblateResult(table, (*texts, *drawn))
 
     def _row(self, run: _Run) -> RunRow:
+        if run.plan.name not in self.rows:
+            self.rows[run.plan.name] = self._measure(run)
+        return self.rows[run.plan.name]
+
+    def _measure(self, run: _Run) -> RunRow:
         is_last = self.plan.sweep.weights == "last"
         weights = run.folder.last_weights if is_last else run.folder.best_weights
         return RunRow(
@@ -291,7 +302,7 @@ def _evaluator(config: AblateConfig, plan: Plan) -> tuple[Evaluator, People]:
         annotations,
         images,
         config.output / "evaluations",
-        threshold=None,
+        threshold=KEYPOINT_THRESHOLD,
         device=training.device,
     )
     return evaluator, people

@@ -22,7 +22,7 @@ from pipeline.wording import Log, counted
 from store_schemas.formats import profile_named
 
 TRIAL_SHARE = 4
-"""Of how many people of the probe one is in the trial store, which has all of their views."""
+"""Number of people of the probe for each person of the trial store, which has all their views."""
 LEAST_TRIAL_PEOPLE = 16
 
 

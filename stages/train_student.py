@@ -16,12 +16,14 @@ from pipeline.runs.checkpoints import (
     CheckpointInfo,
     describe_network,
     read_info,
+    read_place,
 )
 from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
-from pipeline.training.loop import Training, fit
+from pipeline.training.distributed import Processes, open_processes
+from pipeline.training.loop import fit
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
@@ -29,6 +31,8 @@ from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_valida
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
+from pipeline.training.training_setup import Training
+from pipeline.training.training_step import choose_precision
 from pipeline.wording import Log
 from stages.settings.training import TrainStudentConfig
 
@@ -70,9 +74,24 @@ def train_student(
         StoreError: the store is incomplete, altered or of another schema, or more of it is corrupt
             than ``data.on_corrupt`` lets pass.
     """
-    folder = RunFolder(run_folder)
-    folder.check(config, resume=resume)
+    RunFolder(run_folder).check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
+    with open_processes(device) as processes:
+        folder = RunFolder(run_folder, is_written=processes.is_first)
+        say = say if processes.is_first else (lambda _: None)
+        return _train(config, folder, device, processes, resume, progress, command, say)
+
+
+def _train(
+    config: TrainStudentConfig,
+    folder: RunFolder,
+    device: torch.device,
+    processes: Processes,
+    resume: bool,
+    progress: Progress,
+    command: tuple[str, ...],
+    say: Log,
+) -> TrainStudentResult:
     loss = config.effective_loss
 
     # People and views. Whatever does not fit is refused here, before the first step.
@@ -97,7 +116,7 @@ def train_student(
         images = config.val_images or config.images
         assert images is not None  # checked in the configuration
         validation = open_validation(
-            config.val_annotations, images, config.people, views.people, device, say
+            config.val_annotations, images, config.people, views.people, device, say, processes
         )
         if pck_only := describe_missing_sigmas(validation.people.skeleton):
             say(f"{pck_only}; the best weights are those of the highest PCK")
@@ -110,15 +129,16 @@ def train_student(
         store_fingerprint=views.provenance.fingerprint,
         store_content=views.provenance.content_sha256,
     )
-    epochs_done = 0
+    before = None
     if continues:
-        before = read_info(folder.last_weights)
-        _refuse_another_store(before, info, folder)
-        epochs_done = before.epoch
+        _refuse_another_store(read_info(folder.last_weights), info, folder)
+        before = read_place(folder.training_state)
 
     # What an epoch shows, and what is learned from it.
     order = views.order(config.optimisation.batch_size, config.seed)
-    loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
+    loader = BatchLoader(
+        dataset, order, config.num_loader_workers, device, views.start_method, processes
+    )
 
     def warn(message: str) -> None:
         _logger.warning("%s", message)
@@ -139,12 +159,17 @@ def train_student(
         criterion=criterion,
         normalise=info.pixels.normalise,
         info=info,
-        batches_of_epoch=lambda epoch: ledger.watch(loader.batches_of_epoch(epoch)),
+        batches_of_epoch=lambda epoch, start: ledger.watch(loader.batches_of_epoch(epoch, start)),
         steps_per_epoch=len(order),
         batch_size=order.batch_size,
         epochs=config.epochs,
         optimisation=config.optimisation,
         device=device,
+        precision=choose_precision(config.precision, device, before.precision if before else None),
+        is_compiled=config.compiled,
+        processes=processes,
+        sync_batch_norm=config.sync_batch_norm,
+        checkpoint_seconds=config.checkpoint_seconds,
         validate=None if validation is None else validation.measure,
         decided_by="AP" if validation is None else validation.decided_by,
         evaluate_every_epochs=config.evaluate_every_epochs,
@@ -158,11 +183,12 @@ def train_student(
     lines = [
         *warn_of_schedule(config.optimisation, training.num_steps, loss.distillation_warmup_steps),
         *warn_of_validation(validation is not None, config.epochs, config.evaluate_every_epochs),
-        check_before_training(training, loaded, epochs_done),
+        check_before_training(training, loaded, before.epoch if before else 0),
     ]
     for line in lines:
         say(line)
 
+    processes.wait()  # until every one of them has found the folder fit
     folder.begin(config, facts, resume=resume)
     with folder.logging():
         for line in lines:

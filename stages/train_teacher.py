@@ -17,20 +17,23 @@ from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     describe_network,
     load_network,
-    read_info,
+    read_place,
     save_weights,
 )
 from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.data import BatchLoader, TrainingDataset
+from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
-from pipeline.training.loop import Training, fit
+from pipeline.training.loop import fit
 from pipeline.training.losses import Criterion
 from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule
 from pipeline.training.settings import CarriedViewSettings, TeacherField
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.store_sources import CarriedViews, open_store_views
+from pipeline.training.training_setup import Training
+from pipeline.training.training_step import choose_precision
 from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
 
@@ -60,9 +63,24 @@ def train_teacher(
     command: the command line, for provenance.json.
     say: receives what the user should know before the training starts.
     """
-    folder = RunFolder(run_folder)
-    folder.check(config, resume=resume)
+    RunFolder(run_folder).check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
+    with open_processes(device) as processes:
+        folder = RunFolder(run_folder, is_written=processes.is_first)
+        say = say if processes.is_first else (lambda _: None)
+        return _train(config, folder, device, processes, resume, progress, command, say)
+
+
+def _train(
+    config: TrainTeacherConfig,
+    folder: RunFolder,
+    device: torch.device,
+    processes: Processes,
+    resume: bool,
+    progress: Progress,
+    command: tuple[str, ...],
+    say: Log,
+) -> TrainTeacherResult:
 
     views = _open_views(config)
     skeleton = views.people.skeleton
@@ -70,9 +88,9 @@ def train_teacher(
         say(note)
     torch.manual_seed(config.seed)
     network = build_teacher(config.architecture, skeleton.num_keypoints)
-    epochs_done = 0
+    before = None
     if resume and folder.training_state.is_file():
-        epochs_done = read_info(folder.last_weights).epoch
+        before = read_place(folder.training_state)
     else:
         start = config.initial
         set_initial_weights(
@@ -95,7 +113,9 @@ def train_teacher(
             network.num_keypoints,
         )
     order = views.order(config.optimisation.batch_size, config.seed)
-    loader = BatchLoader(dataset, order, config.num_loader_workers, device, views.start_method)
+    loader = BatchLoader(
+        dataset, order, config.num_loader_workers, device, views.start_method, processes
+    )
     info = describe_network(
         network,
         skeleton,
@@ -118,23 +138,29 @@ def train_teacher(
         epochs=config.epochs,
         optimisation=config.optimisation,
         device=device,
+        precision=choose_precision(config.precision, device, before.precision if before else None),
+        is_compiled=config.compiled,
+        processes=processes,
+        sync_batch_norm=config.sync_batch_norm,
+        checkpoint_seconds=config.checkpoint_seconds,
     )
     cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
     loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
     lines = [
         *warn_of_schedule(config.optimisation, training.num_steps),
-        check_before_training(training, loaded, epochs_done),
+        check_before_training(training, loaded, before.epoch if before else 0),
     ]
     for line in lines:
         say(line)
 
     facts = {"command": list(command), **views.provenance.as_facts()}
+    processes.wait()  # until every one of them has found the folder fit
     folder.begin(config, facts, resume=resume)
     with folder.logging():
         for line in lines:
             _logger.info("%s", line)
         place = fit(training, folder, progress, resume=resume)
-    if config.float16_copy is not None:
+    if config.float16_copy is not None and processes.is_first:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)
 

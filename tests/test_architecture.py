@@ -21,11 +21,11 @@ ROOMS = (
     ("storage", "drawn"),
     ("settings",),
     ("coco", "machine"),
-    ("frames",),
+    ("frames", "media"),
     ("models",),
     ("runs",),
     ("teachers", "teacher_store", "export"),
-    ("caching", "training", "prediction"),
+    ("caching", "training", "prediction", "detectors"),
     ("repair", "evaluation", "pictures"),
     ("benchmarks", "ablation"),
 )

@@ -48,7 +48,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
-        *("--from-crops", "--student", "--pretrained"),
+        *("--from-crops", "--student", "--pretrained", "--view-policy"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -77,10 +77,16 @@ COMMANDS: dict[str, set[str]] = {
         *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
         *TEACHER,
     },
+    "predict": {
+        *("INPUTS", "--student", "--detections", "--annotations", "--detector", "--whole-image"),
+        *("--output", "--min-box-score", "--detect-every", "--max-frames"),
+        *("--min-keypoint-score", "--no-pictures", "--no-flip-test", "--padding"),
+        *("--batch-size", "--device", *CONFIG),
+    },
     "store": set(),
     "train-teacher": {
         *("--annotations", "--images", "--teacher", "--preset", "--run-folder", "--float16-copy"),
-        *("--init-weights", "--pretrained"),
+        *("--init-weights", "--pretrained", "--store"),
         *(*TRAINING, *CONFIG),
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
@@ -136,6 +142,8 @@ show teacher.zarr --run-folder runs/a --output people.png
 show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
 show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+predict --student runs/a photo.jpg clip.mp4 --detector detector.onnx --output out/
+predict --student runs/a DIR --detections boxes.json --annotations val.json --output out/
 export --run-folder runs/a --output student.onnx --precision float16 --batch 8
 export --run-folder r --output s.onnx --precision int8 --val-annotations v.json --val-images DIR
 evaluate --student student.onnx --annotations val.json --images DIR

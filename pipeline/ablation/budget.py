@@ -24,9 +24,9 @@ from store_schemas.root_metadata import read_entries
 
 _ARRAYS_OF_FIELD: dict[TeacherField, tuple[str, ...]] = {
     "heatmaps": ("heatmaps", "outputs"),  # outputs hold the scale of each map
-    "keypoints": ("outputs",),
-    "keypoint_tokens": ("keypoint_tokens",),
-    "visual_tokens": ("visual_tokens",),
+    "keypoints": ("outputs", "keypoints", "confidences"),  # those that the store's profile has
+    "keypoint_tokens": ("keypoint_tokens", "keypoint_token_scale"),
+    "visual_tokens": ("visual_tokens", "visual_token_scale"),
 }
 _COPIES_ON_DISK = 5
 """Last and best weights; and the training state, with weights and two moments of each."""

@@ -5,6 +5,7 @@ that two arms share are drawn too, the same ones for both arms. Efron and Tibshi
 Introduction to the Bootstrap, 1993, chapter 13.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -26,6 +27,7 @@ class Draws:
     seed: int
 
     @classmethod
+    @functools.cache
     def of_images(cls, num_images: int, seed: int, num_samples: int = NUM_SAMPLES) -> Self:
         """Draw as many images as there are, with replacement, in every sample."""
         generator = np.random.default_rng(seed)

@@ -74,23 +74,19 @@ def build_table(
     notes: Sequence[str] = (),
     *,
     seed: int = 0,
+    samples: dict[str, "Samples"] | None = None,
 ) -> SweepTable:
     """Put the finished runs of a sweep into a table, arms in the order of ``baselines``.
 
     baselines: name of each arm -> name of the arm that it is compared with.
     image_of_person: (N,), index of the image of every person.
     seed: seed of the intervals.
+    samples: those of runs that an earlier table of this sweep drew, by run; completed here.
     """
-    draws = Draws.of_images(len(runs[0].evaluation.matched.num_people), seed) if runs else None
-    samples = {
-        run.run: _Samples(
-            draws,
-            draws.mean_oks(run.evaluation.oks, image_of_person),
-            draws.average_precision(run.evaluation.matched),
-        )
-        for run in runs
-        if draws is not None
-    }
+    samples = {} if samples is None else samples
+    for run in runs:
+        if run.run not in samples:
+            samples[run.run] = _samples_of(run.evaluation, image_of_person, seed)
     rows = []
     for arm, baseline in baselines.items():
         own = [run for run in runs if run.arm == arm]
@@ -100,7 +96,7 @@ def build_table(
     return SweepTable(question, tuple(notes), tuple(rows), tuple(runs))
 
 
-class _Samples(NamedTuple):
+class Samples(NamedTuple):
     """The figures of a run in every bootstrap sample."""
 
     draws: Draws
@@ -108,12 +104,18 @@ class _Samples(NamedTuple):
     ap: NDArray[np.float64]  # (B,), under its own score
 
 
+def _samples_of(found: Evaluation, image_of_person: NDArray[np.int64], seed: int) -> Samples:
+    draws = Draws.of_images(len(found.matched.num_people), seed)
+    oks = draws.mean_oks(found.oks, image_of_person)
+    return Samples(draws, oks, draws.average_precision(found.matched))
+
+
 def _arm_row(
     arm: str,
     baseline: str,
     runs: Sequence[RunRow],
     others: Sequence[RunRow],
-    samples: Mapping[str, _Samples],
+    samples: Mapping[str, Samples],
 ) -> ArmRow:
     of_seed = {run.seed: run for run in others}
     pairs = [(run, of_seed[run.seed]) for run in runs if run.seed in of_seed]

@@ -5,20 +5,16 @@ writes the message at the end. The grace is the time that a shard may take to fi
 was requested.
 """
 
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from pipeline.errors import Stopped
+from pipeline.machine import stop_signals_to
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.wording import Log, counted
 from store_schemas.errors import StorageError, StoreError
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -111,7 +107,7 @@ class StopRequest:
             Stopped: a stop was requested; names the number of written shards.
             StorageError: the disk is full or fails; names the number of written shards too.
         """
-        with _signals_to(self._on_signal):
+        with stop_signals_to(self._on_signal):
             try:
                 yield
             except (Stopped, StorageError) as error:
@@ -160,27 +156,3 @@ class StopRequest:
         except (OSError, StoreError):
             return f"{writer.layout.folder} cannot be read now"
         return f"{writer.layout.folder} has {there} of {counted(writer.num_shards, 'shard')}"
-
-
-@contextmanager
-def _signals_to(react: Callable[[int], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
-    former = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if os.getpid() == owner:
-            react(number)
-        else:  # a forked worker inherits this handler, and must still die by the signal
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    for number in SIGNALS:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """COCO files: annotated people, their images, detections and results, each read strictly.
 
 annotation_columns.py   images and annotations of a file as columns
+boxes.py                boxes of people in one image, and those that a file states
 image_files.py          image file -> pixels, size, digest
 people.py               people, their skeleton and their images as columns
 poses.py                poses as columns, the rule of their score, COCO's result layout

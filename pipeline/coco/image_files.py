@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import ImageError, PeopleError
 
@@ -80,6 +80,15 @@ def decode_image_bytes(content: bytes, path: Path) -> NDArray[np.uint8]:
     Returns (H, W, 3) uint8, RGB, as ``decode_image`` does.
     """
     return _read(path, io.BytesIO(content), _pixels)
+
+
+def decode_upright(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file as ``decode_image``, turned as its EXIF orientation says.
+
+    For photographs without annotations: a telephone held upright stores its pictures lying.
+    """
+    source = io.BytesIO(read_image_bytes(path).content)
+    return _read(path, source, lambda image: _pixels(ImageOps.exif_transpose(image)))
 
 
 def image_size_hw(path: Path) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from pipeline.prediction.networks import (
     open_heatmap_teacher,
     open_student,
 )
-from pipeline.settings import PADDING, TeacherSettings
+from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, TeacherSettings
 from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork
 from pipeline.wording import counted
@@ -36,7 +36,6 @@ from pipeline.wording import counted
 MEAN_POSE, TEACHER = "mean pose", "teacher"
 _ASPECT_HW = (4, 3)
 """Height to width of the padded boxes that the mean pose is placed in."""
-_THRESHOLD = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Arm:
     """Architecture, with the precision of an exported student, or the name of a teacher's ONNX
     file; None: the mean pose."""
     cost: Cost | None = None
-    """That of the architecture; None: not measured."""
+    """Cost of the architecture; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def teacher_arm(
     teacher: Path, settings: TeacherSettings, people: People, image_folder: Path
 ) -> MeasuredNetwork:
     """Measure the poses of a heatmap teacher under its settings."""
-    opened = open_heatmap_teacher(teacher, people.skeleton, settings, threshold=_THRESHOLD)
+    opened = open_heatmap_teacher(teacher, people.skeleton, settings, threshold=KEYPOINT_THRESHOLD)
     return _arm(TEACHER, opened, people, image_folder)
 
 
@@ -144,9 +143,9 @@ def student_arm(name: str, student: Path, people: People, image_folder: Path) ->
     """
     if student.is_dir():
         weights = best_weights(student)
-        opened = open_student(weights, flip_test=True, threshold=_THRESHOLD, device="cpu")
+        opened = open_student(weights, flip_test=True, threshold=KEYPOINT_THRESHOLD, device="cpu")
     else:
-        opened = open_exported_student(student, flip_test=True, threshold=_THRESHOLD)
+        opened = open_exported_student(student, flip_test=True, threshold=KEYPOINT_THRESHOLD)
     return _arm(name, opened, people, image_folder)
 
 

@@ -1,14 +1,17 @@
 """COCO figures of a student while it trains, as ``distil evaluate`` would print them."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.coco.people import People
+from pipeline.coco.poses import PosePredictions
 from pipeline.coco.read_people import read_people
 from pipeline.errors import PeopleError
 from pipeline.evaluation.comparison import mean_pose_arm
@@ -20,6 +23,7 @@ from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import student_estimator
 from pipeline.runs.checkpoints import CheckpointInfo, DecidingFigure
 from pipeline.settings import PeopleSettings
+from pipeline.training.distributed import ALONE, Processes
 from pipeline.wording import Log
 
 _logger = logging.getLogger(__name__)
@@ -38,17 +42,26 @@ class Validation:
     image_folder: Path
     device: torch.device
     mean_pose: Localisation
-    """That of the training people's mean pose, placed in every box."""
+    """Figure of the training people's mean pose, placed in every box."""
     say: Log
     """Receives a line about each measurement."""
+    processes: Processes = ALONE
+    """Those that share the training; each predicts some of the people, the first one compares."""
 
     def measure(self, network: nn.Module, info: CheckpointInfo) -> dict[str, float | None]:
         """Return AP, AR, mean OKS and PCK of poses that are scored by the rule of ``info``."""
         assert isinstance(network, Student)
         estimator = student_estimator(network, info, device=str(self.device))
-        predictions = predict_people(
-            estimator, self.people, self.image_folder, padding=info.padding
-        )
+        rows = self.processes.own_rows(self.people.num_instances)
+        people = self.people.select(rows)
+        predictions = predict_people(estimator, people, self.image_folder, padding=info.padding)
+        parts = self.processes.gathered((rows, predictions))
+        figures = self._compare(_in_order(parts), info) if self.processes.is_first else {}
+        return self.processes.of_first(figures)
+
+    def _compare(
+        self, predictions: PosePredictions, info: CheckpointInfo
+    ) -> dict[str, float | None]:
         row = compare_figures(self.people, predictions, info.rule)
         remark = compare_with_mean_pose(row.localisation, self.mean_pose)
         _logger.info("%s", remark)
@@ -70,6 +83,20 @@ class Validation:
     def decided_by(self) -> DecidingFigure:
         """The figure of ``measure`` by which the best weights are chosen: PCK if OKS is unknown."""
         return "AP" if self.people.skeleton.sigmas else "mean_pck"
+
+
+def _in_order(
+    parts: Sequence[tuple[NDArray[np.int64], PosePredictions]],
+) -> PosePredictions:
+    """Join the predictions of some rows of a table each; every row occurs once."""
+    rows = np.concatenate([rows for rows, _ in parts])
+    joined = PosePredictions(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for _, part in parts])
+            for field in fields(PosePredictions)
+        }
+    )
+    return joined.select(np.argsort(rows))
 
 
 def compare_with_mean_pose(student: Localisation, mean_pose: Localisation) -> str:
@@ -107,12 +134,14 @@ def open_validation(
     train: People,
     device: torch.device,
     say: Log,
+    processes: Processes = ALONE,
 ) -> Validation:
     """Read the people to validate on, and refuse those that cannot be compared.
 
     train: the training people. Their mean pose is what a student must beat; their OKS fall-offs are
         used where those of the validation people are unknown, as by ``evaluate``.
     say: receives a line about each measurement.
+    processes: those that share the training.
 
     Raises:
         PeopleError: their keypoints are not the trained ones.
@@ -133,4 +162,4 @@ def open_validation(
         )
     people = with_sigmas(people, people.skeleton.sigmas or train.skeleton.sigmas)
     mean_pose = mean_pose_arm(train, people).figures.localisation
-    return Validation(people, image_folder, device, mean_pose, say)
+    return Validation(people, image_folder, device, mean_pose, say, processes)

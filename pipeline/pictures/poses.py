@@ -29,6 +29,7 @@ HEAT_COLOUR: Colour = (255, 225, 60)
 
 _DIMMING = 0.55
 """Factor on a crop's brightness below overlaid heat."""
+_JPEG_QUALITY = 92
 _SHIFT = 4
 """Fractional bits of the coordinates in OpenCV's drawing functions."""
 _FARTHEST = 1e5
@@ -49,20 +50,26 @@ def keypoint_colours(skeleton: Skeleton) -> NDArray[np.uint8]:
 
 
 def draw_pose(
-    crop: Picture, keypoints: ArrayLike, visible: ArrayLike, skeleton: Skeleton
+    crop: Picture,
+    keypoints: ArrayLike,
+    visible: ArrayLike,
+    skeleton: Skeleton,
+    height: float | None = None,
 ) -> Picture:
-    """Draw limbs and a dot at every joint; widths are proportional to the picture's height.
+    """Draw limbs and a dot at every joint; widths are proportional to the person's height.
 
     crop: (H, W, 3) uint8, RGB; not changed.
     keypoints: (K, 2) as (x, y), crop pixels; may lie outside.
     visible: (K,) bool; keypoints that are not visible or not finite, and their limbs, are not
         drawn.
+    height: pixels of the person; None: the picture's, as a crop shows one person.
     """
     points = np.asarray(keypoints, np.float64)
     is_drawn = _is_drawn(points, visible)
     colours = keypoint_colours(skeleton)
     picture = np.ascontiguousarray(crop).copy()
-    thickness, radius = _line_width(picture), _dot_radius(picture)
+    height = picture.shape[0] if height is None else height
+    thickness, radius = _line_width(height), _dot_radius(height)
     limbs = [edge for edge in skeleton.edges if is_drawn[list(edge)].all()]
     for width, is_outline in ((2 * thickness, True), (thickness, False)):
         for start, end in limbs:
@@ -87,7 +94,10 @@ def ring_keypoints(
     points = np.asarray(keypoints, np.float64)
     picture = np.ascontiguousarray(crop).copy()
     colours = keypoint_colours(skeleton)
-    radius, thickness = round(2.6 * _dot_radius(picture) * 2**_SHIFT), _line_width(picture)
+    radius, thickness = (
+        round(2.6 * _dot_radius(picture.shape[0]) * 2**_SHIFT),
+        _line_width(picture.shape[0]),
+    )
     for keypoint in np.flatnonzero(_is_drawn(points, visible)):
         centre = _fixed(points[keypoint])
         for width, colour in ((2 * thickness, (255, 255, 255)), (thickness, None)):
@@ -129,6 +139,14 @@ def overlay_heatmaps(
     return np.asarray(np.rint(picture), np.uint8)
 
 
+def write_jpeg(path: Path, image: Picture) -> None:
+    """Write an image (H, W, 3) uint8, RGB, as a JPEG file; a file is never half written."""
+    settings = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
+    written, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), settings)
+    assert written
+    publish(path, data.tobytes())
+
+
 def write_png(path: Path, image: Picture) -> None:
     """Write an image (H, W, 3) uint8, RGB, as a PNG file; a file is never half written."""
     written, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
@@ -162,9 +180,9 @@ def _disc(picture: Picture, centre: NDArray[np.float64], radius: float, colour: 
     cv2.circle(picture, _fixed(centre), size, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
-def _line_width(picture: Picture) -> int:
-    return max(1, round(picture.shape[0] / 160))
+def _line_width(height: float) -> int:
+    return max(1, round(height / 160))
 
 
-def _dot_radius(picture: Picture) -> float:
-    return max(1.5, picture.shape[0] / 110)
+def _dot_radius(height: float) -> float:
+    return max(1.5, height / 110)

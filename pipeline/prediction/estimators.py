@@ -26,6 +26,8 @@ class CropPoses:
 
     keypoints: NDArray[np.float64]  # (B, K, 2) as (x, y), crop pixels
     scores: NDArray[np.float64]  # (B, K)
+    sigmas: NDArray[np.float64] | None = None
+    """(B, K, 2) as (x, y), cells of the teacher's heatmaps; None: the network has none."""
 
 
 class PoseEstimator(Protocol):
@@ -81,7 +83,8 @@ class StudentEstimator:
         self.network.train(was_training)
         height, width = self.input_size_hw
         points = output.keypoints.double().cpu().numpy() * np.array([width, height])
-        return CropPoses(points, output.scores.double().cpu().numpy())
+        scores, sigmas = (part.double().cpu().numpy() for part in (output.scores, output.sigmas))
+        return CropPoses(points, scores, sigmas)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class ExportedEstimator:
 
     def _forward(self, crops: NDArray[np.uint8]) -> CropPoses:
         found = self.student.predict(crops)
-        return CropPoses(found.keypoints.astype(np.float64), found.scores.astype(np.float64))
+        return CropPoses(*(part.astype(np.float64) for part in found))
 
 
 def _regress(
@@ -117,7 +120,13 @@ def _regress(
     swap = list(flip_indices)
     keypoints = twin.keypoints[:, swap]
     keypoints[..., 0] = crops.shape[2] - 1 - keypoints[..., 0]
-    return CropPoses((poses.keypoints + keypoints) / 2, (poses.scores + twin.scores[:, swap]) / 2)
+    assert poses.sigmas is not None
+    assert twin.sigmas is not None
+    return CropPoses(
+        (poses.keypoints + keypoints) / 2,
+        (poses.scores + twin.scores[:, swap]) / 2,
+        (poses.sigmas + twin.sigmas[:, swap]) / 2,
+    )
 
 
 def predict_people(

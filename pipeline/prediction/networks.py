@@ -106,6 +106,26 @@ def _training_facts(info: CheckpointInfo) -> Facts:
     }
 
 
+def open_student_at(
+    path: Path,
+    *,
+    flip_test: bool = True,
+    threshold: float | None = None,
+    device: DeviceName = "auto",
+) -> OpenedNetwork:
+    """Open a student from whatever holds one: a run folder, a weights file, an exported student.
+
+    Raises:
+        RunFolderError: there is no student.
+        ExportError: it is an ONNX file that ``distil export`` did not write.
+        ConfigError: the device is not there, or onnxruntime is not installed.
+    """
+    if path.suffix == ".onnx":
+        return open_exported_student(path, flip_test=flip_test, threshold=threshold)
+    weights = best_weights(path) if path.is_dir() else path
+    return open_student(weights, flip_test=flip_test, threshold=threshold, device=device)
+
+
 def student_estimator(
     network: Student, info: CheckpointInfo, *, flip_test: bool = True, device: str
 ) -> StudentEstimator:

@@ -82,17 +82,19 @@ def oks_nms(
     sigmas: NDArray[np.float64],
     *,
     threshold: float = NMS_OKS,
+    max_poses: int | None = MAX_POSES,
 ) -> NDArray[np.int64]:
     """Drop poses that repeat a better scored pose of their image, for boxes from a detector.
 
     scores: (P,) float64. sigmas: (K,) float64. Of equal scores the earlier row is kept.
+    max_poses: most poses of an image; None: all.
     Returns: (Q,) int64, the kept rows by ascending image id, then by descending score.
     """
     by_image = np.lexsort((-scores, predictions.image_id))  # stable
     starts = np.flatnonzero(np.diff(predictions.image_id[by_image])) + 1
     kept: list[np.int64] = []
     for rows in np.split(by_image, starts):
-        kept += _greedy(predictions, rows, sigmas, threshold)[:MAX_POSES]
+        kept += _greedy(predictions, rows, sigmas, threshold)[:max_poses]
     return np.array(kept, dtype=np.int64)
 
 

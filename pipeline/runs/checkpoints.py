@@ -1,15 +1,16 @@
 """Weights on disk: safetensors with a JSON header, never pickled objects.
 
 A weights file holds one network and all that is needed to use it (``CheckpointInfo``). A training
-state holds network, criterion, optimiser, epoch and step; the learning rate, the order of people
-and every random draw follow from the step and the seed, so nothing else is needed.
+state holds network, criterion, optimiser, epoch, step and the sums of the epoch so far; the
+learning rate, the order of people and every random draw follow from the step and the seed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from pipeline.models.pose_networks import (
     build_student,
     build_teacher,
 )
-from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame
+from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame, Precision
 from pipeline.storage.files import publish
 
 _HEADER_KEY = "distil"
@@ -92,14 +93,22 @@ DecidingFigure = Literal["AP", "mean_pck"]
 
 
 class TrainingPlace(ComponentConfig):
-    """How far a training is after a whole epoch."""
+    """How far a training is."""
 
     version: Literal[2] = 2
     """Version of the arithmetic: a training of another version cannot be resumed bit for bit."""
     epoch: int
     """Number of epochs that are done."""
     step: int
-    """Number of steps that are done."""
+    """Number of steps that are done, those of the running epoch included."""
+    epoch_sums: dict[str, float] = Field(default_factory=dict)
+    """Sums of the loss and of each term over the steps of the running epoch."""
+    epoch_facts: dict[str, Any] = Field(default_factory=dict)
+    """Further entries of the running epoch's line of metrics.jsonl, so far."""
+    precision: Precision = "float32"
+    """Number format of the forward pass, in which the training goes on."""
+    gradient_scale: tuple[float, int] | None = None
+    """Scale of float16 gradients, and the number of steps since it last changed."""
     best_ap: float | None = None
     best_pck: float | None = None
     """Highest PCK so far, where the best weights are chosen by it."""
@@ -180,18 +189,17 @@ def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
 
 def save_training_state(
     path: Path,
-    network: nn.Module,
-    criterion: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     place: TrainingPlace,
 ) -> None:
     """Publish all that is needed to resume a training exactly.
 
-    criterion: the loss, which may have weights of its own.
+    modules: all that has weights or statistics: the network and the criterion, by name.
     """
     tensors = {
         f"{owner}/{name}": _plain(tensor)
-        for owner, module in (("network", network), ("criterion", criterion))
+        for owner, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
     for index, state in optimizer.state_dict()["state"].items():
@@ -229,15 +237,15 @@ def check_training_state(path: Path) -> None:
 
 
 def load_training_state(
-    path: Path, network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> TrainingPlace:
-    """Load a training state into a network, its criterion and their new optimiser.
+    """Load a training state into the modules that it was saved from, and their new optimiser.
 
     Raises:
         RunFolderError: there is no such file, or it belongs to another network or criterion.
     """
     place, tensors = _read(path, TrainingPlace)
-    weights: dict[str, dict[str, Tensor]] = {"network": {}, "criterion": {}}
+    weights: dict[str, dict[str, Tensor]] = {owner: {} for owner in modules}
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         owner, _, rest = name.partition("/")
@@ -246,8 +254,8 @@ def load_training_state(
         else:
             index, _, field = rest.partition("/")
             states.setdefault(int(index), {})[field] = tensor
-    _fill(network, weights["network"], path)
-    _fill(criterion, weights["criterion"], path)
+    for owner, module in modules.items():
+        _fill(module, weights[owner], path)
     weights_in_order = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, state in states.items():
         for field, tensor in state.items():

@@ -4,7 +4,8 @@ config.json                        all settings, defaults included
 provenance.json                    versions, command and teacher store of the start and each resume
 metrics.jsonl                      one line per epoch and per validation; no times, so that a
                                    resumed run equals an uninterrupted one byte for byte
-checkpoints/last.safetensors       weights after the last whole epoch
+checkpoints/last.safetensors       weights at the last checkpoint
+checkpoints/averaged.safetensors   their moving average, where optimisation.average_decay is set
 checkpoints/best.safetensors       weights of the highest validation AP, or PCK
                                    where the skeleton has no sigmas; without
                                    validation, those after the last whole epoch
@@ -51,12 +52,15 @@ StageT = TypeVar("StageT", bound=StageConfig)
 class RunFolder:
     """The paths of a run's files, and the reading and writing of those that are text."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_written: bool = True) -> None:
         self.root = root
+        self.is_written = is_written
+        """Whether this process writes it: one of those that share a training does."""
         self.config = root / "config.json"
         self.provenance = root / "provenance.json"
         self.metrics = root / "metrics.jsonl"
         self.last_weights = root / "checkpoints" / "last.safetensors"
+        self.averaged_weights = root / "checkpoints" / "averaged.safetensors"
         self.best_weights = root / "checkpoints" / "best.safetensors"
         self.training_state = root / "checkpoints" / "training_state.safetensors"
         self.evaluation = root / "evaluation.json"
@@ -84,6 +88,8 @@ class RunFolder:
 
         facts: entries of the event besides versions, such as command and teacher store.
         """
+        if not self.is_written:
+            return
         events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
         events.append({"event": "resume" if resume else "start", **provenance(**facts)})
         publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
@@ -113,6 +119,8 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
         """Add one line to metrics.jsonl, and flush it to the disk."""
+        if not self.is_written:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
@@ -125,14 +133,19 @@ class RunFolder:
         whole_lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in whole_lines]
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl of steps after ``step``."""
-        kept = [line for line in self.read_metrics() if int(str(line["step"])) <= step]
+    def truncate_metrics(self, epoch: int) -> None:
+        """Drop the lines of metrics.jsonl of epochs after the first ``epoch`` ones."""
+        if not self.is_written:
+            return
+        kept = [line for line in self.read_metrics() if int(str(line["epoch"])) <= epoch]
         publish(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Write the program's log lines to log.txt too, within the context."""
+        if not self.is_written:
+            yield
+            return
         handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]

@@ -27,7 +27,7 @@ class OnnxNetwork:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
         self._session_threads = settings.num_threads or available_cores()
-        self._session = _open_session(path, self._session_threads)
+        self._session = open_session(path, self._session_threads)
         is_on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
         self.num_threads = self._session_threads if is_on_cpu else None
         inputs = self._session.get_inputs()
@@ -121,7 +121,8 @@ def _import_extra(name: str, path: Path) -> Any:
         ) from error
 
 
-def _open_session(path: Path, num_threads: int) -> Any:
+def open_session(path: Path, num_threads: int) -> Any:
+    """Open an ONNX file in onnxruntime, on a GPU where it can, or raise TeacherError."""
     onnxruntime = _import_extra("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -2,6 +2,12 @@
 
 settings.py           the settings of the parts; they load without torch
 loop.py               epochs and steps, metrics, checkpoints: start reading here
+training_step.py      forward, backward and update of one batch, whole or in parts
+training_setup.py     what one training is made of, besides its run folder
+distributed.py        the processes of a training that torchrun started
+global_batch_norm.py  batch norm over the batches of all processes
+epoch_record.py       the losses of an epoch, kept on the device until they are read
+stop_request.py       SIGTERM and Ctrl-C, which end a training after its checkpoint
 losses.py             the terms of a student's loss, and their sum
 loss_parts.py         what the terms need besides a batch
 regression_losses.py  distances between keypoints and targets

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """Moves the tensors of a frozen dataclass."""
+    """Moves and cuts the tensors of a frozen dataclass, whose first axis is that of samples."""
 
     def to(self, device: torch.device) -> Self:
         """Return the record with its tensors on a device; copies do not block."""
@@ -25,6 +25,17 @@ class _OnDevice:
             elif isinstance(value, _OnDevice):
                 moved[field.name] = value.to(device)
         return replace(self, **moved)
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Return the record of the samples ``start`` to ``stop - 1``."""
+        kept: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                kept[field.name] = value[start:stop]
+            elif isinstance(value, _OnDevice):
+                kept[field.name] = value.rows(start, stop)
+        return replace(self, **kept)
 
 
 @dataclass(frozen=True)

@@ -165,24 +165,37 @@ class CorruptLedger:
             yield batch
 
     def epoch_facts(self) -> Mapping[str, object]:
-        """Return the epoch's entries for metrics.jsonl; none if no view was replaced."""
+        """Return the entries of an epoch that has ended, and begin the next one."""
+        facts = self.facts_so_far()
+        self._num_found_before, self._num_replaced_before = len(self._found), self._num_replaced
+        return facts
+
+    def facts_so_far(self) -> Mapping[str, object]:
+        """Return the running epoch's entries for metrics.jsonl; none if no view was replaced."""
         new = list(self._found)[self._num_found_before :]
         facts: dict[str, object] = {}
         if self._num_replaced > self._num_replaced_before:
             facts["replaced_views"] = self._num_replaced - self._num_replaced_before
             facts["new_corrupt_views"] = [list(row_and_view) for row_and_view in new]
-        self._num_found_before, self._num_replaced_before = len(self._found), self._num_replaced
         return facts
 
-    def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
-        """Restore the counts from the lines of metrics.jsonl of earlier epochs."""
-        self._found = {
-            (row, view): None
-            for line in lines
-            for row, view in line.get("new_corrupt_views", ())  # type: ignore[attr-defined]
-        }
-        self._num_replaced = sum(int(str(line.get("replaced_views", 0))) for line in lines)
+    def restore(
+        self, lines: Sequence[Mapping[str, object]], so_far: Mapping[str, object] = {}
+    ) -> None:
+        """Restore the counts from the lines of metrics.jsonl of earlier epochs.
+
+        so_far: entries of the running epoch.
+        """
+        self._found, self._num_replaced = {}, 0
+        for line in lines:
+            self._take_up(line)
         self._num_found_before, self._num_replaced_before = len(self._found), self._num_replaced
+        self._take_up(so_far)
+
+    def _take_up(self, facts: Mapping[str, object]) -> None:
+        for row, view in facts.get("new_corrupt_views", ()):  # type: ignore[attr-defined]
+            self._found[row, view] = None
+        self._num_replaced += int(str(facts.get("replaced_views", 0)))
 
     def summary(self) -> str | None:
         """Return a line on the views replaced since the training began; None: none were."""

@@ -4,6 +4,7 @@ A data set is indexed by a whole batch, and knows nothing of epochs or their ord
 stores are in ``store_data.py``.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.coco.people import People, Skeleton
 from pipeline.errors import DistilError
@@ -20,6 +21,7 @@ from pipeline.frames.geometry import Affine, SizeHW, apply, is_mirroring
 from pipeline.frames.views import draw_view
 from pipeline.settings import ViewRecipe
 from pipeline.training.batch import TrainingBatch
+from pipeline.training.distributed import ALONE, Processes
 from pipeline.training.images import TrainingImages
 from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from store_schemas.errors import StoreError
@@ -159,6 +161,7 @@ class BatchLoader:
     start_method: how the workers are started. ``fork`` starts at once and inherits the people; it
         is safe as workers use no device and no torch kernel. A store in an object store cannot be
         read by a forked process and needs another method.
+    processes: those that share the training; each loads its own rows of every batch.
     """
 
     def __init__(
@@ -168,12 +171,13 @@ class BatchLoader:
         num_workers: int,
         device: torch.device,
         start_method: StartMethod = "fork",
+        processes: Processes = ALONE,
     ) -> None:
-        self._order = order
+        self._own = _OwnViews(order, processes)
         self._loader: DataLoader[TrainingBatch | DistilError | StoreError] = DataLoader(
             _BatchesOrErrors(dataset),
             batch_size=None,
-            sampler=order,
+            sampler=self._own,
             num_workers=num_workers,
             collate_fn=_unchanged,
             persistent_workers=num_workers > 0,
@@ -185,18 +189,32 @@ class BatchLoader:
             generator=torch.Generator(),
         )
 
-    def batches_of_epoch(self, epoch: int) -> Iterator[TrainingBatch]:
-        """Yield the batches of an epoch, in its order.
+    def batches_of_epoch(self, epoch: int, start: int = 0) -> Iterator[TrainingBatch]:
+        """Yield the batches of an epoch in its order, from the one at position ``start`` on.
 
         Raises:
             DistilError: an image cannot be read, or has changed.
             StoreError: the store cannot be read.
         """
-        self._order.epoch = epoch
+        self._own.epoch, self._own.start = epoch, start
         for loaded in self._loader:
             if isinstance(loaded, DistilError | StoreError):
                 raise loaded
             yield loaded
+
+
+class _OwnViews(Sampler[ViewBatch]):
+    """This process's rows of the batches of an epoch."""
+
+    def __init__(self, order: ViewOrder | BlockOrder, processes: Processes) -> None:
+        self._order, self._processes = order, processes
+        self.epoch = 0
+        """Epoch of the next iteration."""
+        self.start = 0
+        """Position of its first batch."""
+
+    def __iter__(self) -> Iterator[ViewBatch]:
+        return map(self._processes.own_views, self._order.batches(self.epoch, self.start))
 
 
 class _BatchesOrErrors(Dataset["TrainingBatch | DistilError | StoreError"]):
@@ -217,6 +235,11 @@ def _unchanged(loaded: object) -> object:
 
 
 def _start_worker(_: int) -> None:
-    """Limit each worker to one thread, as there is one worker per core already."""
+    """Limit each worker to one thread, as there is one worker per core already.
+
+    A Ctrl-C reaches all processes of a terminal; the training still needs batches for the step
+    that it ends with, and ends its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from pipeline.frames.heatmaps import encode_keypoints
 from pipeline.models.heads import HeatmapOutput
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.heatmap_losses import heatmap_loss
-from pipeline.training.losses import Criterion, LossTerms, require_heatmaps
+from pipeline.training.losses import Criterion, LossTerms, at_least_float32, require_heatmaps
 
 
 class StoredHeatmapCriterion(Criterion):
@@ -28,11 +28,12 @@ class StoredHeatmapCriterion(Criterion):
     def forward(self, output: HeatmapOutput, batch: TrainingBatch, step: int) -> LossTerms:
         """Return the loss of a batch."""
         teacher, heatmaps = require_heatmaps(batch)
-        heat = heatmaps.to(output.heatmaps)
+        maps = at_least_float32(output.heatmaps)
+        heat = heatmaps.to(maps)
         if teacher.scale is not None:
             heat = heat * teacher.scale[..., None, None].to(heat)
         everything = torch.ones_like(batch.keypoint_weights)
-        loss = heatmap_loss(output.heatmaps, heat, everything, teacher.is_known)
+        loss = heatmap_loss(maps, heat, everything, teacher.is_known)
         return LossTerms(loss, {"heatmap": loss.detach()})
 
 
@@ -60,7 +61,6 @@ class HeatmapCriterion(Criterion):
         """Return the loss of a batch."""
         points = apply(self._crop_to_heatmap, batch.keypoints.cpu().numpy().astype(np.float64))
         targets = torch.from_numpy(encode_keypoints(points, self._heatmap_size_hw, self._sigma))
-        loss = heatmap_loss(
-            output.heatmaps, targets.to(output.heatmaps.device), batch.keypoint_weights
-        )
+        maps = at_least_float32(output.heatmaps)
+        loss = heatmap_loss(maps, targets.to(maps.device), batch.keypoint_weights)
         return LossTerms(loss, {"heatmap": loss.detach()})

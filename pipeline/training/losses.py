@@ -111,11 +111,11 @@ class StudentCriterion(Criterion):
         # Half precision would lose the loss in the rounding of its large, cancelling products.
         with torch.autocast(output.keypoints.device.type, enabled=False):
             output = output._replace(
-                keypoints=_at_least_float32(output.keypoints),
-                scores=_at_least_float32(output.scores),
-                sigmas=_at_least_float32(output.sigmas),
-                tokens=output.tokens and Tokens(*map(_at_least_float32, output.tokens)),
-                shears=None if output.shears is None else _at_least_float32(output.shears),
+                keypoints=at_least_float32(output.keypoints),
+                scores=at_least_float32(output.scores),
+                sigmas=at_least_float32(output.sigmas),
+                tokens=output.tokens and Tokens(*map(at_least_float32, output.tokens)),
+                shears=None if output.shears is None else at_least_float32(output.shears),
             )
             if "confidence" in self.config.terms:
                 self.is_scored |= (scored_weights(batch, self.config) > 0).any(dim=0)
@@ -371,5 +371,6 @@ def require_heatmaps(batch: TrainingBatch) -> tuple[TeacherBatch, Tensor]:
     return teacher, heatmaps
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor of half precision as float32, and any other unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

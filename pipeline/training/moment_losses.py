@@ -14,7 +14,7 @@ from pipeline.training.heatmap_losses import SMALLEST_VARIANCE
 WINDOW_RADIUS = 3
 """Moments are those of 7 x 7 cells: far away, noise of the floor would widen them."""
 _VARIANCE_OF_A_CELL = 1 / 12
-"""That of a uniform distribution over one cell: heat in one cell alone has no width to measure."""
+"""Variance of a uniform distribution over one cell: heat in one cell alone shows no width."""
 
 
 class Moments(NamedTuple):

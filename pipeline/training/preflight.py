@@ -23,7 +23,8 @@ from pipeline.errors import ConfigError
 from pipeline.machine import free_memory
 from pipeline.models.cost import count_parameters
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.loop import Training
+from pipeline.training.training_setup import Training
+from pipeline.training.training_step import BatchLoss
 from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
 from pipeline.wording import counted
 
@@ -77,24 +78,20 @@ def image_cache_bytes(people: People, instances: Any, limit_mib: int) -> int:
 def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> StepCost:
     """Measure one view's share of a step, on a copy of the network.
 
-    load: returns a batch of as many views as it is asked for.
+    load: returns a batch of a given number of views.
     """
     device = training.device
     network = copy.deepcopy(training.network).to(device).to(memory_format=torch.channels_last)
     criterion = copy.deepcopy(training.criterion).to(device)
-    network.train()
-    criterion.train()
+    loss_of = BatchLoss(network, criterion, training.normalise, training.precision).train()
 
     def step(batch: TrainingBatch) -> float:
-        network.zero_grad(set_to_none=True)
-        criterion.zero_grad(set_to_none=True)
+        loss_of.zero_grad(set_to_none=True)
         _wait_for(device)
         began = time.perf_counter()
         batch = batch.to(device)
-        images = training.normalise(batch.images)
-        output = network(images, with_tokens=True) if criterion.reads_tokens else network(images)
         # The last step's weights of the terms, as a warm-up may leave some out of the first ones.
-        torch.autograd.backward(criterion(output, batch, training.num_steps - 1).total)
+        torch.autograd.backward(loss_of(batch, training.num_steps - 1).total)
         _wait_for(device)
         return time.perf_counter() - began
 
@@ -105,7 +102,7 @@ def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> St
             with _LiveTensors(device) as live:
                 seconds = step(batch)
             peaks.append(live.largest)
-        size = int(np.clip(4 * TRIAL_SECONDS / seconds, 2, training.batch_size))
+        size = int(np.clip(4 * TRIAL_SECONDS / seconds, 2, max(2, training.crops_at_once)))
         began = time.perf_counter()
         batch = load(size)
         load_seconds = (time.perf_counter() - began) / size
@@ -125,8 +122,7 @@ def check_before_training(training: Training, views: LoadedViews, epochs_done: i
     num_weights = count_parameters(training.network) + count_parameters(training.criterion)
     # Gradients and the optimiser's two averages; the weights are there already.
     constant = 3 * 4 * num_weights + ALLOCATOR_BYTES
-    a_view = int(BESIDE_TENSORS * cost.step_bytes) + cost.batch_bytes
-    ahead = PREFETCHED_BATCHES * views.num_workers * cost.batch_bytes
+    in_step, loaded = int(BESIDE_TENSORS * cost.step_bytes), cost.batch_bytes
     processes = max(1, views.num_workers)
     loading = processes * views.cache_bytes + views.num_workers * WORKER_BYTES
     if training.device.type == "cuda":
@@ -134,28 +130,39 @@ def check_before_training(training: Training, views: LoadedViews, epochs_done: i
         free: int | None = _free_on_gpu(training.device)
     else:
         place = " of memory"
-        constant, a_view, free = constant + loading, a_view + ahead, free_memory()
-    needed = constant + a_view * training.batch_size
+        constant, free = constant + loading, free_memory()
+        loaded += PREFETCHED_BATCHES * views.num_workers * cost.batch_bytes
+        if free is not None:
+            free //= training.processes.num_on_machine
+    own_rows = -(-training.batch_size // training.processes.size)
+    needed = constant + in_step * training.crops_at_once + loaded * own_rows
     if free is not None and needed > free:
-        batch_size = (free - constant) // a_view
+        batch_size = (free - constant) // (in_step + loaded) * training.processes.size
+        in_parts = (free - constant - loaded * own_rows) // max(1, in_step)
         smaller = "--preset" if training.info.kind == "student" else "--teacher"
-        way_out = f"give a smaller {smaller}"
+        ways = []
+        if 1 <= in_parts < own_rows:
+            ways.append(f"--micro-batch {_power_of_two(in_parts)}")
         if batch_size >= 1:
-            way_out = f"give --batch-size {_power_of_two(batch_size)} or a smaller {smaller}"
-        elif training.device.type != "cuda" and loading > constant // 2:
+            ways.append(f"--batch-size {_power_of_two(batch_size)}")
+        way_out = f"give {', '.join(ways)}{' or ' if ways else ''}a smaller {smaller}"
+        if not ways and training.device.type != "cuda" and loading > constant // 2:
             way_out = "give fewer --workers or a smaller data.image_cache_mib"
         raise ConfigError(
             f"a batch of {training.batch_size} needs about {_in_bytes(needed)}{place}, "
             f"{_in_bytes(free)} are free: {way_out}"
         )
     epochs = training.epochs - epochs_done
-    num_views = epochs * training.steps_per_epoch * training.batch_size
+    num_views = epochs * training.steps_per_epoch * own_rows
     if views.num_workers:
         seconds = num_views * max(cost.step_seconds, cost.load_seconds / views.num_workers)
     else:
         seconds = num_views * (cost.step_seconds + cost.load_seconds)
+    in_precision = "" if training.precision == "float32" else f", {training.precision}"
+    if training.processes.size > 1:
+        in_precision += f", one of {counted(training.processes.size, 'process')}"
     return (
-        f"{_device(training.device)}: {training.info.architecture} of "
+        f"{_device(training.device)}{in_precision}: {training.info.architecture} of "
         f"{num_weights / 1e6:.1f} million parameters needs about {_in_bytes(needed)}{place}, "
         f"{'an unknown amount is' if free is None else f'{_in_bytes(free)} are'} free; "
         f"{counted(epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')} take about "

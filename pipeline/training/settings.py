@@ -158,7 +158,7 @@ LabelShare = Annotated[float, Field(ge=0, le=1)]
 class FreshViewSettings(ComponentConfig):
     """Views of annotated people, drawn anew in every epoch."""
 
-    view_policy: Literal["fresh"] = "fresh"
+    view_policy: Literal["annotations"] = "annotations"
     recipe: ViewRecipe = ViewRecipe()
     """Distribution that the views of every epoch are drawn from."""
     image_cache_mib: int = Field(512, ge=0)
@@ -224,14 +224,14 @@ ViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
     Field(discriminator="view_policy"),
 ]
-"""The settings ``data`` of a student, by the policy of the views: ``fresh`` for annotations, and
+"""The settings ``data`` of a student, by the policy of the views: ``annotations``, and
 for a store ``carry`` or ``replay``; never a mixture."""
 
 
 TeacherViewSettings = Annotated[
     FreshViewSettings | CarriedViewSettings, Field(discriminator="view_policy")
 ]
-"""The settings ``data`` of a heatmap network: ``fresh`` for annotations, ``carry`` for a store."""
+"""The settings ``data`` of a heatmap network: ``annotations``, or ``carry`` for a store."""
 
 
 def name_the_policy(settings: Any) -> Any:
@@ -240,7 +240,7 @@ def name_the_policy(settings: Any) -> Any:
         return settings
     data = settings.get("data") or {}
     if isinstance(data, Mapping) and "view_policy" not in data:
-        policy = "fresh" if settings.get("store") is None else "carry"
+        policy = "annotations" if settings.get("store") is None else "carry"
         data = {**data, "view_policy": policy}
     return {**settings, "data": data}
 
@@ -254,6 +254,10 @@ class OptimisationConfig(ComponentConfig):
     weight_decay: float = Field(0.0, ge=0)
     batch_size: BatchSize = 256
     """Number of crops in a batch, at most the number of people."""
+    micro_batch: BatchSize | None = None
+    """Number of crops in one forward pass of a process; a batch's gradients are then summed over
+    several passes, in less memory. Batch normalisation sees the crops of one pass. By default the
+    whole batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """Fractions of the training after which the learning rate of ``step`` drops."""
@@ -264,6 +268,9 @@ class OptimisationConfig(ComponentConfig):
     warmup_steps: int = Field(500, ge=0)
     gradient_clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient of all weights; 0 sets no limit."""
+    average_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, which is validated beside
+    them, such as 0.999; 0 keeps none."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimisationConfig":

@@ -2,6 +2,7 @@
 
 training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare
+prediction.py         predict
 export.py             export
 ablation.py           ablate
 store.py              store and the commands below it

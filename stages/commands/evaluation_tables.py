@@ -255,8 +255,8 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
     measured = [arm for arm in networks if arm.cost is not None]
     if not measured:
         return
-    titles = ("params", "mult adds", "ms at 1", "ms at 64", "MB", *_COCO)
-    table = figure_table(titles, no_wrap=False)
+    titles = ("M par", "M add", "ms 1", "ms 64", "MB", *_COCO)
+    table = figure_table(titles, Column("", no_wrap=True), no_wrap=True)
     minima, runtimes = [], set()
     for arm in measured:
         cost = arm.cost
@@ -264,8 +264,8 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
         own = [other.figures.own_score.as_dict() for other in arms if other.name == arm.name]
         table.add_row(
             arm.name,
-            f"{cost.num_parameters / 1e6:.2f} M",
-            f"{cost.num_multiply_adds / 1e6:.0f} M",
+            f"{cost.num_parameters / 1e6:.2f}",
+            f"{cost.num_multiply_adds / 1e6:.0f}",
             f"{cost.batch_1.median:.1f}",
             f"{cost.batch_64.median:.0f}",
             "-" if cost.peak_bytes is None else f"{cost.peak_bytes / 1e6:.0f}",
@@ -275,14 +275,15 @@ def _print_costs(console: Console, networks: Sequence[Arm], arms: Sequence[Arm])
         runtimes.add(cost.runtime)
     console.print(table)
     console.print(
-        f"ms: median of one batch of 1 and of 64 in {' and '.join(sorted(runtimes))}, one core, "
-        "the networks in turns, without flip test and decoding; MB: memory that a batch of 64 "
-        f"adds at its peak. Minimum: {'; '.join(minima)}.",
+        "M par, M add: millions of parameters and of multiply-adds. ms 1, ms 64: median time of a "
+        f"batch of 1 and of 64 in {' and '.join(sorted(runtimes))} on one core, the networks in "
+        "turns, without flip test and decoding. MB: peak memory that a batch of 64 adds. Minimum "
+        f"times: {'; '.join(minima)}.",
         style="dim",
     )
 
 
-_COCO = ("AP", "AP50", "AP75", "APM", "APL", "AR")
+_COCO = ("AP50", "AP75", "APM", "APL", "AR")
 
 
 def _mean(values: Sequence[float | None]) -> str:

@@ -21,6 +21,7 @@ _FORMATS = {
     "lr": "lr {:.3g}",
     "images/s": "{:.0f} images/s",
     "views/s": "{:.0f} views/s",
+    "people/s": "{:.1f} people/s",
     "MB": "{:.1f} MB",
 }
 """Formats of the figures that are not loss terms."""

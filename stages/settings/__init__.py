@@ -4,6 +4,7 @@ training.py     train-student, train-teacher
 ablate.py       ablate, and the trainings of a sweep
 evaluation.py   evaluate, compare, show; store info, verify, repair, export
 export.py       export
+prediction.py   predict
 benchmark.py    benchmark cache, codec, crops, store
 
 Those of cache-teacher and of its plan are in ``pipeline/caching/settings.py``.

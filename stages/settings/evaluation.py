@@ -15,14 +15,18 @@ from pipeline.config import (
     validate_config,
 )
 from pipeline.errors import ConfigError
-from pipeline.settings import BatchSize, DeviceName, InputStore, PeopleSettings, TeacherSettings
+from pipeline.settings import (
+    KEYPOINT_THRESHOLD,
+    BatchSize,
+    DeviceName,
+    InputStore,
+    PeopleSettings,
+    TeacherSettings,
+)
 
 KeypointThreshold = Annotated[
     float | None, BeforeValidator(lambda given: None if given == "none" else given)
 ]
-DEFAULT_THRESHOLD: float | None = None
-"""All keypoint scores are averaged: of two teachers on two sets of people, three measured better so
-than by the scores above 0.2, and the fourth 0.003 AP worse."""
 
 
 class _Evaluation(StageConfig):
@@ -42,7 +46,7 @@ class _AgainstAnnotations(_Evaluation):
 
 
 class _ScoredHere(_Evaluation):
-    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    keypoint_threshold: KeypointThreshold = KEYPOINT_THRESHOLD
     """Threshold above which keypoint scores are averaged to a pose's score; none averages all."""
     batch_size: BatchSize = 64
     """Number of crops, or of people of a store, in a batch."""
@@ -272,7 +276,7 @@ class StoreExportConfig(StoredTeacher):
 
     output: OutputFile
     """JSON file to write."""
-    keypoint_threshold: KeypointThreshold = DEFAULT_THRESHOLD
+    keypoint_threshold: KeypointThreshold = KEYPOINT_THRESHOLD
     """Threshold above which keypoint scores are averaged to a pose's score; by default all are, as
     in ``distil evaluate``."""
     batch_size: BatchSize = 64

@@ -13,6 +13,7 @@ from pipeline.settings import (
     NumLoaderWorkers,
     NumThreads,
     PeopleSettings,
+    Precision,
 )
 from pipeline.training.settings import (
     CarriedViewSettings,
@@ -27,18 +28,54 @@ from pipeline.training.settings import (
     name_the_policy,
 )
 
+_HOW = frozenset(
+    {
+        *("epochs", "num_loader_workers", "data.image_cache_mib", "initial.weights"),
+        *("device", "checkpoint_minutes", "tensorboard", "wandb"),
+    }
+)
+"""Settings that may differ when a training is resumed: what they change is no loss or target."""
 
-class TrainStudentConfig(StageConfig):
+
+class TrainingConfig(StageConfig):
+    """Settings of every training, of students and of teachers."""
+
+    optimisation: OptimisationConfig = OptimisationConfig()
+    seed: int = Field(0, ge=0)
+    """Seed of the order, the initialisation and all random views."""
+    epochs: int = Field(300, ge=1)
+    """Number of epochs."""
+    num_loader_workers: NumLoaderWorkers = 2
+    """Number of processes that load images; of each process of a training, where torchrun starts
+    several."""
+    num_threads: NumThreads | None = None
+    """Number of CPU threads of the training itself; by default torch's choice."""
+    device: DeviceName = "auto"
+    """Device of the training: auto, cpu, cuda, mps or cuda:N; auto takes a CUDA GPU where there is
+    one."""
+    precision: Precision | None = None
+    """Number format of the network's products; weights, losses and optimiser stay float32. By
+    default bfloat16 on a GPU that computes in it, and float32 elsewhere."""
+    compiled: bool = False
+    """Compile the network with torch.compile before the first step, which takes a minute."""
+    sync_batch_norm: bool = True
+    """Normalise over the batches of all processes, where torchrun starts several."""
+    checkpoint_minutes: float = Field(15.0, gt=0)
+    """Time after which the state of a training is saved within an epoch."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Time after which the state of a training is saved within an epoch."""
+        return 60 * self.checkpoint_minutes
+
+
+class TrainStudentConfig(TrainingConfig):
     """All settings of ``distil train-student``."""
 
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "evaluate_every_epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("data.on_corrupt", "data.paranoid", "data.store_cache"),
-            *("store", "annotations", "images", "val_annotations", "val_images"),
-            "initial.weights",
-        }
-    )
+    resumable_changes: ClassVar[frozenset[str]] = _HOW | {
+        *("evaluate_every_epochs", "data.on_corrupt", "data.paranoid", "data.store_cache"),
+        *("store", "annotations", "images", "val_annotations", "val_images"),
+    }
 
     architecture: str = "distilpose-s"
     """Architecture: distilpose-s, distilpose-l (HRNet-W48), distilpose-lite, distilpose-xs, or
@@ -60,18 +97,8 @@ class TrainStudentConfig(StageConfig):
     people: PeopleSettings = PeopleSettings()
     data: ViewSettings = Field(default_factory=FreshViewSettings)
     loss: LossConfig = LossConfig()
-    optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialWeights = InitialWeights()
-    seed: int = Field(0, ge=0)
-    """Seed of the order, the initialisation and all random views."""
-    epochs: int = Field(300, ge=1)
-    """Number of epochs."""
     evaluate_every_epochs: int = Field(10, ge=1)
-    num_loader_workers: NumLoaderWorkers = 2
-    """Number of processes that load images."""
-    num_threads: NumThreads | None = None
-    """Number of CPU threads of the training itself; by default torch's choice."""
-    device: DeviceName = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -127,15 +154,12 @@ _TEACHER_RECIPE = {"scale_factor": 0.5, "rotation_degrees": 40.0}
 """Where the views of the released teacher differ from those of a student."""
 
 
-class TrainTeacherConfig(StageConfig):
+class TrainTeacherConfig(TrainingConfig):
     """All settings of ``distil train-teacher``; the views are those of the released teacher."""
 
-    resumable_changes: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("epochs", "num_loader_workers", "data.image_cache_mib"),
-            *("store", "annotations", "images", "float16_copy", "initial.weights"),
-        }
-    )
+    resumable_changes: ClassVar[frozenset[str]] = _HOW | {
+        *("store", "annotations", "images", "float16_copy"),
+    }
 
     architecture: str = "tokenpose-s"
     """Architecture: tokenpose-s, tokenpose-hrnet48, tokenpose-l, tokenpose-xs (crops of 128x96, all
@@ -153,17 +177,7 @@ class TrainTeacherConfig(StageConfig):
     heatmaps; of a store it is the store's own."""
     heatmap_sigma: float = Field(2.0, gt=0)
     """Standard deviation of the target Gaussians, in heatmap cells."""
-    optimisation: OptimisationConfig = OptimisationConfig()
     initial: InitialTeacherWeights = InitialTeacherWeights()
-    seed: int = Field(0, ge=0)
-    """Seed of the order, the initialisation and all random views."""
-    epochs: int = Field(300, ge=1)
-    """Number of epochs."""
-    num_loader_workers: NumLoaderWorkers = 2
-    """Number of processes that load images."""
-    num_threads: NumThreads | None = None
-    """Number of CPU threads of the training itself; by default torch's choice."""
-    device: DeviceName = "auto"
     float16_copy: OutputFile | None = None
     """Second weights file, at half the size; loading it gives float32 again, rounded."""
 

@@ -20,7 +20,7 @@ from stages.settings.ablate import SWEEPS, AblateConfig, plan_sweep
 
 SWEEP = """# Do the teacher's maps help?
 baseline = "labels"
-person_views = 12
+person_views = 8
 validations = 1
 [settings]
 optimisation.batch_size = 4
@@ -118,7 +118,7 @@ def test_a_sweep_is_trained_once_and_measured_once(
     difference = maps["oks_difference"]
     assert difference["mean"] == pytest.approx(maps["mean_oks"] - labels["mean_oks"])
     assert difference["low"] <= difference["mean"] <= difference["high"]
-    assert maps["person_views"] == 12
+    assert maps["person_views"] == 8
     assert (labels["bytes_per_view"], maps["bytes_per_view"] > 0) == (0, True)
     assert all(run["store_content"] for run in table["runs"])
     assert all(len(run["validation"]) == 1 for run in table["runs"])
@@ -155,7 +155,8 @@ def test_a_training_that_fails_is_named_and_the_others_are_done(
         (("--only", "x"), "there is no arm 'x'; arms: labels, + maps"),
         (("--baseline", "x"), "there is no arm 'x'"),
         (("--set", "epochs=3"), "the arm 'labels' has both epochs and person_views"),
-        (("--store", "nowhere.zarr"), "the arm 'labels'"),
+        (("--store", "nowhere.zarr"), "nowhere.zarr must hold a teacher store"),
+        (("--images", "nowhere"), "the arm 'labels': nowhere: cannot be read"),
         (("--set", "optimisation.batch_size=4000"), "at most the number of people"),
     ],
 )

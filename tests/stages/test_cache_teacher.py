@@ -46,7 +46,7 @@ def test_a_store_holds_all_views_of_all_people(inputs: Any) -> None:
     assert result.missing_people == ()
     sizes = [path.stat().st_size for path in inputs.store.rglob("*") if path.is_file()]
     assert result.num_bytes == sum(sizes)
-    assert [line.split(":")[0] for line in said] == ["people", "teacher", *["probe"] * 3]
+    assert [line.split(":")[0] for line in said] == ["people", "teacher", *["probe"] * 5]
 
 
 def test_what_is_stored_is_what_the_teacher_says_of_each_crop(inputs: Any) -> None:

@@ -10,7 +10,12 @@ import pytest
 
 from pipeline.caching.settings import CacheTeacherConfig
 from pipeline.settings import StoredPeopleSettings, TeacherSettings, ViewRecipe
-from pipeline.training.settings import InitialWeights, LossConfig, OptimisationConfig
+from pipeline.training.settings import (
+    InitialWeights,
+    LossConfig,
+    OptimisationConfig,
+    ReplayedViewSettings,
+)
 from stages.cache_teacher import cache_teacher
 from stages.demo import TEACHER as DEMO_TEACHER
 from stages.evaluate import evaluate
@@ -53,6 +58,7 @@ def test_a_small_student_overfits_the_people_of_a_store(
             architecture="distilpose-xs",
             store=tmp_path / "teacher.zarr",
             images=images,
+            data=ReplayedViewSettings(),
             # The teacher itself reaches 0.44 AP on these people: here the truth has to lead.
             loss=LossConfig(regression=0.1, regression_kind="l1", simulated_heatmap=0.02),
             optimisation=OptimisationConfig(

@@ -100,7 +100,7 @@ def test_a_student_trains_without_images(with_crops: Any, tmp_path: Path) -> Non
         ({"store": "s"}, "images must be given"),
         ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give val_images"),
         ({"annotations": "a", "images": "i", "distillation": False, "data.from_crops": True},
-         r"unknown setting data\.from_crops \(data of fresh\)"),
+         r"unknown setting data\.from_crops \(data of annotations\)"),
     ],
 )  # fmt: skip
 def test_settings_that_leave_pixels_without_a_source_are_refused(

@@ -281,7 +281,7 @@ def test_without_distillation_no_heatmaps_are_read_so_none_can_be_corrupt(
 
 def test_paranoia_without_a_store_is_refused(drawn: Any) -> None:
     source = {"annotations": drawn.annotations, "distillation": False, "store": None}
-    with pytest.raises(ConfigError, match=r"setting data\.paranoid \(data of fresh\)"):
+    with pytest.raises(ConfigError, match=r"setting data\.paranoid \(data of annotations\)"):
         load_config(
             TrainStudentConfig,
             fields={**SETTINGS, "images": drawn.images, **source, "data": {"paranoid": True}},

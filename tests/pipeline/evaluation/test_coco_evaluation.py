@@ -249,5 +249,5 @@ def test_the_report_is_json_with_null_where_nothing_is_defined(make_people: Peop
     assert content["APL"] is None or content["APM"] is None
     assert content["keypoints"]["keypoint_0"] == {"oks": None, "pck": None}
     assert content["keypoints"]["keypoint_1"] == {"oks": 1.0, "pck": 1.0}
-    assert content["score_rule"]["threshold"] == 0.2
+    assert content["score_rule"]["threshold"] is None
     assert content["evaluated"] == {"store": "abc"}

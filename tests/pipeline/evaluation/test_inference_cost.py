@@ -1,4 +1,4 @@
-"""Costs: an exported network computes and costs what it does in torch; calls are timed in turns."""
+"""Costs: an exported network does what it does in torch, and networks are timed in turns."""
 
 from pathlib import Path
 from typing import Any

@@ -88,10 +88,10 @@ def test_a_training_state_continues_bit_for_bit(tmp_path: Path, optimizer: str) 
     network, optimiser = fresh()
     step(network, optimiser)
     place = TrainingPlace(epoch=1, step=1, best_ap=0.25, scored_keypoints=(0, 2))
-    save_training_state(tmp_path / "s.safetensors", network, nn.Module(), optimiser, place)
+    save_training_state(tmp_path / "s.safetensors", {"network": network}, optimiser, place)
     twin, twin_optimiser = fresh()
     assert (
-        load_training_state(tmp_path / "s.safetensors", twin, nn.Module(), twin_optimiser) == place
+        load_training_state(tmp_path / "s.safetensors", {"network": twin}, twin_optimiser) == place
     )
     for _ in range(2):
         step(network, optimiser)
@@ -120,9 +120,9 @@ def test_a_state_of_another_architecture_is_refused_by_tensor(tmp_path: Path) ->
     teacher, student = (build_network(name, 3) for name in ("tokenpose-xs", "distilpose-xs"))
     place = TrainingPlace(epoch=1, step=1)
     path = tmp_path / "s.safetensors"
-    save_training_state(path, teacher, nn.Module(), optimizer_of(teacher), place)
+    save_training_state(path, {"network": teacher}, optimizer_of(teacher), place)
     with pytest.raises(RunFolderError, match=r"tensor head\.\S+ is .* belongs to another archite"):
-        load_training_state(path, student, nn.Module(), optimizer_of(student))
+        load_training_state(path, {"network": student}, optimizer_of(student))
 
 
 def test_a_training_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
@@ -135,5 +135,5 @@ def test_a_training_state_of_an_earlier_version_is_refused(tmp_path: Path) -> No
     network = nn.Linear(1, 1)
     optimizer = build_optimizer(network, nn.Module(), OptimisationConfig())
     place = TrainingPlace(epoch=1, step=4)
-    save_training_state(path, network, nn.Module(), optimizer, place)
+    save_training_state(path, {"network": network}, optimizer, place)
     check_training_state(path)

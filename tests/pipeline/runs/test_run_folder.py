@@ -46,17 +46,17 @@ def test_only_settings_that_may_change_differ_on_resume(tmp_path: Path) -> None:
         folder.check(Run(speed=2.0), resume=True)
 
 
-def test_metrics_are_cut_at_a_step_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
+def test_metrics_are_cut_at_an_epoch_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    for step in (1, 2, 3):
-        folder.append_metrics({"step": step, "loss": 0.1 * step})
+    for epoch in (1, 2, 3):
+        folder.append_metrics({"epoch": epoch, "loss": 0.1 * epoch})
     before = folder.metrics.read_bytes()
     folder.truncate_metrics(3)
     assert folder.metrics.read_bytes() == before
     with folder.metrics.open("a") as file:
-        file.write('{"step": 4')
+        file.write('{"epoch": 4')
     folder.truncate_metrics(2)
-    assert [line["step"] for line in folder.read_metrics()] == [1, 2]
+    assert [line["epoch"] for line in folder.read_metrics()] == [1, 2]
 
 
 def test_a_figure_that_is_not_finite_is_not_written(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ before = store.read([0, 3, 6], [0, 1, 1]).heatmaps
 child = os.fork()
 if child == 0:
     same = (store.read([0, 3, 6], [0, 1, 1]).heatmaps == before).all()
-    os._exit(0 if same and store._files._heatmaps._state.process == os.getpid() else 3)
+    os._exit(0 if same and store._heatmaps._heatmaps._state.process == os.getpid() else 3)
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 assert (store.read([0, 3, 6], [0, 1, 1]).heatmaps == before).all()
 sys.exit(status)

@@ -16,9 +16,10 @@ from pipeline.runs.checkpoints import CheckpointInfo, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training import loop
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.loop import Training, fit
+from pipeline.training.loop import fit
 from pipeline.training.losses import Criterion, LossTerms
 from pipeline.training.settings import OptimisationConfig
+from pipeline.training.training_setup import Training
 from tests.support.recorded_progress import RecordedProgress
 
 STEPS_PER_EPOCH = 3
@@ -64,8 +65,8 @@ class Scaled(Square):
         return super().forward(self.factor * output, batch, step)
 
 
-def batches(epoch: int, bad_epoch: int | None = None) -> Iterator[TrainingBatch]:
-    for step in range(STEPS_PER_EPOCH):
+def batches(epoch: int, start: int = 0, bad_epoch: int | None = None) -> Iterator[TrainingBatch]:
+    for step in range(start, STEPS_PER_EPOCH):
         bad = epoch == bad_epoch and step == 1
         images = torch.full((2, 2), float("nan") if bad else float(epoch + step))
         yield TrainingBatch(
@@ -215,7 +216,7 @@ def test_a_loss_that_is_not_finite_names_step_and_terms_and_keeps_the_last_epoch
     folder = new_folder(tmp_path / "run")
     fit(training(epochs=1), folder, NoProgress())
     before = {p: p.read_bytes() for p in (folder.last_weights, folder.training_state)}
-    bad = training(batches_of_epoch=lambda epoch: batches(epoch, bad_epoch=1))
+    bad = training(batches_of_epoch=lambda epoch, start: batches(epoch, start, bad_epoch=1))
     with pytest.raises(TrainingError, match="step 5 is not finite: loss nan, error nan, gradient"):
         fit(bad, folder, NoProgress(), resume=True)
     assert {path: path.read_bytes() for path in before} == before
@@ -224,7 +225,7 @@ def test_a_loss_that_is_not_finite_names_step_and_terms_and_keeps_the_last_epoch
 def test_an_interruption_says_how_to_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def interrupted(epoch: int) -> Iterator[TrainingBatch]:
+    def interrupted(epoch: int, start: int) -> Iterator[TrainingBatch]:
         yield from batches(epoch)
         if epoch == 1:
             raise KeyboardInterrupt
@@ -296,7 +297,12 @@ class Counting:
         self.num_epochs += 1
         return {"epochs_counted": self.num_epochs}
 
-    def restore(self, lines: Sequence[Mapping[str, object]]) -> None:
+    def facts_so_far(self) -> Mapping[str, object]:
+        return {}
+
+    def restore(
+        self, lines: Sequence[Mapping[str, object]], so_far: Mapping[str, object] = {}
+    ) -> None:
         self.num_epochs = max([int(str(line["epochs_counted"])) for line in lines], default=0)
 
 

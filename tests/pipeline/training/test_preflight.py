@@ -14,7 +14,6 @@ from pipeline.errors import ConfigError
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.training import preflight
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.loop import Training
 from pipeline.training.losses import Criterion, LossTerms
 from pipeline.training.preflight import (
     ALLOCATOR_BYTES,
@@ -25,6 +24,7 @@ from pipeline.training.preflight import (
     measure_step,
 )
 from pipeline.training.settings import OptimisationConfig
+from pipeline.training.training_setup import Training
 from pipeline.training.view_order import ViewOrder
 
 WIDTH, DEPTH = 10_000, 30
@@ -67,7 +67,7 @@ INFO = CheckpointInfo(
 )
 
 
-def no_batches(epoch: int) -> Iterator[TrainingBatch]:
+def no_batches(epoch: int, start: int) -> Iterator[TrainingBatch]:
     raise AssertionError("the training's own views are not shown")
 
 
@@ -130,7 +130,9 @@ def test_what_cannot_fit_is_refused_with_a_batch_that_fits(monkeypatch: pytest.M
         check_before_training(training(900, deep()), views(900))
     said = str(refusal.value)
     assert said.startswith("a batch of 900 needs about 1.")
-    assert said.endswith("400 MB are free: give --batch-size 128 or a smaller --preset")
+    assert said.endswith(
+        "400 MB are free: give --micro-batch 128, --batch-size 128 or a smaller --preset"
+    )
     check_before_training(training(128, deep()), views(128))
 
 
