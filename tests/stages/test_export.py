@@ -221,6 +221,8 @@ def test_int8_is_calibrated_on_a_store_and_is_evaluated(run_sample: Sample, tmp_
     result = export(configured(run_sample, output, max_ap_loss=1.0, **options))
     run, float32, _, int8 = result.rows
     assert int8.num_bytes == output.stat().st_size < 0.45 * float32.num_bytes
+    assert int8.largest_difference is not None
+    assert float32.largest_difference is not None
     assert int8.largest_difference > float32.largest_difference
     assert int8.mean_oks == pytest.approx(run.mean_oks, abs=0.05)
     assert StudentFile(output).description.precision == "int8"
