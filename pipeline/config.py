@@ -5,6 +5,8 @@ A setting comes from, later over earlier: the defaults of the model, a shipped p
 its settings in the docstring below the field; the option of the setting shows it as its help.
 """
 
+import copy
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class StageConfig(ComponentConfig):
 
 StageT = TypeVar("StageT", bound=StageConfig)
 
+CONFIG_FILE = "config.json"
+"""File of a run folder that holds all settings of the run."""
+
 
 def load_config(
     stage: type[StageT],
     *,
+    begun: Mapping[str, object] | None = None,
     preset: Path | None = None,
     config_file: Path | None = None,
     overrides: Sequence[str] = (),
@@ -68,7 +74,9 @@ def load_config(
     Raises:
         ConfigError: a source cannot be read, a name is unknown, or a value is out of range.
     """
-    return validate_config(stage, merge_settings(preset, config_file, overrides, fields or {}))
+    return validate_config(
+        stage, merge_settings(preset, config_file, overrides, fields or {}, begun or {})
+    )
 
 
 def merge_settings(
@@ -76,8 +84,11 @@ def merge_settings(
     config_file: Path | None,
     overrides: Sequence[str],
     fields: Mapping[str, object],
+    begun: Mapping[str, object] = {},
 ) -> dict[str, object]:
     """Return the nested settings of all sources.
+
+    begun: nested settings of the run that is resumed, over which all others go.
 
     overrides: ``a.b=c``, where c is a TOML value or else a bare string.
     fields: dotted name -> value of explicit options; None means not given.
@@ -85,7 +96,7 @@ def merge_settings(
     Raises:
         ConfigError: a source cannot be read, or a value is set as a group.
     """
-    settings: dict[str, object] = {}
+    settings = copy.deepcopy(dict(begun))
     for path in (preset, config_file):
         if path is not None:
             _merge(settings, _read_toml(path))
@@ -126,6 +137,21 @@ def changed_settings(old: StageConfig, new: StageConfig) -> Iterator[tuple[str, 
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
+
+
+def read_begun(config_file: Path) -> dict[str, object]:
+    """Return the nested settings of a run from its config.json.
+
+    Raises:
+        RunFolderError: there is no run.
+    """
+    if not config_file.is_file():
+        raise RunFolderError(
+            f"there is no run in {config_file.parent} (no config.json); check --run-folder, or "
+            "leave --resume out to start one"
+        )
+    settings: dict[str, object] = json.loads(config_file.read_bytes())
+    return settings
 
 
 def _read_toml(path: Path) -> dict[str, object]:

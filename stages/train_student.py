@@ -1,7 +1,7 @@
 """Teacher store (or annotations) -> losses -> checkpoints of a student in a run folder."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,12 +20,14 @@ from pipeline.runs.checkpoints import (
 )
 from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
+from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.loop import fit
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
+from pipeline.training.metric_sinks import open_sinks
 from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_validation
 from pipeline.training.settings import FreshViewSettings
@@ -74,6 +76,7 @@ def train_student(
         StoreError: the store is incomplete, altered or of another schema, or more of it is corrupt
             than ``data.on_corrupt`` lets pass.
     """
+    config.require_packages()
     RunFolder(run_folder).check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
     with open_processes(device) as processes:
@@ -136,8 +139,10 @@ def _train(
 
     # What an epoch shows, and what is learned from it.
     order = views.order(config.optimisation.batch_size, config.seed)
+    processes.check_can_share(order.batch_size, config.data)
+    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
     loader = BatchLoader(
-        dataset, order, config.num_loader_workers, device, views.start_method, processes
+        shown, order, config.num_loader_workers, device, views.start_method, processes
     )
 
     def warn(message: str) -> None:
@@ -179,7 +184,7 @@ def _train(
     cache_bytes = 0
     if not config.learns_from_crops:
         cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
-    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    loaded = LoadedViews(shown, order, config.num_loader_workers, cache_bytes)
     lines = [
         *warn_of_schedule(config.optimisation, training.num_steps, loss.distillation_warmup_steps),
         *warn_of_validation(validation is not None, config.epochs, config.evaluate_every_epochs),
@@ -190,6 +195,14 @@ def _train(
 
     processes.wait()  # until every one of them has found the folder fit
     folder.begin(config, facts, resume=resume)
+    if processes.is_first:
+        sinks = open_sinks(
+            folder.root,
+            config.model_dump(mode="json"),
+            tensorboard=config.tensorboard,
+            wandb=config.wandb,
+        )
+        training = replace(training, sinks=sinks)
     with folder.logging():
         for line in lines:
             _logger.info("%s", line)

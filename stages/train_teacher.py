@@ -5,7 +5,7 @@ the best; ``distil evaluate`` measures them.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,11 +22,13 @@ from pipeline.runs.checkpoints import (
 )
 from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
+from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.data import BatchLoader, TrainingDataset
 from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
 from pipeline.training.loop import fit
 from pipeline.training.losses import Criterion
+from pipeline.training.metric_sinks import open_sinks
 from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule
 from pipeline.training.settings import CarriedViewSettings, TeacherField
@@ -63,6 +65,7 @@ def train_teacher(
     command: the command line, for provenance.json.
     say: receives what the user should know before the training starts.
     """
+    config.require_packages()
     RunFolder(run_folder).check(config, resume=resume)
     device = choose_device(config.device, config.num_threads)
     with open_processes(device) as processes:
@@ -113,8 +116,10 @@ def _train(
             network.num_keypoints,
         )
     order = views.order(config.optimisation.batch_size, config.seed)
+    processes.check_can_share(order.batch_size, config.data)
+    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
     loader = BatchLoader(
-        dataset, order, config.num_loader_workers, device, views.start_method, processes
+        shown, order, config.num_loader_workers, device, views.start_method, processes
     )
     info = describe_network(
         network,
@@ -145,7 +150,7 @@ def _train(
         checkpoint_seconds=config.checkpoint_seconds,
     )
     cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
-    loaded = LoadedViews(dataset, order, config.num_loader_workers, cache_bytes)
+    loaded = LoadedViews(shown, order, config.num_loader_workers, cache_bytes)
     lines = [
         *warn_of_schedule(config.optimisation, training.num_steps),
         check_before_training(training, loaded, before.epoch if before else 0),
@@ -156,6 +161,14 @@ def _train(
     facts = {"command": list(command), **views.provenance.as_facts()}
     processes.wait()  # until every one of them has found the folder fit
     folder.begin(config, facts, resume=resume)
+    if processes.is_first:
+        sinks = open_sinks(
+            folder.root,
+            config.model_dump(mode="json"),
+            tensorboard=config.tensorboard,
+            wandb=config.wandb,
+        )
+        training = replace(training, sinks=sinks)
     with folder.logging():
         for line in lines:
             _logger.info("%s", line)

@@ -24,7 +24,8 @@ TEACHER = {
 }
 TRAINING = {
     *("--epochs", "--batch-size", "--learning-rate", "--seed", "--workers", "--threads"),
-    "--resume",
+    *("--micro-batch", "--device", "--precision", "--compile", "--average-decay", "--sync-bn"),
+    *("--checkpoint-minutes", "--tensorboard", "--wandb", "--resume"),
 }
 COMMANDS: dict[str, set[str]] = {
     "cache-teacher": {
@@ -54,7 +55,7 @@ COMMANDS: dict[str, set[str]] = {
     "evaluate": {
         *("--run-folder", "--weights", "--teacher", "--store", "--predictions", "--annotations"),
         *("--cache", "--teacher-name", "--student"),
-        *("--images", "--detections", "--output", "--min-ap", "--no-flip-test"),
+        *("--images", "--detections", "--output", "--min-ap", "--no-flip-test", "--device"),
         *("--unclipped-boxes", "--keypoint-threshold", "--area-fraction", *TEACHER, *CONFIG),
     },
     "compare": {
@@ -75,7 +76,7 @@ COMMANDS: dict[str, set[str]] = {
     "show": {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
         *("--run-folder", "--worst", "--teacher", "--annotations", "--attention", "--keypoints"),
-        *TEACHER,
+        *("--device", *TEACHER),
     },
     "predict": {
         *("INPUTS", "--student", "--detections", "--annotations", "--detector", "--whole-image"),

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.config import StageConfig, changed_settings, parse_config
+from pipeline.config import CONFIG_FILE, StageConfig, changed_settings, parse_config, read_begun
 from pipeline.errors import RunFolderError
 from pipeline.runs.checkpoints import check_training_state
 from pipeline.storage.files import publish
@@ -56,7 +56,7 @@ class RunFolder:
         self.root = root
         self.is_written = is_written
         """Whether this process writes it: one of those that share a training does."""
-        self.config = root / "config.json"
+        self.config = root / CONFIG_FILE
         self.provenance = root / "provenance.json"
         self.metrics = root / "metrics.jsonl"
         self.last_weights = root / "checkpoints" / "last.safetensors"
@@ -110,12 +110,7 @@ class RunFolder:
         Raises:
             RunFolderError: there is no run here.
         """
-        if not self.config.is_file():
-            raise RunFolderError(
-                f"there is no run in {self.root} (no config.json); check --run-folder, or "
-                "leave --resume out to start one"
-            )
-        return parse_config(stage, self.config.read_bytes(), str(self.config))
+        return parse_config(stage, json.dumps(read_begun(self.config)), str(self.config))
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
         """Add one line to metrics.jsonl, and flush it to the disk."""
@@ -143,10 +138,9 @@ class RunFolder:
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Write the program's log lines to log.txt too, within the context."""
-        if not self.is_written:
-            yield
-            return
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler: logging.Handler = logging.NullHandler()
+        if self.is_written:
+            handler = logging.FileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("pipeline", "stages")]
         levels = [logger.level for logger in loggers]

@@ -184,7 +184,7 @@ class BatchLoader:
             prefetch_factor=4 if num_workers else None,
             worker_init_fn=_start_worker,
             multiprocessing_context=start_method if num_workers else None,
-            pin_memory=device.type != "cpu",
+            pin_memory=device.type == "cuda",
             # The loader draws a seed per epoch, which must not advance torch's global generator.
             generator=torch.Generator(),
         )

@@ -7,6 +7,7 @@ GPU waits for it.
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.errors import ClusterError, DistilError
+from pipeline.errors import ClusterError, ConfigError, DistilError
+from pipeline.training.settings import CropChanges, StoreViewSettings
 from pipeline.training.view_order import ViewBatch
 from store_schemas.errors import StoreError
 
@@ -45,6 +47,23 @@ class Processes:
         """Number of processes on this process's machine."""
         return min(self.size, int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
+    def check_can_share(self, batch_size: int, data: CropChanges) -> None:
+        """Refuse settings that cannot be shared.
+
+        Raises:
+            ConfigError: a process would get no row of a batch, or corrupt views are to be counted.
+        """
+        if batch_size < self.size:
+            raise ConfigError(
+                f"optimisation.batch_size must be at least the number of processes, {self.size}, "
+                f"got {batch_size}; give a larger --batch-size, or start fewer processes"
+            )
+        if self.size > 1 and isinstance(data, StoreViewSettings) and data.on_corrupt == "skip":
+            raise ConfigError(
+                "data.on_corrupt must be raise where several processes train, as each would count "
+                "the corrupt views that it meets alone; repair the store, or train in one process"
+            )
+
     def own_views(self, batch: ViewBatch) -> ViewBatch:
         """Return this process's rows of a batch."""
         return ViewBatch(*(column[self.rank :: self.size] for column in batch))
@@ -53,12 +72,20 @@ class Processes:
         """Return this process's rows of a table; every row belongs to exactly one process."""
         return np.arange(self.rank, num_rows, self.size)
 
-    def with_averaged_gradients(self, module: nn.Module) -> nn.Module:
-        """Return a module whose gradients become the mean over the processes."""
+    def with_averaged_gradients(self, module: nn.Module, *, may_skip: bool) -> nn.Module:
+        """Return a module whose gradients become the mean over the processes.
+
+        may_skip: some weights may get no gradient, which has to be found out in every step.
+        """
         if self.size == 1:
             return module
-        # Buffers are batch statistics, which are those of all processes or of each alone.
-        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+        with warnings.catch_warnings():
+            # The option that is to replace it is not in every torch that this runs with.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Buffers are batch statistics, which are those of all processes or of each alone.
+            return DistributedDataParallel(
+                module, broadcast_buffers=False, find_unused_parameters=may_skip
+            )
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Return for each flag whether it is set in any process."""
@@ -138,8 +165,12 @@ def open_processes(device: torch.device) -> Iterator[Processes]:
 
 def _end_unless_first_to_fail() -> None:
     """Exit in silence if another process has failed before; torchrun's store outlives them."""
-    store = distributed.distributed_c10d._get_default_store()
-    if store.add("distil/failures", 1) > 1:
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        is_first = store.add("distil/failures", 1) == 1
+    except RuntimeError:  # without torchrun the store ends with the first process, which failed
+        is_first = False
+    if not is_first:
         raise SystemExit(1)
 
 

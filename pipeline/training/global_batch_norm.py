@@ -73,7 +73,8 @@ class _Normalise(Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dims = [0, *range(2, x.ndim)]
-        variance, mean = torch.var_mean(x.float(), dims, correction=0)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide, dims, correction=0)
         own = torch.cat([mean, variance, mean.new_tensor([x.numel() / x.shape[1]])])
         all_of_them = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
         distributed.all_gather(all_of_them, own)
@@ -96,7 +97,7 @@ class _Normalise(Function):
         x, weight, mean, inverse_std, count = ctx.saved_tensors
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        wide = gradient.float()
+        wide = gradient.to(mean.dtype)
         own_sum = wide.sum(dims)
         own_product = ((wide * x).sum(dims) - mean * own_sum) * inverse_std
         sums = torch.stack([own_sum, own_product])

@@ -180,14 +180,14 @@ def _place_at(
 def _save(
     training: Training, learner: Learner, run_folder: RunFolder, place: TrainingPlace
 ) -> None:
-    """Save the weights and, last, the training state."""
-    if not run_folder.is_written:
-        return
+    """Save the weights and, last, the training state; no process goes on before it is there."""
     info = _info_at(training, place)
-    save_weights(run_folder.last_weights, learner.network, info)
-    if learner.average is not None:
-        save_weights(run_folder.averaged_weights, learner.average.module, info)
-    save_training_state(run_folder.training_state, learner.modules, learner.optimizer, place)
+    if run_folder.is_written:
+        save_weights(run_folder.last_weights, learner.network, info)
+        if learner.average is not None:
+            save_weights(run_folder.averaged_weights, learner.average.module, info)
+        save_training_state(run_folder.training_state, learner.modules, learner.optimizer, place)
+    training.processes.wait()
 
 
 def _info_at(training: Training, place: TrainingPlace) -> CheckpointInfo:

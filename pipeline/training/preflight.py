@@ -225,6 +225,8 @@ def _free_on_gpu(device: torch.device) -> int:
 def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Metal GPU"
     return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 

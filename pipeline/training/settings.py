@@ -155,7 +155,42 @@ ViewOrderName = Literal["shuffled", "blocks"]
 LabelShare = Annotated[float, Field(ge=0, le=1)]
 
 
-class FreshViewSettings(ComponentConfig):
+Change = Annotated[float, Field(ge=0, le=1)]
+
+
+class PhotometricSettings(ComponentConfig):
+    """Random changes of the colours of a crop; 0 changes nothing."""
+
+    brightness: Change = 0.0
+    """Largest change of the factor of brightness, which is uniform around 1."""
+    contrast: Change = 0.0
+    """Largest change of the factor of contrast."""
+    saturation: Change = 0.0
+    """Largest change of the factor of saturation."""
+
+
+class OcclusionSettings(ComponentConfig):
+    """A random rectangle of noise that hides a part of a crop."""
+
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a crop has one."""
+    largest_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Largest share of the crop's area that it hides."""
+
+
+class CropChanges(ComponentConfig):
+    """Changes of the crops that the trained network is shown, which a teacher never sees."""
+
+    photometric: PhotometricSettings = PhotometricSettings()
+    occlusion: OcclusionSettings = OcclusionSettings()
+
+    @property
+    def change_nothing(self) -> bool:
+        """Whether crops stay as they are."""
+        return not (any(self.photometric.model_dump().values()) or self.occlusion.probability)
+
+
+class FreshViewSettings(CropChanges):
     """Views of annotated people, drawn anew in every epoch."""
 
     view_policy: Literal["annotations"] = "annotations"
@@ -168,7 +203,7 @@ class FreshViewSettings(ComponentConfig):
     without labels."""
 
 
-class StoreViewSettings(ComponentConfig):
+class StoreViewSettings(CropChanges):
     """What all trainings from a teacher store can set."""
 
     teachers: tuple[Annotated[str, Field(pattern=TEACHER_NAME.pattern)], ...] = ()

@@ -36,7 +36,9 @@ class Learner:
         loss = BatchLoss(self.network, self.criterion, training.normalise, training.precision)
         if training.is_compiled:
             loss.network = torch.compile(self.network)  # type: ignore[assignment]
-        self._loss_of = training.processes.with_averaged_gradients(loss)
+        self._loss_of = training.processes.with_averaged_gradients(
+            loss, may_skip=any(True for _ in self.criterion.parameters())
+        )
         self._weights = [
             weight for group in self.optimizer.param_groups for weight in group["params"]
         ]

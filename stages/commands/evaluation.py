@@ -44,6 +44,7 @@ _compare = functools.partial(setting_option, CompareConfig)
 @setting_option(EvaluateStore, "annotations", "--annotations")
 @setting_option(EvaluateTeacher, "images", "--images")
 @setting_option(EvaluateTeacher, "detections", "--detections")
+@setting_option(EvaluateRun, "device", "--device", metavar="DEVICE")
 @setting_option(EvaluateTeacher, "output", "--output")
 @setting_option(EvaluateTeacher, "min_ap", "--min-ap")
 @switch_off(EvaluateTeacher, "flip_test", "--no-flip-test",

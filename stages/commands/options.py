@@ -17,7 +17,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.config import PathRole, StageConfig, load_config
+from pipeline.config import PathRole, StageConfig, load_config, read_begun
 from pipeline.errors import ConfigError
 from pipeline.storage.folder import open_folder
 from pipeline.storage.object_client import is_object_location
@@ -79,17 +79,24 @@ def stack(*options: Decorator[Any]) -> Decorator[Any]:
 
 
 def configured(
-    model: type[StageT], options: dict[str, Any], *, preset: Path | None = None
+    model: type[StageT],
+    options: dict[str, Any],
+    *,
+    preset: Path | None = None,
+    resumed: Path | None = None,
 ) -> StageT:
     """Build the configuration of a stage, and refuse inputs that do not exist.
 
     options: of the command, by setting; ``--config`` and ``--set`` among them.
+    resumed: config.json of the run that is resumed, which has every setting that is not given.
 
     Raises:
         ConfigError: a source of settings is at fault, or inputs do not exist.
+        RunFolderError: there is no run to resume.
     """
     sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
-    config = load_config(model, preset=preset, **sources, fields=options)
+    begun = None if resumed is None else read_begun(resumed)
+    config = load_config(model, begun=begun, preset=preset, **sources, fields=options)
     require_inputs(config)
     return config
 
@@ -294,13 +301,23 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
     return stack(
         option("epochs", "--epochs", **of_preset),
         option("optimisation.batch_size", "--batch-size", **of_preset),
+        option("optimisation.micro_batch", "--micro-batch"),
         option("optimisation.learning_rate", "--learning-rate", **of_preset),
         option("seed", "--seed"),
         option("num_loader_workers", "--workers"),
         option("num_threads", "--threads"),
+        option("device", "--device", metavar="DEVICE"),
+        option("precision", "--precision"),
+        option("compiled", "--compile"),
+        option("optimisation.average_decay", "--average-decay"),
+        option("sync_batch_norm", "--sync-bn/--no-sync-bn", default_text="sync-bn"),
+        option("checkpoint_minutes", "--checkpoint-minutes"),
+        option("tensorboard", "--tensorboard"),
+        option("wandb", "--wandb", metavar="PROJECT"),
         click.option(
             "--resume", cls=HeadedOption, heading="Training", is_flag=True,
-            help="Continue exactly after the last finished epoch.",
+            help="Continue exactly after the last checkpoint; settings that are not given are "
+            "those that the run began with.",
         ),
     )  # fmt: skip
 

@@ -45,6 +45,7 @@ _store_options = options_of(
 @setting_option(ShowConfig, "output", "--output", required=True)
 @_student("annotations", "--annotations")
 @setting_option(ShowConfig, "num_people", "--people", default_text="8; with --attention 2")
+@_student("device", "--device", metavar="DEVICE")
 @_store_options
 @teacher_options(ShowStudentConfig)
 def show_command(**options: Any) -> None:

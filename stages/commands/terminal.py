@@ -23,6 +23,7 @@ _FORMATS = {
     "views/s": "{:.0f} views/s",
     "people/s": "{:.1f} people/s",
     "MB": "{:.1f} MB",
+    "waited": "waited for data {:.0f} %",
 }
 """Formats of the figures that are not loss terms."""
 

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.config import CONFIG_FILE
 from pipeline.errors import ConfigError
+from pipeline.machine import is_first_process
 from pipeline.wording import counted
 from stages import preset_file
 from stages.commands.command_map import command
@@ -123,9 +125,10 @@ def cache_teacher_command(
 @_student("data.teachers", "--teacher-name", type=str, callback=names, metavar="NAME[,NAME...]")
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
-@click.option("--preset", metavar="NAME", default="distilpose-s", show_default=True,
+@click.option("--preset", metavar="NAME",
               help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
-              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).",
+              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).  "
+              "[default: distilpose-s]",
 )  # fmt: skip
 @_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
@@ -148,13 +151,19 @@ def cache_teacher_command(
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")
 @config_options
-def train_student_command(preset: str, run_folder: Path, resume: bool, **options: Any) -> None:
+def train_student_command(
+    preset: str | None, run_folder: Path, resume: bool, **options: Any
+) -> None:
     """Train a regression student from a teacher store; the teacher is not needed.
 
     Takes a teacher store and its images; writes a run folder: config.json, metrics.jsonl, log.txt,
     checkpoints/last.safetensors and best.safetensors.
     """
-    config = configured(TrainStudentConfig, options, preset=preset_file(preset))
+    resumed = run_folder / CONFIG_FILE if resume else None
+    preset = preset or (None if resume else "distilpose-s")
+    file = preset_file(preset) if preset else None
+    config = configured(TrainStudentConfig, options, preset=file, resumed=resumed)
+    config.require_packages()
 
     from stages.commands.terminal import training_progress
     from stages.train_student import train_student
@@ -164,6 +173,8 @@ def train_student_command(preset: str, run_folder: Path, resume: bool, **options
             config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv),
             say=click.echo,
         )  # fmt: skip
+    if not is_first_process():
+        return
     best = "" if result.best_ap is None else f", best AP {result.best_ap:.3f}"
     best += "" if result.best_pck is None else f", best PCK@0.2 {result.best_pck:.3f}"
     click.echo(
@@ -197,7 +208,9 @@ def train_teacher_command(
     train-student as --init-weights.
     """
     file = preset_file(preset, "teacher") if preset else None
-    config = configured(TrainTeacherConfig, options, preset=file)
+    resumed = run_folder / CONFIG_FILE if resume else None
+    config = configured(TrainTeacherConfig, options, preset=file, resumed=resumed)
+    config.require_packages()
 
     from stages.commands.terminal import training_progress
     from stages.train_teacher import train_teacher
@@ -207,6 +220,8 @@ def train_teacher_command(
             config, run_folder, resume=resume, progress=progress, command=tuple(sys.argv),
             say=click.echo,
         )  # fmt: skip
+    if not is_first_process():
+        return
     click.echo(
         f"{run_folder}: {counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}; "
         f"weights in {result.weights}"

@@ -1,11 +1,13 @@
 """Settings of ``distil train-student`` and ``train-teacher``."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config import InputFile, InputFolder, OutputFile, StageConfig
+from pipeline.errors import ConfigError
 from pipeline.settings import (
     DeviceName,
     HeatmapFrame,
@@ -62,6 +64,26 @@ class TrainingConfig(StageConfig):
     """Normalise over the batches of all processes, where torchrun starts several."""
     checkpoint_minutes: float = Field(15.0, gt=0)
     """Time after which the state of a training is saved within an epoch."""
+
+    tensorboard: bool = False
+    """Write the figures to the folder tensorboard of the run folder too; needs the extra
+    tensorboard."""
+    wandb: str | None = None
+    """Project of Weights & Biases that the figures are sent to; needs the extra wandb and its
+    login."""
+
+    def require_packages(self) -> None:
+        """Refuse settings whose extra package is not installed.
+
+        Raises:
+            ConfigError: it is not; names the extra.
+        """
+        for package, is_needed in (("tensorboard", self.tensorboard), ("wandb", self.wandb)):
+            if is_needed and find_spec(package) is None:
+                raise ConfigError(
+                    f"--{package} needs the package {package}, which is not installed; install it "
+                    f"with pip install 'distil-pose[{package}]', or leave --{package} out"
+                )
 
     @property
     def checkpoint_seconds(self) -> float:
