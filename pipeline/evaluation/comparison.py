@@ -23,10 +23,8 @@ from pipeline.prediction.estimators import (
 )
 from pipeline.prediction.networks import (
     OpenedNetwork,
-    best_weights,
-    open_exported_student,
     open_heatmap_teacher,
-    open_student,
+    open_student_at,
 )
 from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, TeacherSettings
 from pipeline.teachers.opening import require_same_names
@@ -141,11 +139,7 @@ def student_arm(name: str, student: Path, people: People, image_folder: Path) ->
 
     student: a run folder, or an exported student.
     """
-    if student.is_dir():
-        weights = best_weights(student)
-        opened = open_student(weights, flip_test=True, threshold=KEYPOINT_THRESHOLD, device="cpu")
-    else:
-        opened = open_exported_student(student, flip_test=True, threshold=KEYPOINT_THRESHOLD)
+    opened = open_student_at(student, threshold=KEYPOINT_THRESHOLD, device="cpu")
     return _arm(name, opened, people, image_folder)
 
 

@@ -10,7 +10,8 @@ def require_hub() -> None:
     """Raise ConfigError where nothing can be pushed to the hub."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise ConfigError(
-            "push_to_hub needs huggingface_hub, which is not installed; install distil-pose[hub]"
+            "push_to_hub needs huggingface_hub, not installed here; install the extra hub (uv sync "
+            "--extra hub)"
         )
 
 

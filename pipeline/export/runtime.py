@@ -21,12 +21,15 @@ def has_onnx() -> bool:
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 
 
-def require_onnx() -> None:
-    """Raise ConfigError where models cannot be exported and run."""
-    if not has_onnx():
+def require_onnx(*packages: str) -> None:
+    """Raise ConfigError where a package is not installed: ``onnxruntime`` to run a model, and
+    ``onnx`` to export one.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
         raise ConfigError(
-            "exporting needs onnx and onnxruntime, which are not installed; install "
-            "distil-pose[onnx]"
+            f"ONNX models need {' and '.join(missing)}, not installed here; install the extra onnx "
+            "(uv sync --extra onnx)"
         )
 
 

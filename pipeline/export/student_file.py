@@ -63,7 +63,7 @@ class StudentFile:
             ExportError: it is no model, or none that ``distil export`` wrote.
             ConfigError: onnxruntime is not installed.
         """
-        require_onnx()
+        require_onnx("onnxruntime")
         name = "the model" if isinstance(model, bytes) else str(model)
         self._session = _open(model, name, num_threads)
         self.description = _description(self._session, name)

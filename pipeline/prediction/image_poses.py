@@ -1,7 +1,7 @@
 """Poses of the people in images that are in memory: a photograph, or a frame of a video."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -35,10 +35,9 @@ class ImagePoses:
 
     def select(self, rows: NDArray[np.int64]) -> Self:
         """Return these rows in this order."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(
-            **{name: None if column is None else column[rows] for name, column in columns.items()}
-        )
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        selected = {name: values[rows] for name, values in columns if values is not None}
+        return replace(self, **selected)
 
 
 def predict_image(

@@ -15,9 +15,10 @@ class TensorBoardSink:
     """Writes event files to the folder ``tensorboard`` of a run folder."""
 
     def __init__(self, run_folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # needs the extra
+        from torch.utils import tensorboard  # needs the extra
 
-        self._writer: Any = SummaryWriter(str(run_folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        open_writer: Any = tensorboard.SummaryWriter  # untyped where the extra is not installed
+        self._writer = open_writer(str(run_folder / "tensorboard"))
 
     def add(self, kind: str, step: int, figures: Mapping[str, object]) -> None:
         """Write the numbers among the figures as scalars ``kind/name``."""

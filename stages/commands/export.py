@@ -28,9 +28,9 @@ _option = functools.partial(setting_option, ExportConfig)
 def export_command(**options: Any) -> None:
     """Export a student as one ONNX file, from the pixels of crops to keypoints and scores.
 
-    Takes a run folder; compares the file with the run at batches of 1 and 64, and by AP where
-    --val-annotations are given; prints size, time and AP, and writes --output and its model card.
-    A file that fails is not written.
+    Takes a run folder; writes --output and its model card, and prints size, time and AP. Before it
+    is written, the file is compared with the run at batches of 1 and 64, and by AP where
+    --val-annotations are given; a file that fails is not written.
     """
     config = configured(ExportConfig, options)
 
@@ -41,7 +41,7 @@ def export_command(**options: Any) -> None:
     from stages.commands.evaluation_tables import print_export
     from stages.commands.terminal import brief_progress
 
-    require_onnx()
+    require_onnx("onnx", "onnxruntime")
     if config.push_to_hub is not None:
         require_hub()
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from cli import main
 from pipeline.coco.image_files import decode_image
-from pipeline.media import video_files
 from pipeline.media.video_files import Frame, VideoWriter, read_frames
 from pipeline.runs.run_folder import RunFolder
 from stages import predict as predict_stage
@@ -265,7 +264,7 @@ def test_a_webcam_that_is_not_there_is_named(student: Path, tmp_path: Path) -> N
         def release(self) -> None: ...
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_files.cv2, "VideoCapture", NoCamera)
+        patch.setattr("cv2.VideoCapture", NoCamera)
         result = predict(
             PredictConfig(student=student, inputs=("7",), whole_image=True, output=tmp_path / "out")
         )

@@ -15,8 +15,8 @@ def write_onnx_detector(
 ) -> Path:
     """Write a model of (1, 3, 64, 64): heat is each cell's mean red, sizes are constant."""
     side = None if is_dynamic else SIDE
-    sizes = np.broadcast_to(np.float32(box_cells)[:, None, None], (2, CELLS, CELLS))[None]
-    red = np.float32([1, 0, 0]).reshape(1, 3, 1, 1)
+    sizes = np.broadcast_to(np.array(box_cells, np.float32)[:, None, None], (2, CELLS, CELLS))[None]
+    red = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
     graph = helper.make_graph(
         [
             helper.make_node("Conv", ["image", "red"], ["brightness"]),

@@ -107,7 +107,7 @@ def test_repeated_poses_are_dropped_and_a_crowd_is_kept(student: OpenedNetwork) 
 @pytest.mark.parametrize("box", [[0, 0, 0, 5], [0, 0, 5, -1], [0, np.nan, 5, 5]])
 def test_a_box_without_pixels_is_refused(student: OpenedNetwork, box: list[float]) -> None:
     with pytest.raises(PeopleError, match=r"box 1 is \[.*\]; expected finite x, y, width"):
-        predict_image(student, np.zeros((9, 9, 3), np.uint8), [[0, 0, 5, 5], box])
+        predict_image(student, np.zeros((9, 9, 3), np.uint8), np.array([[0, 0, 5, 5], box]))
 
 
 def test_a_photograph_from_a_telephone_is_turned_upright(tmp_path: Path) -> None:

@@ -143,9 +143,9 @@ def test_global_batch_norm_of_one_process_is_torchs(tmp_path: Path) -> None:
         reference = nn.BatchNorm2d(3, momentum=0.2).double()
         nn.init.uniform_(reference.weight)
         x = torch.randn(4, 3, 5, 6).double() * 3 + 100
-        ours = nn.BatchNorm2d(3, momentum=0.2).double()
-        ours.load_state_dict(reference.state_dict())
-        ours = GlobalBatchNorm(ours)
+        plain = nn.BatchNorm2d(3, momentum=0.2).double()
+        plain.load_state_dict(reference.state_dict())
+        ours = GlobalBatchNorm(plain)
         for mine, theirs in zip(gradients(ours, x), gradients(reference, x), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-3)
         for name, value in reference.state_dict().items():
