@@ -60,12 +60,15 @@ class Tracker:
         self._columns = list(columns) if columns else slice(None)
         self._sigmas = None if sigmas is None else sigmas[self._columns]
         self._tracks: list[_Track] = []
+        self._followed: dict[bytes, _Track] = {}
+        """Tracks by the boxes that were given out for the next frame."""
         self._next_id = 1
 
     def update(self, poses: ImagePoses) -> NDArray[np.int64]:
         """Take the poses of the next frame; return their track ids, (P,) int64, distinct."""
         keypoints = poses.keypoints[:, self._columns]
         joined = self._join(keypoints, poses.bbox_xywh)
+        self._followed = {}
         tracks = []
         for row in range(poses.num_people):
             track = joined.get(row)
@@ -108,7 +111,9 @@ class Tracker:
             margin = FOLLOW_MARGIN * (high - low)
             low, high = np.maximum(low - margin, 0), np.minimum(high + margin, limit)
             if (high - low >= 1).all():
-                boxes.append(np.concatenate([low, high - low]))
+                box = np.concatenate([low, high - low])
+                self._followed[box.tobytes()] = track
+                boxes.append(box)
                 scores.append(track.score)
         return Boxes.of(np.array(boxes).reshape(-1, 4), scores)
 
@@ -116,7 +121,11 @@ class Tracker:
         self, keypoints: NDArray[np.float64], bbox_xywh: NDArray[np.float64]
     ) -> dict[int, _Track]:
         """Return the track of each pose that has one, by the pose's row."""
-        joined: dict[int, _Track] = {}
+        # A pose in a box that followed a track is that track's, however far it moved.
+        boxes = (box.tobytes() for box in np.ascontiguousarray(bbox_xywh, np.float64))
+        joined = {
+            row: self._followed[box] for row, box in enumerate(boxes) if box in self._followed
+        }
         if self._tracks and len(bbox_xywh):
             if self._sigmas is not None:
                 self._join_best(self._similarities(keypoints, self._sigmas), MIN_OKS, joined)

@@ -45,7 +45,7 @@ class Learner:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """All that has weights or statistics, by its name in the training state."""
+        """Everything with weights or statistics, by its name in the training state."""
         modules: dict[str, nn.Module] = {"network": self.network, "criterion": self.criterion}
         return modules if self.average is None else {**modules, "average": self.average}
 

@@ -98,7 +98,7 @@ def compare_command(**options: Any) -> None:
 
     Takes run folders or exported students, and the truth; prints AP, AP with score 1 and mean OKS
     of each arm, students and teacher with their cost, and the first arm's difference from the
-    others with a 95 % interval. It writes all figures to --output.
+    others with a 95 % interval; writes all figures to --output.
     """
     config = configured(CompareConfig, options)
 

@@ -100,6 +100,7 @@ def test_one_two_and_three_processes_have_the_same_losses_and_weights(tmp_path: 
     assert_close(tmp_path / "1", tmp_path / "3")
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert run(tmp_path / "whole", 1) == [0]
     assert run(tmp_path / "grown", 2, epochs=1) == [0, 0]
@@ -107,6 +108,7 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path) -> 
     assert_close(tmp_path / "whole", tmp_path / "grown")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_one_line(
     tmp_path: Path,
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_process_that_dies_ends_the_others_with_one_line(
     assert_close(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_without_synchronisation_batches_are_normalised_apart(tmp_path: Path) -> None:
     assert run(tmp_path / "one", 1) == [0]
     assert run(tmp_path / "two", 2, sync_batch_norm=False) == [0, 0]
