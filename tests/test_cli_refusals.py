@@ -122,7 +122,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("train-student --store s --run-folder r", "images must be given, unless data.from_crops"),
     ("train-student --store s --from-crops --run-folder r", "s must hold a teacher store"),
     ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
-     "unknown setting data.from_crops (data of annotations); known here: photometric, occlusion, recipe"),
+     "unknown setting data.from_crops (data of annotations); known here: photometric, "),
     ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
      "crop_quality, crop_subsampling and crop_margin must be left out unless crops are stored"),
     ("benchmark cache", "the setting annotations is required"),
