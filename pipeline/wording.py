@@ -1,4 +1,4 @@
-"""Wording of messages: numbers with their noun, and the type of functions that show a line."""
+"""Wording of messages: numbers with their noun, errors in one line, functions that show a line."""
 
 from collections.abc import Callable
 
@@ -17,3 +17,8 @@ def counted(number: int, noun: str) -> str:
         return f"1 {noun}"
     *words, last = noun.split(" ")
     return " ".join([str(number), *words, _IRREGULAR.get(last, f"{last}s")])
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of a library's error as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

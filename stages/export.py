@@ -20,7 +20,7 @@ from pipeline.export.hub import push_to_hub
 from pipeline.export.model_card import FiguresOfFile, model_card
 from pipeline.export.parity import generated_crops, largest_difference, require_parity
 from pipeline.export.quantisation import quantise
-from pipeline.export.student_file import ExportedStudent, Precision, StudentFile, sha256_of
+from pipeline.export.student_file import ExportedStudent, Precision, StudentFile
 from pipeline.export.student_graph import export_student, with_description
 from pipeline.machine import available_cores
 from pipeline.models.cost import count_multiply_adds, count_parameters
@@ -31,7 +31,7 @@ from pipeline.prediction.sample_crops import crops_of_people, crops_of_store
 from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.files import publish
+from pipeline.storage.files import file_sha256, publish
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers.opening import require_same_names
 from stages.settings.export import ExportConfig
@@ -99,7 +99,7 @@ def export(config: ExportConfig, progress: Progress = NO_PROGRESS) -> ExportResu
         network=info,
         precision="float32",
         batch_size=config.batch_size,
-        weights_sha256=sha256_of(weights),
+        weights_sha256=file_sha256(weights),
         num_parameters=count_parameters(network),
         num_multiply_adds=sum(count_multiply_adds(network)),
     )
@@ -244,7 +244,7 @@ def _card(
     validated = config.val_annotations
     found = description.network
     digests = {
-        "this file": sha256_of(config.output),
+        "this file": file_sha256(config.output),
         "weights of the run": description.weights_sha256,
         "teacher store, fingerprint": found.store_fingerprint,
         "teacher store, content": found.store_content,

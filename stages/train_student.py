@@ -1,14 +1,15 @@
 """Teacher store (or annotations) -> losses -> checkpoints of a student in a run folder."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from pipeline.coco.skeletons import describe_missing_sigmas
 from pipeline.errors import RunFolderError
-from pipeline.evaluation.validation import open_validation
+from pipeline.evaluation.validation import Validation, open_validation
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
@@ -24,14 +25,14 @@ from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.distributed import Processes, open_processes
-from pipeline.training.loop import fit
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.metric_sinks import open_sinks
-from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.preflight import LoadedViews, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_validation
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
+from pipeline.training.starting import start_training
 from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import choose_precision
@@ -114,15 +115,7 @@ def _train(
     # A projector gives the student's tokens the shape of the stored ones.
     compared_tokens = views.token_shape if loss.token_projector else network.token_shape
     dataset = views.dataset(network.input_size_hw, compared_tokens)
-    validation = None
-    if config.val_annotations is not None:
-        images = config.val_images or config.images
-        assert images is not None  # checked in the configuration
-        validation = open_validation(
-            config.val_annotations, images, config.people, views.people, device, say, processes
-        )
-        if pck_only := describe_missing_sigmas(validation.people.skeleton):
-            say(f"{pck_only}; the best weights are those of the highest PCK")
+    validation = _open_validation(config, views, processes, device, say)
     info = describe_network(
         network,
         skeleton,
@@ -158,7 +151,6 @@ def _train(
     )
     criterion = StudentCriterion(loss, network.num_keypoints, context)
 
-    facts = {"command": list(command), **views.provenance.as_facts()}
     training = Training(
         network=network,
         criterion=criterion,
@@ -180,35 +172,29 @@ def _train(
         evaluate_every_epochs=config.evaluate_every_epochs,
         ledger=ledger,
     )
-    # What cannot learn is warned of, and what cannot fit is refused, before there is a run folder.
     cache_bytes = 0
     if not config.learns_from_crops:
         cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
-    loaded = LoadedViews(shown, order, config.num_loader_workers, cache_bytes)
-    lines = [
-        *warn_of_schedule(config.optimisation, training.num_steps, loss.distillation_warmup_steps),
-        *warn_of_validation(validation is not None, config.epochs, config.evaluate_every_epochs),
-        check_before_training(training, loaded, before.epoch if before else 0),
-    ]
-    for line in lines:
-        say(line)
-
-    processes.wait()  # until every one of them has found the folder fit
-    folder.begin(config, facts, resume=resume)
-    if processes.is_first:
-        sinks = open_sinks(
-            folder.root,
-            config.model_dump(mode="json"),
-            tensorboard=config.tensorboard,
-            wandb=config.wandb,
-        )
-        training = replace(training, sinks=sinks)
-    with folder.logging():
-        for line in lines:
-            _logger.info("%s", line)
-        place = fit(training, folder, progress, resume=resume)
-        if summary := ledger.summary():
-            _logger.warning("%s", summary)
+    place = start_training(
+        training,
+        folder,
+        config,
+        LoadedViews(shown, order, config.num_loader_workers, cache_bytes),
+        {"command": list(command), **views.provenance.as_facts()},
+        partial(open_sinks, tensorboard=config.tensorboard, wandb=config.wandb),
+        warnings=(
+            *warn_of_schedule(
+                config.optimisation, training.num_steps, loss.distillation_warmup_steps
+            ),
+            *warn_of_validation(
+                validation is not None, config.epochs, config.evaluate_every_epochs
+            ),
+        ),
+        epochs_done=before.epoch if before else 0,
+        resume=resume,
+        progress=progress,
+        say=say,
+    )
     return TrainStudentResult(
         folder.best_weights,
         folder.last_weights,
@@ -229,6 +215,25 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | Repla
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
     return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)
+
+
+def _open_validation(
+    config: TrainStudentConfig,
+    views: FreshViews | CarriedViews | ReplayedViews,
+    processes: Processes,
+    device: torch.device,
+    say: Log,
+) -> Validation | None:
+    if config.val_annotations is None:
+        return None
+    images = config.val_images or config.images
+    assert images is not None  # checked in the configuration
+    validation = open_validation(
+        config.val_annotations, images, config.people, views.people, device, say, processes
+    )
+    if pck_only := describe_missing_sigmas(validation.people.skeleton):
+        say(f"{pck_only}; the best weights are those of the highest PCK")
+    return validation
 
 
 def _refuse_another_store(before: CheckpointInfo, now: CheckpointInfo, folder: RunFolder) -> None:

@@ -4,15 +4,15 @@ Through the same loop as the student, and nothing more: no validation, so the la
 the best; ``distil evaluate`` measures them.
 """
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from pipeline.frames.geometry import crop_to_heatmap
 from pipeline.machine import choose_device
-from pipeline.models.pose_networks import build_teacher
+from pipeline.models.pose_networks import HeatmapTeacher, build_teacher
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import (
     describe_network,
@@ -22,24 +22,23 @@ from pipeline.runs.checkpoints import (
 )
 from pipeline.runs.initial_weights import set_initial_weights
 from pipeline.runs.run_folder import RunFolder
+from pipeline.settings import HeatmapFrame
 from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.data import BatchLoader, TrainingDataset
 from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
-from pipeline.training.loop import fit
 from pipeline.training.losses import Criterion
 from pipeline.training.metric_sinks import open_sinks
-from pipeline.training.preflight import LoadedViews, check_before_training, image_cache_bytes
+from pipeline.training.preflight import LoadedViews, image_cache_bytes
 from pipeline.training.schedule_warnings import warn_of_schedule
 from pipeline.training.settings import CarriedViewSettings, TeacherField
 from pipeline.training.sources import FreshViews, read_fresh_views
+from pipeline.training.starting import start_training
 from pipeline.training.store_sources import CarriedViews, open_store_views
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import choose_precision
 from pipeline.wording import Log
 from stages.settings.training import TrainTeacherConfig
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,6 @@ def _train(
     command: tuple[str, ...],
     say: Log,
 ) -> TrainTeacherResult:
-
     views = _open_views(config)
     skeleton = views.people.skeleton
     for note in views.notes():
@@ -99,22 +97,7 @@ def _train(
         set_initial_weights(
             network, start.weights, start.parts, pretrained=start.pretrained, say=say
         )
-    criterion: Criterion
-    if isinstance(views, CarriedViews):
-        dataset: TrainingDataset = views.dataset(
-            network.input_size_hw, heatmap_size_hw=network.heatmap_size_hw
-        )
-        frame = views.store.heatmap_frame
-        criterion = StoredHeatmapCriterion(network.num_keypoints)
-    else:
-        dataset = views.dataset(network.input_size_hw)
-        frame = config.heatmap_frame
-        criterion = HeatmapCriterion(
-            crop_to_heatmap(frame, network.input_size_hw, network.heatmap_size_hw),
-            network.heatmap_size_hw,
-            config.heatmap_sigma,
-            network.num_keypoints,
-        )
+    dataset, criterion, frame = _targets(config, views, network)
     order = views.order(config.optimisation.batch_size, config.seed)
     processes.check_can_share(order.batch_size, config.data)
     shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
@@ -150,29 +133,19 @@ def _train(
         checkpoint_seconds=config.checkpoint_seconds,
     )
     cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
-    loaded = LoadedViews(shown, order, config.num_loader_workers, cache_bytes)
-    lines = [
-        *warn_of_schedule(config.optimisation, training.num_steps),
-        check_before_training(training, loaded, before.epoch if before else 0),
-    ]
-    for line in lines:
-        say(line)
-
-    facts = {"command": list(command), **views.provenance.as_facts()}
-    processes.wait()  # until every one of them has found the folder fit
-    folder.begin(config, facts, resume=resume)
-    if processes.is_first:
-        sinks = open_sinks(
-            folder.root,
-            config.model_dump(mode="json"),
-            tensorboard=config.tensorboard,
-            wandb=config.wandb,
-        )
-        training = replace(training, sinks=sinks)
-    with folder.logging():
-        for line in lines:
-            _logger.info("%s", line)
-        place = fit(training, folder, progress, resume=resume)
+    place = start_training(
+        training,
+        folder,
+        config,
+        LoadedViews(shown, order, config.num_loader_workers, cache_bytes),
+        {"command": list(command), **views.provenance.as_facts()},
+        partial(open_sinks, tensorboard=config.tensorboard, wandb=config.wandb),
+        warnings=warn_of_schedule(config.optimisation, training.num_steps),
+        epochs_done=before.epoch if before else 0,
+        resume=resume,
+        progress=progress,
+        say=say,
+    )
     if config.float16_copy is not None and processes.is_first:
         save_weights(config.float16_copy, *load_network(folder.best_weights), as_float16=True)
     return TrainTeacherResult(folder.best_weights, place.epoch, place.step)
@@ -187,3 +160,21 @@ def _open_views(config: TrainTeacherConfig) -> FreshViews | CarriedViews:
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
     return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)
+
+
+def _targets(
+    config: TrainTeacherConfig, views: FreshViews | CarriedViews, network: HeatmapTeacher
+) -> tuple[TrainingDataset, Criterion, HeatmapFrame]:
+    """Return the views with their targets, the loss that compares them, and the heatmaps' frame."""
+    size_hw, heatmap_size_hw = network.input_size_hw, network.heatmap_size_hw
+    if isinstance(views, CarriedViews):
+        dataset = views.dataset(size_hw, heatmap_size_hw=heatmap_size_hw)
+        return dataset, StoredHeatmapCriterion(network.num_keypoints), views.store.heatmap_frame
+    frame = config.heatmap_frame
+    criterion = HeatmapCriterion(
+        crop_to_heatmap(frame, size_hw, heatmap_size_hw),
+        heatmap_size_hw,
+        config.heatmap_sigma,
+        network.num_keypoints,
+    )
+    return views.dataset(size_hw), criterion, frame

@@ -146,8 +146,9 @@ def read_entry(files: StoreFiles, teacher: str | None) -> TeacherEntry:
     entries = read_entries(files)
     name = next(iter(entries)) if teacher is None and len(entries) == 1 else teacher
     if name is None or name not in entries:
+        got = "" if teacher is None else f", got {teacher!r}"
         raise SchemaError(
             f"{files} holds the teachers {', '.join(sorted(entries))}; name one of them with "
-            f"--teacher-name, got {teacher!r}"
+            f"--teacher-name{got}"
         )
     return entries[name]

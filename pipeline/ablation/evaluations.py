@@ -23,7 +23,7 @@ from pipeline.prediction.estimators import predict_people
 from pipeline.prediction.networks import open_student
 from pipeline.prediction.pose_scores import instance_scores
 from pipeline.settings import DeviceName
-from pipeline.storage.files import publish
+from pipeline.storage.files import file_sha256, publish
 from pipeline.teachers.opening import require_same_names
 
 VERSION = 1
@@ -101,7 +101,7 @@ class Evaluator:
                 "give them in people.skeleton of the sweep's [settings]"
             )
         self._people = people
-        self._annotations_sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
+        self._annotations_sha256 = file_sha256(annotations)
         self._image_folder, self._cache = image_folder, cache
         self._threshold, self._device = threshold, device
 
@@ -121,7 +121,7 @@ class Evaluator:
     def _key(self, weights: Path) -> str:
         facts = {
             "version": VERSION,
-            "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "weights": file_sha256(weights),
             "annotations": self._annotations_sha256,
             "instances": hashlib.sha256(self._people.instance_id.tobytes()).hexdigest(),
             "boxes": hashlib.sha256(self._people.bbox_xywh.tobytes()).hexdigest(),

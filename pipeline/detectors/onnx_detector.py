@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.frames.geometry import Affine, SizeHW, apply, invert, resize_affine
 from pipeline.machine import available_cores
 from pipeline.teachers.onnx_network import open_session
+from pipeline.wording import one_line
 
 _GREY = (114, 114, 114)
 """Colour around an image that does not fill the input, as YOLO's trainings have it."""
@@ -49,7 +50,7 @@ class OnnxDetector:
         except Exception as error:  # onnxruntime raises classes of its own
             raise ConfigError(
                 f"the detector {self._path} cannot run on a {pixels.shape} {pixels.dtype} input: "
-                f"{' '.join(str(error).split())[:300]}; export it for one image"
+                f"{one_line(error)}; export it for one image"
             ) from error
         outputs = dict(zip(self._outputs, map(np.asarray, found), strict=True))
         boxes, scores = decode_outputs(outputs, self.input_size_hw, self._settings)

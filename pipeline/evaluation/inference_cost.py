@@ -22,6 +22,7 @@ from pipeline.export.runtime import crops_of_model, fixed_batch_size, has_onnx, 
 from pipeline.frames.geometry import SizeHW
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.models.pose_networks import PoseNetwork
+from pipeline.wording import one_line
 
 LARGE_BATCH = 64
 ROUNDS = {1: 30, LARGE_BATCH: 5}
@@ -84,7 +85,7 @@ def measure_costs(
             try:
                 model = export_onnx(network.source)
             except Exception as error:
-                why = " ".join(str(error).split())[:200]
+                why = one_line(error)
                 costs = _measure(networks, rounds, {})
                 return costs, (f"times of students are of torch: {name} has no ONNX form: {why}",)
             files[name] = Path(folder) / f"{number}.onnx"

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ExportError
+from pipeline.wording import one_line
 
 
 def require_hub() -> None:
@@ -39,8 +40,7 @@ def push_to_hub(name: str, model: Path, card: Path) -> str:
             api.create_commit(repository.repo_id, operations, commit_message=message).commit_url
         )
     except Exception as error:  # of the network, of the hub, of a missing token: all say why
-        why = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"{model} was written, but not pushed to {name}: {why}; log in with `hf auth login`, "
-            "or leave --push-to-hub out"
+            f"{model} was written, but not pushed to {name}: {one_line(error)}; log in with `hf "
+            "auth login`, or leave --push-to-hub out"
         ) from error

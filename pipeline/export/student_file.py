@@ -6,7 +6,6 @@ read it: names and sigmas of the keypoints, edges, mirrored pairs, size and padd
 mean and standard deviation, the rule of a pose's score, and the digests of weights and store.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from pipeline.config import ComponentConfig
 from pipeline.errors import ExportError
 from pipeline.export.runtime import fixed_batch_size, open_session, require_onnx
 from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.wording import one_line
 
 Precision = Literal["float32", "float16", "int8"]
 METADATA_KEY = "distil"
@@ -85,17 +85,11 @@ class StudentFile:
         return StudentArrays(*self._session.run(list(OUTPUTS), {CROPS: crops}))
 
 
-def sha256_of(path: Path) -> str:
-    """Return the digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _open(model: Path | bytes, name: str, num_threads: int) -> Any:
     try:
         return open_session(model, num_threads)
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise ExportError(f"onnxruntime cannot load {name}: {why}") from error
+        raise ExportError(f"onnxruntime cannot load {name}: {one_line(error)}") from error
 
 
 def _description(session: Any, name: str) -> ExportedStudent:

@@ -21,64 +21,26 @@ class Trunk(NamedTuple):
 
 def trunk_s(num_keypoints: int) -> Trunk:
     """Build HRNet's stem and the encoder of DistilPose-S."""
-    encoder = TokenDistillingEncoder(
-        num_channels=256,
-        feature_size_hw=(64, 48),
-        num_keypoints=num_keypoints,
-        patch_size_hw=(4, 3),
-        dim=192,
-        depth=12,
-        num_heads=8,
-        mlp_ratio=3,
-    )
+    encoder = _published_encoder(256, num_keypoints)  # first, as seeds draw in this order
     return Trunk((256, 192), stem_net(), encoder)
 
 
 def trunk_xs(num_keypoints: int, depth: int = 4) -> Trunk:
     """Build two strided residual stages and a small encoder of ``depth`` layers."""
-    encoder = TokenDistillingEncoder(
-        num_channels=128,
-        feature_size_hw=(8, 6),
-        num_keypoints=num_keypoints,
-        patch_size_hw=(1, 1),
-        dim=128,
-        depth=depth,
-        num_heads=4,
-        mlp_ratio=2,
-    )
+    encoder = _small_encoder(128, num_keypoints, depth)  # first, as seeds draw in this order
     return Trunk((128, 96), small_net(), encoder)
 
 
 def trunk_lite(num_keypoints: int) -> Trunk:
     """Build EfficientNet-Lite0's layers to stride 16 and the encoder of the xs pair."""
     backbone = TimmTrunk("tf_efficientnet_lite0", (128, 96), strides=(16,))
-    encoder = TokenDistillingEncoder(
-        num_channels=backbone.num_channels,
-        feature_size_hw=(8, 6),
-        num_keypoints=num_keypoints,
-        patch_size_hw=(1, 1),
-        dim=128,
-        depth=4,
-        num_heads=4,
-        mlp_ratio=2,
-    )
-    return Trunk((128, 96), backbone, encoder)
+    return Trunk((128, 96), backbone, _small_encoder(backbone.num_channels, num_keypoints))
 
 
 def trunk_hrnet(num_keypoints: int, num_stages: int) -> Trunk:
     """Build the first stages of HRNet-W48 and the encoder of DistilPose's large networks."""
     backbone = HighResolutionTrunk("hrnet_w48", num_stages)
-    encoder = TokenDistillingEncoder(
-        num_channels=48,
-        feature_size_hw=(64, 48),
-        num_keypoints=num_keypoints,
-        patch_size_hw=(4, 3),
-        dim=192,
-        depth=12,
-        num_heads=8,
-        mlp_ratio=3,
-    )
-    return Trunk((256, 192), backbone, encoder)
+    return Trunk((256, 192), backbone, _published_encoder(48, num_keypoints))
 
 
 def trunk_tokenpose_l(num_keypoints: int) -> Trunk:
@@ -115,6 +77,34 @@ def trunk_timm(name: str, num_keypoints: int) -> Trunk:
         mlp_ratio=3,
     )
     return Trunk((256, 192), backbone, encoder)
+
+
+def _published_encoder(num_channels: int, num_keypoints: int) -> TokenDistillingEncoder:
+    """Build the encoder of DistilPose's students and teachers, for a feature map of stride 4."""
+    return TokenDistillingEncoder(
+        num_channels=num_channels,
+        feature_size_hw=(64, 48),
+        num_keypoints=num_keypoints,
+        patch_size_hw=(4, 3),
+        dim=192,
+        depth=12,
+        num_heads=8,
+        mlp_ratio=3,
+    )
+
+
+def _small_encoder(num_channels: int, num_keypoints: int, depth: int = 4) -> TokenDistillingEncoder:
+    """Build the encoder of the small networks, for a feature map of stride 16."""
+    return TokenDistillingEncoder(
+        num_channels=num_channels,
+        feature_size_hw=(8, 6),
+        num_keypoints=num_keypoints,
+        patch_size_hw=(1, 1),
+        dim=128,
+        depth=depth,
+        num_heads=4,
+        mlp_ratio=2,
+    )
 
 
 def heatmap_backbone(name: str, input_size_hw: tuple[int, int]) -> Backbone:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.coco.people import Skeleton
 from pipeline.coco.poses import ScoreRule
 from pipeline.errors import RunFolderError
-from pipeline.export.student_file import StudentFile, sha256_of
+from pipeline.export.student_file import StudentFile
 from pipeline.machine import available_cores, choose_device
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import (
@@ -19,6 +19,7 @@ from pipeline.prediction.estimators import (
 from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import PADDING, DeviceName, TeacherSettings
+from pipeline.storage.files import file_sha256
 from pipeline.teachers.opening import open_teacher, require_keypoints
 
 Facts = Mapping[str, str | int | float | bool | None]
@@ -86,7 +87,7 @@ def open_exported_student(path: Path, *, flip_test: bool, threshold: float | Non
         "weights": str(path),
         "architecture": f"{info.architecture}, {student.description.precision} in onnxruntime",
         "precision": student.description.precision,
-        "sha256": sha256_of(path),
+        "sha256": file_sha256(path),
         "weights_sha256": student.description.weights_sha256,
         **_training_facts(info),
         "flip_test": flip_test,

@@ -13,6 +13,7 @@ from pipeline.frames.geometry import SizeHW
 from pipeline.machine import available_cores
 from pipeline.settings import HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import Prediction
+from pipeline.wording import one_line
 
 
 class OnnxNetwork:
@@ -68,7 +69,7 @@ class OnnxNetwork:
             shape = self.forward(images).heatmaps.shape
         except Exception as error:
             raise TeacherError(
-                f"{path} cannot run on a {images.shape} float32 input: {_one_line(error)}"
+                f"{path} cannot run on a {images.shape} float32 input: {one_line(error)}"
             ) from error
         if len(shape) != 4:
             raise TeacherError(
@@ -88,7 +89,7 @@ def sha256_of_model(path: Path) -> str:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise TeacherError(f"{path} is no ONNX model: {_one_line(error)}") from error
+        raise TeacherError(f"{path} is no ONNX model: {one_line(error)}") from error
     digest = hashlib.sha256(path.read_bytes())
     for name in sorted(_external_names(model)):
         external = path.parent / name
@@ -142,7 +143,7 @@ def open_session(path: Path, num_threads: int) -> Any:
             providers=[provider for provider in preferred if provider[0] in available],
         )
     except Exception as error:
-        raise TeacherError(f"onnxruntime cannot load {path}: {_one_line(error)}") from error
+        raise TeacherError(f"onnxruntime cannot load {path}: {one_line(error)}") from error
 
 
 def _input_size(path: Path, shape: list[Any], given: SizeHW | None) -> SizeHW:
@@ -185,7 +186,3 @@ def _output_name(path: Path, names: list[str], wanted: str | None) -> str:
 def _static(dimension: int | str | None) -> int | None:
     """Return a dimension that the file fixes; None where it is dynamic."""
     return dimension if isinstance(dimension, int) and dimension > 0 else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

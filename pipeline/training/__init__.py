@@ -2,6 +2,7 @@
 
 settings.py           the settings of the parts; they load without torch
 loop.py               epochs and steps, metrics, checkpoints: start reading here
+starting.py           the start: what it needs is said, what does not fit is refused
 training_step.py      forward, backward and update of one batch, whole or in parts
 training_setup.py     what one training is made of, besides its run folder
 distributed.py        the processes of a training that torchrun started

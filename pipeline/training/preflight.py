@@ -165,7 +165,8 @@ def check_before_training(training: Training, views: LoadedViews, epochs_done: i
         f"{_device(training.device)}{in_precision}: {training.info.architecture} of "
         f"{num_weights / 1e6:.1f} million parameters needs about {_in_bytes(needed)}{place}, "
         f"{'an unknown amount is' if free is None else f'{_in_bytes(free)} are'} free; "
-        f"{counted(epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')} take about "
+        f"{counted(epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')} "
+        f"{'takes' if epochs == 1 else 'take'} about "
         f"{_duration(seconds)}"
     )
 

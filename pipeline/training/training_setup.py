@@ -31,6 +31,10 @@ class EpochLedger(Protocol):
     ) -> None:
         """Restore the counts from earlier epochs' lines, and from the running epoch's entries."""
 
+    def summary(self) -> str | None:
+        """Return a line on what was counted; None: nothing was."""
+        ...
+
 
 class NoLedger:
     """Counts nothing."""
@@ -47,6 +51,9 @@ class NoLedger:
         self, lines: Sequence[Mapping[str, object]], so_far: Mapping[str, object] = {}
     ) -> None:
         """Do nothing."""
+
+    def summary(self) -> None:
+        """Return no line."""
 
 
 class MetricSink(Protocol):

@@ -19,11 +19,12 @@ from pipeline.errors import ConfigError, ExportError, RunFolderError
 from pipeline.evaluation.inference_cost import measure_costs, time_files
 from pipeline.export.hub import push_to_hub
 from pipeline.export.parity import LARGEST_DIFFERENCE
-from pipeline.export.student_file import StudentFile, sha256_of
+from pipeline.export.student_file import StudentFile
 from pipeline.frames.crops import warp_crop
 from pipeline.frames.geometry import resize_affine
 from pipeline.prediction.sample_crops import crops_of_people, crops_of_store
 from pipeline.settings import PeopleSettings
+from pipeline.storage.files import file_sha256
 from pipeline.teacher_store.reader import TeacherStore
 from stages.compare import compare
 from stages.evaluate import evaluate
@@ -103,7 +104,7 @@ def test_the_card_says_data_settings_figures_licence_and_digests(
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert f"| {' | '.join(result.rows[1].as_cells())} |" in card
     weights = run_sample.folder / "run" / "checkpoints" / "best.safetensors"
-    for digest in (sha256_of(output), sha256_of(weights), "f" * 64):
+    for digest in (file_sha256(output), file_sha256(weights), "f" * 64):
         assert digest in card
     assert "people.json" in card
     assert "- torch: 2.9" in card
@@ -129,7 +130,7 @@ def test_the_file_is_evaluated_in_place_of_its_run(exported: Any, run_sample: Sa
         for name in same:
             assert of_file.evaluated[name] == expected.evaluated[name], name
         assert of_file.evaluated["precision"] == "float32"
-        assert of_file.evaluated["sha256"] == sha256_of(output)
+        assert of_file.evaluated["sha256"] == file_sha256(output)
 
 
 def test_a_comparison_takes_the_file_beside_the_run(

@@ -21,25 +21,9 @@ from pipeline.training.losses import Criterion, LossTerms
 from pipeline.training.settings import OptimisationConfig
 from pipeline.training.training_setup import Training
 from tests.support.recorded_progress import RecordedProgress
+from tests.support.tiny_training import INFO
 
 STEPS_PER_EPOCH = 3
-INFO = CheckpointInfo(
-    kind="student",
-    architecture="tiny",
-    input_size_hw=(1, 1),
-    padding=1.0,
-    keypoint_names=("nose",),
-    edges=(),
-    flip_indices=(0,),
-    sigmas=(0.1,),
-    upper_body=(),
-    lower_body=(),
-    score_rule="one",
-    scored_keypoints=(),
-    seed=0,
-    epoch=0,
-    step=0,
-)
 
 
 class Square(Criterion):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pipeline.errors import ConfigError
-from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.training import preflight
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.losses import Criterion, LossTerms
@@ -26,6 +25,7 @@ from pipeline.training.preflight import (
 from pipeline.training.settings import OptimisationConfig
 from pipeline.training.training_setup import Training
 from pipeline.training.view_order import ViewOrder
+from tests.support.tiny_training import INFO
 
 WIDTH, DEPTH = 10_000, 30
 
@@ -46,25 +46,6 @@ class Views(Dataset[TrainingBatch]):
         images = torch.rand(size, WIDTH)
         small = torch.zeros(size, 1)
         return TrainingBatch(images, torch.zeros(size, 1, 2), small, small.bool(), small[:, 0])
-
-
-INFO = CheckpointInfo(
-    kind="student",
-    architecture="tiny",
-    input_size_hw=(1, 1),
-    padding=1.0,
-    keypoint_names=("nose",),
-    edges=(),
-    flip_indices=(0,),
-    sigmas=(0.1,),
-    upper_body=(),
-    lower_body=(),
-    score_rule="one",
-    scored_keypoints=(),
-    seed=0,
-    epoch=0,
-    step=0,
-)
 
 
 def no_batches(epoch: int, start: int) -> Iterator[TrainingBatch]:
@@ -161,7 +142,7 @@ def test_one_line_tells_device_parameters_memory_and_time(monkeypatch: pytest.Mo
         assert f"{(needed + more) / 1e6:.0f} MB of memory, 9.0 GB are free; 4 epochs of" in said
         assert said.endswith(f"4 epochs of 100 steps take about {hours}")
     said = check_before_training(training(8, network), views(8), epochs_done=3)
-    assert said.endswith("1 epoch of 100 steps take about 10.0 minutes")
+    assert said.endswith("1 epoch of 100 steps takes about 10.0 minutes")
     monkeypatch.setattr(preflight, "free_memory", lambda: None)
     assert "an unknown amount is free" in check_before_training(training(8, network), views(8))
 
