@@ -4,7 +4,7 @@ A data set is indexed by a whole batch, and knows nothing of epochs or their ord
 stores are in ``store_data.py``.
 """
 
-import signal
+import os
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -237,9 +237,10 @@ def _unchanged(loaded: object) -> object:
 def _start_worker(_: int) -> None:
     """Limit each worker to one thread, as there is one worker per core already.
 
-    A Ctrl-C reaches all processes of a terminal; the training still needs batches for the step
-    that it ends with, and ends its workers itself.
+    A worker gets a process group of its own, as a Ctrl-C reaches the whole group of a terminal and
+    a SIGTERM of torchrun that of a process: the training still needs batches for the step that it
+    ends with, and ends its workers itself. A worker whose training has died ends on its own.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
