@@ -123,9 +123,11 @@ class TeacherSettings(ComponentConfig):
     Fields that are None are taken from the network's own file.
     """
 
+    architecture: str | None = None
+    """Name of the network in a published checkpoint; needed only where its tensors fit several."""
     input_size_hw: tuple[int, int] | None = None
-    """Height and width of the teacher's crops in pixels; needed only for a model whose input size
-    is dynamic."""
+    """Height and width of the teacher's crops in pixels; needed for an ONNX model whose input size
+    is dynamic, and for a published convolutional network that was not trained on 256x192."""
     output_name: str | None = None
     """Name of the output that holds the heatmaps, for a model with several outputs."""
     mean: tuple[float, float, float] = IMAGENET_MEAN

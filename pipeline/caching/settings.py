@@ -34,7 +34,7 @@ class TeacherInputs(StageConfig):
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    """Heatmap teacher: a .onnx file, a published checkpoint, or a run folder of train-teacher."""
     profile: ProfileName = "default"
     """Format of the stored heatmaps; keypoints: keypoints and confidences alone."""
     crops: bool = False

@@ -52,6 +52,8 @@ def open_stored_teacher(
         TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
     """
     known = {**execution_recipe, **identity.teacher}
+    if known.get("kind") != "published":  # the name of another network is not given, but read
+        known["architecture"] = None
     try:
         settings = TeacherSettings(
             **{

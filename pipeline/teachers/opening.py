@@ -8,31 +8,41 @@ from pipeline.settings import TeacherSettings
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
+_KINDS = (
+    "a .onnx file, a published checkpoint (.pth, .pt, .bin, .safetensors), or the weights or run "
+    "folder of `distil train-teacher`"
+)
+
 
 def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
-    """Open an ONNX file, or the weights or run folder of a teacher trained here.
+    """Open the file of a heatmap network, or the run folder of a teacher trained here.
 
     Raises:
         TeacherError: the file is missing, is of no known kind, or is no heatmap network.
     """
+    expected = f"expected {_KINDS}"
     if not path.exists():
-        raise TeacherError(
-            f"teacher {path} does not exist; expected a .onnx file, a .safetensors file or the run "
-            "folder of `distil train-teacher`"
-        )
+        raise TeacherError(f"teacher {path} does not exist; {expected}")
     if path.suffix == ".onnx":
         from pipeline.teachers.onnx_network import OnnxNetwork
 
+        if settings.architecture is not None:
+            raise TeacherError(
+                f"architecture is {settings.architecture}, but {path} is an ONNX file, which holds "
+                "its network; leave the option out"
+            )
         return Teacher(OnnxNetwork(path, settings), settings)
-    if path.is_dir() or path.suffix == ".safetensors":
-        from pipeline.teachers.torch_network import TorchNetwork
 
+    from pipeline.runs.published_files import SUFFIXES, is_published_file
+    from pipeline.teachers.torch_network import PublishedTeacher, TorchNetwork
+
+    if is_published_file(path):
+        published = PublishedTeacher(path, settings)
+        return Teacher(published, settings, published.notes)
+    if path.is_dir() or path.suffix in SUFFIXES:
         network = TorchNetwork(path, settings)
         return Teacher(network, settings.model_copy(update=network.preprocessing))
-    raise TeacherError(
-        f"teacher {path} is of no known kind; expected a .onnx file, a .safetensors file or the "
-        "run folder of `distil train-teacher`"
-    )
+    raise TeacherError(f"teacher {path} is of no known kind; {expected}")
 
 
 def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:

@@ -273,6 +273,7 @@ def teacher_options(model: Model) -> Decorator[Any]:
         return setting_option(model, f"teacher_settings.{setting}", name, heading=heading, **given)
 
     return stack(
+        option("--architecture", "architecture", metavar="NAME"),
         option("--input-size", "input_size_hw", type=str, callback=_size, metavar="HxW"),
         option("--output-name", "output_name"),
         option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),

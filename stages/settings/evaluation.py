@@ -113,21 +113,22 @@ class EvaluateWeights(_EvaluateStudent):
     """Evaluation of a student's weights file."""
 
     weights: InputFile
-    """Weights file of a student."""
+    """Weights file of a student, trained here or published."""
 
 
 class EvaluateExported(EvaluateNetwork):
-    """Evaluation of an exported student."""
+    """Evaluation of a student that is one file."""
 
     student: InputFile
-    """Student that ``distil export`` wrote, run by onnxruntime."""
+    """Student that ``distil export`` wrote, run by onnxruntime, or the published checkpoint of a
+    student."""
 
 
 class EvaluateTeacher(EvaluateNetwork):
     """Evaluation of a teacher."""
 
     teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    """Heatmap teacher: a .onnx file, a published checkpoint, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings()
 
     @model_validator(mode="after")
@@ -195,10 +196,11 @@ class CompareConfig(StageConfig):
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     arms: tuple[tuple[str, InputPath], ...]
-    """Name and run folder of a student, or its exported file; the same name again is another seed
-    of the same arm. Repeatable."""
+    """Name and run folder of a student, or its exported or published file; the same name again is
+    another seed of the same arm. Repeatable."""
     teacher: InputPath | None = None
-    """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
+    """Heatmap teacher to measure too: a .onnx file, a published checkpoint, or a run folder of
+    train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
     mean_pose: InputFile | None = None
     """Training annotations, whose mean pose is put into every box as a further arm: the least that
