@@ -315,6 +315,8 @@ _PUBLISHED_TEACHERS: Mapping[str, Build] = {
         HeatmapHead(3 * 192, None, (96, 72)),
     ),
 }
+_HRNET = "backbone.transition1.0.0.weight"
+"""A tensor that a backbone of HRNet's stages has, and HRNet's stem alone has not."""
 _SCALES = {
     "tokenpose-s-v1": "by 1 / sqrt(width), as the released code of TokenPose-S",
     "tokenpose-s": "by 1 / sqrt(width of a head), as the code of DistilPose",
@@ -327,6 +329,13 @@ def _token_networks(*names: str) -> Callable[[Tensors, tuple[int, int]], dict[st
     return lambda _, __: {name: known[name] for name in names}
 
 
+def _by_backbone(
+    of_stem: str, of_hrnet: str
+) -> Callable[[Tensors, tuple[int, int]], dict[str, Build]]:
+    small, large = _token_networks(of_stem), _token_networks(of_hrnet)
+    return lambda own, size: (large if _HRNET in own else small)(own, size)
+
+
 _CANDIDATES: Mapping[Family, Callable[[Tensors, tuple[int, int]], dict[str, Build]]] = {
     "hrnet": _hrnet,
     "simplebaseline": _simplebaseline,
@@ -334,7 +343,7 @@ _CANDIDATES: Mapping[Family, Callable[[Tensors, tuple[int, int]], dict[str, Buil
     "tokenpose-s": _token_networks("tokenpose-s-v1", "tokenpose-s", "tokenpose-s-v2"),
     "tokenpose-l": _token_networks("tokenpose-l", "tokenpose-l-384x288"),
     "tokenpose-t": _token_networks("tokenpose-t"),
-    "distilpose-teacher": _token_networks("tokenpose-s", "tokenpose-hrnet48"),
-    "distilpose-student": _token_networks("distilpose-s", "distilpose-l"),
+    "distilpose-teacher": _by_backbone("tokenpose-s", "tokenpose-hrnet48"),
+    "distilpose-student": _by_backbone("distilpose-s", "distilpose-l"),
 }
 """The networks that a checkpoint of each family may hold."""

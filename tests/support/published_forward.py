@@ -77,7 +77,7 @@ def _module(t: Tensors, name: str, branches: list[Tensor]) -> list[Tensor]:
             branches[branch] = _residual(
                 t, f"{name}.branches.{branch}.{block}", branches[branch], 2
             )
-    fused = []
+    fused: list[Tensor] = []
     for to in range(len(branches)):
         total = torch.zeros(())
         for source, y in enumerate(branches):

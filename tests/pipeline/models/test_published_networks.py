@@ -133,7 +133,7 @@ def crops_for(size_hw: tuple[int, int]) -> Tensor:
 
 def is_close(found: Tensor, expected: Tensor) -> bool:
     """Outputs of drawn weights are far from constant, so that their scale is a fair one."""
-    assert expected.std() > 0.05
+    assert expected.std() > 0.02
     return bool((found - expected).abs().max() <= 1e-4 * max(1, expected.abs().max().item()))
 
 
