@@ -5,6 +5,7 @@ heavier, so that a command line is checked before torch, zarr or numpy are loade
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -26,6 +27,22 @@ def _device_name(name: str) -> str:
 
 DeviceName = Annotated[str, AfterValidator(_device_name)]
 """Device of a network: ``auto`` takes a CUDA GPU where there is one, and else the CPU."""
+
+HUB = "hf:"
+"""What stands before the name of a model on the Hugging Face hub, in place of a path."""
+TeacherPath = Annotated[Path, PathRole("teacher")]
+"""Path of a teacher's file or folder, or ``hf:OWNER/NAME``."""
+
+
+def is_on_hub(teacher: Path) -> bool:
+    """Return whether a teacher's path is the name of a model on the Hugging Face hub."""
+    return str(teacher).startswith(HUB)
+
+
+def absolute_teacher(teacher: Path) -> Path:
+    """Return a teacher's absolute path; the name of a model on the hub as it is."""
+    return teacher if is_on_hub(teacher) else teacher.absolute()
+
 
 InputStore = Annotated[StoreLocation, PathRole("store")]
 

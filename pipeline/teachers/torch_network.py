@@ -120,10 +120,7 @@ class PublishedTeacher(ModuleNetwork):
 
 
 def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path) -> dict[str, Any]:
-    """Return the checkpoint's settings of preprocessing, and refuse options that contradict them.
-
-    An option at its default counts as not given.
-    """
+    """Return a checkpoint's settings of preprocessing, and refuse options that contradict them."""
     defaults = TeacherSettings()
     known = {
         "mean": info.rgb_mean,
@@ -132,11 +129,25 @@ def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path
         "channel_order": defaults.channel_order,
         "output_name": defaults.output_name,
     }
+    require_preprocessing(settings, known, source)
+    return known
+
+
+def require_preprocessing(
+    settings: TeacherSettings, known: Mapping[str, Any], source: Path
+) -> None:
+    """Refuse options that contradict a file's settings of preprocessing.
+
+    An option at its default counts as not given.
+
+    Raises:
+        TeacherError: names the option and both values.
+    """
+    defaults = TeacherSettings()
     for field, value in known.items():
         given = getattr(settings, field)
         if given not in (value, getattr(defaults, field)):
             raise TeacherError(f"{field} is {given} but {source} has {value}; leave the option out")
-    return known
 
 
 def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -21,6 +21,7 @@ from pipeline.settings import (
     DeviceName,
     InputStore,
     PeopleSettings,
+    TeacherPath,
     TeacherSettings,
 )
 
@@ -127,8 +128,9 @@ class EvaluateExported(EvaluateNetwork):
 class EvaluateTeacher(EvaluateNetwork):
     """Evaluation of a teacher."""
 
-    teacher: InputPath
-    """Heatmap teacher: a .onnx file, a published checkpoint, or a run folder of train-teacher."""
+    teacher: TeacherPath
+    """Heatmap teacher: a .onnx file, a published checkpoint, a ViTPose of Hugging Face (its
+    folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists them."""
     teacher_settings: TeacherSettings = TeacherSettings()
 
     @model_validator(mode="after")
@@ -198,9 +200,10 @@ class CompareConfig(StageConfig):
     arms: tuple[tuple[str, InputPath], ...]
     """Name and run folder of a student, or its exported or published file; the same name again is
     another seed of the same arm. Repeatable."""
-    teacher: InputPath | None = None
-    """Heatmap teacher to measure too: a .onnx file, a published checkpoint, or a run folder of
-    train-teacher."""
+    teacher: TeacherPath | None = None
+    """Heatmap teacher to measure too: a .onnx file, a published checkpoint, a ViTPose of Hugging
+    Face (its folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists
+    them."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
     mean_pose: InputFile | None = None
     """Training annotations, whose mean pose is put into every box as a further arm: the least that
@@ -245,7 +248,7 @@ class StoreInfoConfig(StageConfig):
 class StoreSources(StoredTeacher):
     """A store and what it was made from, where that is not where it was."""
 
-    teacher: InputPath | None = None
+    teacher: TeacherPath | None = None
     """Teacher file or run folder; by default the one that the store was made with."""
     images: InputFolder | None = None
     """Folder of the images; by default the one that the store was made from."""

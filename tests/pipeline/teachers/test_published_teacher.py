@@ -110,7 +110,7 @@ def test_an_architecture_is_asked_for_and_stands_in_the_identity(tmp_path: Path)
 
 def test_an_architecture_without_effect_is_refused(tmp_path: Path) -> None:
     onnx = write_onnx_teacher(tmp_path / "teacher.onnx")
-    with pytest.raises(TeacherError, match=r"architecture is hrnet-w32, but .* is an ONNX file"):
+    with pytest.raises(TeacherError, match=r"architecture is hrnet-w32, but .* states its network"):
         opened(onnx, architecture="hrnet-w32")
     own = save_network(tmp_path / "own.safetensors", "tokenpose-xs")
     with pytest.raises(TeacherError, match=r"architecture is hrnet-w32 but .* has tokenpose-xs"):
