@@ -1,6 +1,7 @@
 """A published checkpoint as a teacher: what its identity states, and settings that it refuses."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from pipeline.errors import TeacherError
+from pipeline.repair.recomputation import open_stored_teacher
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
 from pipeline.teachers import Teacher, open_teacher
 from tests.support import published_forward as published
@@ -106,6 +108,15 @@ def test_an_architecture_is_asked_for_and_stands_in_the_identity(tmp_path: Path)
         opened(path)
     teacher = opened(path, architecture="tokenpose-s-v1")
     assert teacher.identity()["architecture"] == "tokenpose-s-v1"
+
+
+def test_a_stores_identity_opens_its_teacher_again(checkpoint: Path) -> None:
+    """Its architecture is a setting there; for other kinds of teachers it only states the name."""
+    teacher = opened(checkpoint, flip_test=True)
+    identity: Any = SimpleNamespace(teacher=teacher.identity())
+    again = open_stored_teacher(checkpoint, identity, teacher.execution_recipe())
+    assert again.settings.architecture == "tokenpose-t"
+    assert again.identity() == teacher.identity()
 
 
 def test_an_architecture_without_effect_is_refused(tmp_path: Path) -> None:
