@@ -126,9 +126,10 @@ def cache_teacher_command(
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME",
-              help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
-              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).  "
-              "[default: distilpose-s]",
+              help="Name of the shipped settings: distilpose-s or distilpose-l (the released "
+              "recipes, crops of 256x192, from stores with tokens), distilpose-s-no-tokens (from "
+              "any store), distilpose-lite (128x96, pretrained on ImageNet) or distilpose-xs "
+              "(128x96, for CPU and edge).  [default: distilpose-s-no-tokens]",
 )  # fmt: skip
 @_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
@@ -160,7 +161,7 @@ def train_student_command(
     checkpoints/last.safetensors and best.safetensors.
     """
     resumed = run_folder / CONFIG_FILE if resume else None
-    preset = preset or (None if resume else "distilpose-s")
+    preset = preset or (None if resume else "distilpose-s-no-tokens")
     file = preset_file(preset) if preset else None
     config = configured(TrainStudentConfig, options, preset=file, resumed=resumed)
     config.require_packages()
@@ -190,7 +191,8 @@ def train_student_command(
 @_teacher("store", "--store")
 @_teacher("architecture", "--teacher")
 @click.option("--preset", metavar="NAME",
-              help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
+              help="Name of shipped settings: tokenpose-s-teacher and tokenpose-hrnet48-teacher, "
+              "DistilPose's teachers, or demo-teacher, the demo's.",
 )  # fmt: skip
 @_run_folder_option
 @_teacher("initial.weights", "--init-weights")
