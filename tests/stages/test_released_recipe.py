@@ -1,4 +1,4 @@
-"""The presets of DistilPose are the recipe of its paper and its released code (arXiv 2303.02455)."""
+"""DistilPose's presets are the recipe of its paper and released code (arXiv 2303.02455)."""
 
 from pathlib import Path
 
