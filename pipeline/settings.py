@@ -159,3 +159,9 @@ class TeacherSettings(ComponentConfig):
     num_threads: NumThreads | None = None
     """Number of CPU threads of one forward pass; by default 1 where a store is written, as one
     batch runs on each core, and elsewhere one for each core."""
+    device: DeviceName = "auto"
+    """Device that the teacher runs on: auto, cpu, cuda, mps or cuda:N; auto takes a CUDA GPU where
+    there is one."""
+    precision: Precision = "float32"
+    """Number format of the products of a teacher of train-teacher; any other than float32 changes
+    its heatmaps, and stands in the store's identity."""

@@ -304,6 +304,11 @@ def teacher_options(model: Model) -> Decorator[Any]:
     )
 
 
+def device_option(model: Model, setting: str = "device", **given: Any) -> Decorator[Any]:
+    """Make the option of the device that a command's networks run on."""
+    return setting_option(model, setting, "--device", metavar="DEVICE", **given)
+
+
 def training_options(model: Model, default_text: str | None = None) -> Decorator[Any]:
     """Make the options of every training, under a heading of their own.
 
@@ -319,7 +324,7 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
         option("seed", "--seed"),
         option("num_loader_workers", "--workers"),
         option("num_threads", "--threads"),
-        option("device", "--device", metavar="DEVICE"),
+        device_option(model, heading="Training"),
         option("precision", "--precision"),
         option("compiled", "--compile"),
         option("optimisation.average_decay", "--average-decay"),

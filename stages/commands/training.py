@@ -18,6 +18,7 @@ from stages.commands.options import (
     FOLDER,
     config_options,
     configured,
+    device_option,
     names,
     people_options,
     setting_option,
@@ -75,6 +76,8 @@ _run_folder_option = click.option(
 @_option("accept_weak_teacher", "--accept-weak-teacher")
 @_option("people.area_fraction", "--area-fraction")
 @_option("teacher_settings.batch_size", "--batch-size")
+@device_option(CacheTeacherConfig, "teacher_settings.device")
+@_option("teacher_settings.precision", "--precision")
 @teacher_options(CacheTeacherConfig)
 @config_options
 def cache_teacher_command(

@@ -130,9 +130,13 @@ class EvaluateTeacher(EvaluateNetwork):
     teacher: InputPath
     """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings()
+    device: DeviceName = "auto"
+    """Device that the teacher runs on."""
 
     @model_validator(mode="after")
-    def _check_flip_test(self) -> Self:
+    def _check_teacher_settings(self) -> Self:
+        if self.teacher_settings.device not in ("auto", self.device):
+            raise ValueError("teacher_settings.device contradicts device; set device only")
         if self.teacher_settings.flip_test and not self.flip_test:
             raise ValueError("teacher_settings.flip_test contradicts flip_test; set flip_test only")
         return self
@@ -209,6 +213,9 @@ class CompareConfig(StageConfig):
     teacher: InputPath | None = None
     """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
+    device: DeviceName = "auto"
+    """Device on which all networks predict, exported ones aside; their time and memory are measured
+    on a core of the CPU."""
     mean_pose: InputFile | None = None
     """Training annotations, whose mean pose is put into every box as a further arm: the least that
     a network must beat."""

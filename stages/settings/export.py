@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config import InputFile, InputFolder, OutputFile, StageConfig
-from pipeline.settings import InputStore, PeopleSettings
+from pipeline.settings import DeviceName, InputStore, PeopleSettings
 
 AllowedBatch = Annotated[
     int | None,
@@ -30,6 +30,8 @@ class ExportConfig(StageConfig):
     val_images: InputFolder | None = None
     """Folder of the images of --val-annotations."""
     people: PeopleSettings = PeopleSettings()
+    device: DeviceName = "auto"
+    """Device on which the run's own AP is measured; the file's is measured on the CPU."""
     max_ap_loss: float = Field(0.01, ge=0, le=1)
     """Largest loss of AP; a file that loses more is not written."""
     store: InputStore | None = None
