@@ -25,6 +25,7 @@ from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.distributed import Processes, open_processes
+from pipeline.training.holding import hold_what_fits
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.metric_sinks import open_sinks
@@ -138,6 +139,11 @@ def _train(
         shown, order, config.num_loader_workers, device, views.start_method, processes
     )
 
+    held, num_workers = None, config.num_loader_workers
+    if config.data_on_device == "auto":
+        held = hold_what_fits(views, dataset, shown, order, device, processes, num_workers, say)
+    batches_of_epoch = loader.batches_of_epoch if held is None else held
+
     def warn(message: str) -> None:
         _logger.warning("%s", message)
         say(message)
@@ -156,7 +162,7 @@ def _train(
         criterion=criterion,
         normalise=info.pixels.normalise,
         info=info,
-        batches_of_epoch=lambda epoch, start: ledger.watch(loader.batches_of_epoch(epoch, start)),
+        batches_of_epoch=lambda epoch, start: ledger.watch(batches_of_epoch(epoch, start)),
         steps_per_epoch=len(order),
         batch_size=order.batch_size,
         epochs=config.epochs,
@@ -179,7 +185,7 @@ def _train(
         training,
         folder,
         config,
-        LoadedViews(shown, order, config.num_loader_workers, cache_bytes),
+        LoadedViews(shown, order, num_workers if held is None else 0, cache_bytes),
         {"command": list(command), **views.provenance.as_facts()},
         partial(open_sinks, tensorboard=config.tensorboard, wandb=config.wandb),
         warnings=(

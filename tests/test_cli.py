@@ -50,6 +50,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
+        "--data-on-device",
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {

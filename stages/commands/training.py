@@ -151,6 +151,7 @@ def cache_teacher_command(
           help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
           "predictions of the plain crop are carried, or its augmented ones, replayed.  "
           "[default: carry]")  # fmt: skip
+@_student("data_on_device", "--data-on-device")
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")
