@@ -26,6 +26,7 @@ from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.holding import hold_what_fits
+from pipeline.training.largest_batch import ViewsToTry, with_batch_size
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.metric_sinks import open_sinks
@@ -131,8 +132,31 @@ def _train(
         _refuse_another_store(read_info(folder.last_weights), info, folder)
         before = read_place(folder.training_state)
 
-    # What an epoch shows, and what is learned from it.
-    order = views.order(config.optimisation.batch_size, config.seed)
+    # What is learned, and what an epoch shows.
+    context = LossContext(
+        oks_sigmas=skeleton.sigmas,
+        student_tokens=network.token_shape,
+        teacher_tokens=views.token_shape,
+        heatmap_size_hw=views.heatmap_size_hw(network.input_size_hw),
+    )
+    criterion = StudentCriterion(loss, network.num_keypoints, context)
+    precision = choose_precision(config.precision, device, before.precision if before else None)
+    cache_bytes = 0
+    if not config.learns_from_crops:
+        cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    optimisation = with_batch_size(
+        config.optimisation,
+        network,
+        criterion,
+        info,
+        device,
+        precision,
+        processes,
+        ViewsToTry(dataset, views.instances, config.num_loader_workers, cache_bytes),
+        say,
+    )
+    config = config.model_copy(update={"optimisation": optimisation})
+    order = views.order(optimisation.crops_in_batch, config.seed)
     processes.check_can_share(order.batch_size, config.data)
     shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
     loader = BatchLoader(
@@ -149,13 +173,6 @@ def _train(
         say(message)
 
     ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
-    context = LossContext(
-        oks_sigmas=skeleton.sigmas,
-        student_tokens=network.token_shape,
-        teacher_tokens=views.token_shape,
-        heatmap_size_hw=views.heatmap_size_hw(network.input_size_hw),
-    )
-    criterion = StudentCriterion(loss, network.num_keypoints, context)
 
     training = Training(
         network=network,
@@ -168,7 +185,7 @@ def _train(
         epochs=config.epochs,
         optimisation=config.optimisation,
         device=device,
-        precision=choose_precision(config.precision, device, before.precision if before else None),
+        precision=precision,
         is_compiled=config.compiled,
         processes=processes,
         sync_batch_norm=config.sync_batch_norm,
@@ -178,9 +195,6 @@ def _train(
         evaluate_every_epochs=config.evaluate_every_epochs,
         ledger=ledger,
     )
-    cache_bytes = 0
-    if not config.learns_from_crops:
-        cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
     place = start_training(
         training,
         folder,

@@ -21,6 +21,7 @@ token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
 preflight.py          memory and time that a training needs, before its first step
+largest_batch.py      the largest batch that fits the memory
 schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views

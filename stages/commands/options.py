@@ -96,6 +96,8 @@ def configured(
     """
     sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
     begun = None if resumed is None else read_begun(resumed)
+    if begun is not None and options.get("optimisation.batch_size") == "auto":
+        del options["optimisation.batch_size"]  # what was found then is in the run's settings
     config = load_config(
         model, begun=begun, preset=preset, **sources, fields=options, option_names=option_names()
     )
@@ -247,6 +249,11 @@ def _integers(_: click.Context, parameter: click.Parameter, text: str | None) ->
     return [int(part) for part in parts]
 
 
+def _count(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
+    """Read a number, or a word in its place."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
     """Read names with commas between them; None: not given."""
     return None if text is None else text.split(",")
@@ -318,7 +325,8 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
     option = functools.partial(setting_option, model, heading="Training")
     return stack(
         option("epochs", "--epochs", **of_preset),
-        option("optimisation.batch_size", "--batch-size", **of_preset),
+        option("optimisation.batch_size", "--batch-size", type=str, callback=_count,
+               metavar="N|auto", **of_preset),
         option("optimisation.micro_batch", "--micro-batch"),
         option("optimisation.learning_rate", "--learning-rate", **of_preset),
         option("seed", "--seed"),

@@ -129,7 +129,8 @@ class TrainStudentConfig(TrainingConfig):
     evaluate_every_epochs: int = Field(10, ge=1)
     data_on_device: Literal["off", "auto"] = "off"
     """Hold small stores in memory from the start: replayed views on the device, and of carried ones
-    the stored crops and predictions in RAM; auto does so where half of the free memory is enough."""
+    the stored crops and predictions in RAM; auto does so where half of the free memory is
+    enough."""
 
     @model_validator(mode="before")
     @classmethod
