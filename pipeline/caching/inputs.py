@@ -115,6 +115,18 @@ def draw_view_plan(config: TeacherInputs, people: People, teacher: Teacher) -> V
     )
 
 
+def with_views_of(config: CacheSettings, folder: StoreFolder) -> CacheSettings:
+    """Return settings with a store's number of views and seed, where they are not given.
+
+    Raises:
+        StoreError: there is no store, or its views are damaged.
+    """
+    shared, _ = read_shared_plan(folder)
+    stored = {"views": shared.views.num_views - 1, "seed": shared.views.seed}
+    not_given = stored.keys() - config.model_fields_set
+    return config.model_copy(update={name: stored[name] for name in not_given})
+
+
 def stored_view_plan(
     config: CacheSettings, folder: StoreFolder, people: People, teacher: Teacher, log: Log
 ) -> ViewPlan:

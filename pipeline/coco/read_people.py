@@ -91,8 +91,9 @@ def read_annotated(
     if not (takes_boxes_alone or is_instance.any()):
         raise PeopleError(
             f"{annotations} must hold people with labelled keypoints: of "
-            f"{counted(len(others.area), 'annotation')} of category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
-            "person with keypoints; give a file with labelled keypoints"
+            f"{counted(len(others.area), 'annotation')} of category {category.get('name')!r} "
+            f"(crowds: {others.is_crowd.sum()}) none is of one person with keypoints; give a file "
+            "with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)
     blank = np.array([np.nan, np.nan, 0])  # for the arbitrary position of unlabelled keypoints

@@ -125,7 +125,7 @@ def test_an_image_record_that_cannot_be_is_refused(
         ),
         (
             changed(lambda content: content.update(annotations=content["annotations"][2::2])),
-            r"hold people with labelled keypoints: of 2 annotations of category 'person' \(crowds: 1\)",
+            r"people with labelled keypoints: of 2 annotations of category 'person' \(crowds: 1\)",
         ),
         (
             changed(lambda content: content.update(annotations=[])),
