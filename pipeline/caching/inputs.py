@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
 from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
 from store_schemas.root_metadata import read_entries
+
+SettingsT = TypeVar("SettingsT", bound=CacheSettings)
 
 
 def open_inputs(
@@ -115,7 +117,7 @@ def draw_view_plan(config: TeacherInputs, people: People, teacher: Teacher) -> V
     )
 
 
-def with_views_of(config: CacheSettings, folder: StoreFolder) -> CacheSettings:
+def with_views_of(config: SettingsT, folder: StoreFolder) -> SettingsT:
     """Return settings with a store's number of views and seed, where they are not given.
 
     Raises:

@@ -65,6 +65,11 @@ def read_annotated(
         ConfigError: the settings do not fit the file's categories.
     """
     content = read_json(annotations, _KEYPOINT_FILE)
+    if isinstance(content, list) and content:
+        raise PeopleError(
+            f"{annotations} must be a COCO annotation file, but is a list, as COCO results are "
+            f"(--predictions, --detections); give {_KEYPOINT_FILE}"
+        )
     image_values, annotation_values, categories = (
         _list_of_objects(content, name, annotations)
         for name in ("images", "annotations", "categories")
