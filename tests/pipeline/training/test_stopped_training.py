@@ -83,7 +83,7 @@ def test_a_training_killed_between_checkpoints_goes_on_from_the_last_one(tmp_pat
     assert_same(whole, cut)
 
 
-@pytest.mark.parametrize("number", (0, 1, 4, 7))
+@pytest.mark.parametrize("number", [0, 1, 4, 7])
 def test_a_full_disk_is_told_in_one_line_and_loses_nothing(tmp_path: Path, number: int) -> None:
     count = 0
 
