@@ -340,6 +340,6 @@ _of_settings = functools.partial(click.option, cls=HeadedOption, heading="All ot
 config_options = stack(
     _of_settings("--config", "config_file", type=FILE, help="TOML file with settings."),
     _of_settings("--set", "overrides", multiple=True, metavar="NAME=VALUE",
-                 help="Value of one setting, which wins over all files; repeatable. `distil settings "
-                 "COMMAND` lists them."),
+                 help="Value of one setting, which wins over all files; repeatable. `distil "
+                 "settings COMMAND` lists them."),
 )  # fmt: skip

@@ -81,8 +81,8 @@ class TrainingConfig(StageConfig):
         for package, is_needed in (("tensorboard", self.tensorboard), ("wandb", self.wandb)):
             if is_needed and find_spec(package) is None:
                 raise ConfigError(
-                    f"--{package} needs the package {package}, which is not installed; install it "
-                    f"with pip install 'distil-pose[{package}]', or leave --{package} out"
+                    f"--{package} needs the package {package}, which is not installed; install "
+                    f"the extra (uv sync --extra {package}), or leave --{package} out"
                 )
 
     @property
