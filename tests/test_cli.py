@@ -95,6 +95,7 @@ COMMANDS: dict[str, set[str]] = {
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
     "demo": {"--output", "--thorough", "--seed", "--device"},
+    "settings": {"COMMAND_NAME", "--preset"},
 }
 BENCHMARKS: dict[str, set[str]] = {
     "cache": {

@@ -6,6 +6,7 @@ evaluation.py   evaluate, compare, show; store info, verify, repair, export
 export.py       export
 prediction.py   predict
 benchmark.py    benchmark cache, codec, crops, store
+listing.py      a list of all settings of a stage
 
 Those of cache-teacher and of its plan are in ``pipeline/caching/settings.py``.
 """
