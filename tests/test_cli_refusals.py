@@ -98,39 +98,43 @@ def test_ctrl_c_names_resume_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
 
 
 FIRST_MISTAKES: list[tuple[str, str]] = [
-    ("cache-teacher", "the setting annotations is required"),
+    ("cache-teacher", "--annotations, --images, --teacher and --store must be given; --help"),
+    ("cache-teacher --annotations a --teacher t --store s", "distil: --images must be given"),
     ("cache-teacher --annotations no.json --images . --teacher m.onnx --store s",
      "no.json: cannot be read: No such file"),
     ("evaluate --teacher m.onnx --annotations no.json --images .", "no.json: cannot be read"),
     ("export --run-folder . --output a.pt", "output must be a file name that ends in .onnx, got"),
-    ("export --run-folder . --output a.onnx --val-images .", "val_images belong together"),
-    ("export --run-folder . --output a.onnx --precision int8", "int8 needs val_annotations and"),
-    ("export --run-folder . --output a.onnx --batch some", "batch_size is 'some': Input should be"),
+    ("export --run-folder . --output a.onnx --val-images .", "--val-images belong together"),
+    ("export --run-folder . --output a.onnx --precision int8", "int8 needs --val-annotations and"),
+    ("export --run-folder . --output a.onnx --batch some", "--batch (batch_size) is 'some': "),
     ("export --run-folder no --output a.onnx", "no: cannot be read"),
-    ("evaluate --annotations no.json", "give exactly one of run_folder, weights, student"),
-    ("evaluate --store s --teacher m.onnx", "teacher and store are given"),
+    ("evaluate --annotations no.json", "give exactly one of --run-folder, --weights, --stu"),
+    ("evaluate --store s --teacher m.onnx", "--teacher and --store are given"),
+    ("evaluate --predictions r --annotations a --images i",
+     "--images has no effect with --predictions, only with --run-folder, --weights, --student and"),
+    ("evaluate --predictions r", "--predictions needs --annotations, the COCO file"),
     ("evaluate --store s", "s must hold a teacher store"),
-    ("compare --annotations a --images .", "the setting arms is required"),
+    ("compare --annotations a --images .", "distil: --arm must be given"),
     ("compare --annotations no.json --images . --arm a=no-run",
      "no.json: cannot be read: No such file or directory; no-run: cannot be read"),
     ("store info s", "s must hold a teacher store"),
     ("store verify s", "s must hold a teacher store"),
     ("store repair s", "s must hold a teacher store"),
     ("store export s --output poses.json", "s must hold a teacher store"),
-    ("benchmark codec", "the setting annotations is required"),
-    ("benchmark crops", "the setting annotations is required"),
-    ("train-student --store s --run-folder r", "images must be given, unless data.from_crops"),
+    ("benchmark codec", "--annotations, --images and --teacher must be given"),
+    ("benchmark crops", "--annotations, --images and --teacher must be given"),
+    ("train-student --store s --run-folder r", "--images must be given, except with --from-crops"),
     ("train-student --store s --from-crops --run-folder r", "s must hold a teacher store"),
     ("train-student --annotations a --images . --from-crops --no-distillation --run-folder r",
      "unknown setting data.from_crops (data of annotations); known here: photometric, "),
     ("cache-teacher --annotations a --images . --teacher m --store s --crop-quality 80",
      "crop_quality, crop_subsampling and crop_margin must be left out unless crops are stored"),
-    ("benchmark cache", "the setting annotations is required"),
+    ("benchmark cache", "--annotations, --images and --teacher must be given"),
     ("show s --output people.png", "s must hold a teacher store"),
     ("show s --output people.jpg", "must be a file name that ends in .png"),
-    ("train-student --images . --run-folder r", "a teacher store or annotations"),
+    ("train-student --images . --run-folder r", "a teacher store (--store) or --annotations"),
     ("train-student --store s --images . --run-folder r", "s must hold a teacher store"),
-    ("train-student --annotations a --images . --run-folder r", "distillation needs a teacher"),
+    ("train-student --annotations a --images . --run-folder r", "distillation needs --store; give it"),
     ("train-student --store s --images . --run-folder r --preset big",
      "no preset 'big'; presets of train-student: demo, distilpose-lite, distilpose-s, "),
     ("train-student --store s --images . --run-folder r --preset demo-teacher",
@@ -143,7 +147,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
      "unknown setting epoch; known here: optimisation, seed, epochs"),
     ("train-student --store s --images . --run-folder r --set epochs",
      "not of the form name=value"),
-    ("train-student --store s --images . --run-folder r --set epochs=0", "the setting epochs is 0"),
+    ("train-student --store s --images . --run-folder r --set epochs=0", "distil: --epochs is 0: "),
     ("train-student --store s --images . --run-folder r --config no.toml",
      "cannot read the configuration no.toml: No such file"),
 ]  # fmt: skip
@@ -163,9 +167,9 @@ _PREDICTS = "--annotations a --images . --teacher m"
 OUT_OF_BOUNDS: list[tuple[str, str, str]] = [
     *((command, option, f"{setting} is {number}: Input should be less than or equal to {bound}")
       for option, number, setting, bound in (
-          ("--workers 1000000", 1_000_000, "num_loader_workers", 1024),
-          ("--threads 1000000", 1_000_000, "num_threads", 1024),
-          ("--batch-size 1000000000", 1_000_000_000, "optimisation.batch_size", 65_536))
+          ("--workers 1000000", 1_000_000, "--workers (num_loader_workers)", 1024),
+          ("--threads 1000000", 1_000_000, "--threads (num_threads)", 1024),
+          ("--batch-size 1000000000", 1_000_000_000, "(optimisation.batch_size)", 65_536))
       for command in (f"train-student {_LEARNS} --no-distillation", f"train-teacher {_LEARNS}")),
     *((f"{command} {_PREDICTS}", option, message)
       for command in ("cache-teacher --store s", "benchmark codec", "benchmark cache")
@@ -174,7 +178,7 @@ OUT_OF_BOUNDS: list[tuple[str, str, str]] = [
           ("--std 0,0,0", "teacher_settings.std.0 is 0.0: Input should be greater than 0"))),
     *((f"cache-teacher --store s {_PREDICTS}", option, message) for option, message in (
         ("--std 1,inf,1", "teacher_settings.std.1 is inf: Input should be a finite number"),
-        ("--teacher-threads 1000000", "num_threads is 1000000: Input should be less than or equal"),
+        ("--teacher-threads 1000000", "num_threads) is 1000000: Input should be less than"),
         ("--batch-size 1000000000", "1000000000: Input should be less than or equal to 65536"))),
     (f"evaluate {_PREDICTS}", "--set batch_size=1000000000", "less than or equal to 65536"),
 ]  # fmt: skip

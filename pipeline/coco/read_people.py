@@ -90,8 +90,8 @@ def read_annotated(
     instances, others = everyone[is_instance], everyone[~is_instance]
     if not (takes_boxes_alone or is_instance.any()):
         raise PeopleError(
-            f"{annotations}: nobody to learn from: of {counted(len(others.area), 'annotation')} of "
-            f"category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
+            f"{annotations} must hold people with labelled keypoints: of "
+            f"{counted(len(others.area), 'annotation')} of category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
             "person with keypoints; give a file with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)

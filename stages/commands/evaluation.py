@@ -12,6 +12,7 @@ from stages.commands.options import (
     config_options,
     configured,
     named_paths,
+    option_names,
     people_options,
     require_inputs,
     setting_option,
@@ -64,7 +65,7 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
     prints a table, and writes evaluation.json and results.json in --output (of a run:
     evaluation.json in its folder).
     """
-    config = evaluation_of(merge_settings(None, config_file, overrides, options))
+    config = evaluation_of(merge_settings(None, config_file, overrides, options), option_names())
     require_inputs(config)
 
     from rich.console import Console

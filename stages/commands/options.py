@@ -96,9 +96,22 @@ def configured(
     """
     sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
     begun = None if resumed is None else read_begun(resumed)
-    config = load_config(model, begun=begun, preset=preset, **sources, fields=options)
+    config = load_config(
+        model, begun=begun, preset=preset, **sources, fields=options, option_names=option_names()
+    )
     require_inputs(config)
     return config
+
+
+def option_names() -> Mapping[str, str]:
+    """Return the option of each setting of the command that runs, for messages."""
+    named = {}
+    for parameter in click.get_current_context().command.params:
+        if isinstance(parameter, click.Argument):
+            named[parameter.name or ""] = parameter.human_readable_name
+        elif isinstance(parameter, SettingOption):
+            named[parameter.name] = parameter.opts[0]
+    return named
 
 
 def require_inputs(config: StageConfig) -> None:

@@ -10,6 +10,7 @@ from stages.commands.command_map import command
 from stages.commands.options import (
     configured,
     names,
+    option_names,
     options_of,
     require_inputs,
     setting_option,
@@ -57,7 +58,7 @@ def show_command(**options: Any) -> None:
     With --attention: a run's attention from keypoint tokens to the image, by layer.
     Writes a PNG.
     """
-    config = picture_of(merge_settings(None, None, (), options))
+    config = picture_of(merge_settings(None, None, (), options), option_names())
     require_inputs(config)
     if isinstance(config, ShowConfig):
         from stages.show import show

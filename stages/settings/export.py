@@ -52,9 +52,12 @@ class ExportConfig(StageConfig):
         if self.output.suffix.lower() != ".onnx":
             raise ValueError(f"output must be a file name that ends in .onnx, got {self.output}")
         if (self.val_annotations is None) != (self.val_images is None):
-            raise ValueError("val_annotations and val_images belong together; give both or neither")
+            raise ValueError(
+                "--val-annotations and --val-images belong together; give both or neither"
+            )
         if self.precision == "int8" and self.val_annotations is None:
             raise ValueError(
-                "int8 needs val_annotations and val_images: it is written only if its AP is kept"
+                "--precision int8 needs --val-annotations and --val-images, as it is written only "
+                "if its AP is kept"
             )
         return self

@@ -139,26 +139,26 @@ class TrainStudentConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
+            raise ValueError("give either a teacher store (--store) or --annotations")
         is_fresh = isinstance(self.data, FreshViewSettings)
         if is_fresh != (self.store is None):
-            needs = "annotations" if is_fresh else "a store"
+            needs = "--annotations" if is_fresh else "--store"
             raise ValueError(
                 f"data.view_policy is {self.data.view_policy!r}, which needs {needs}; leave it out"
             )
         if self.distillation and self.store is None:
-            raise ValueError("distillation needs a teacher store; give one, or turn it off")
+            raise ValueError("distillation needs --store; give it, or --no-distillation")
         if self.images is None and not self.learns_from_crops:
-            raise ValueError("images must be given, unless data.from_crops is true")
+            raise ValueError("--images must be given, except with --from-crops")
         if self.val_annotations and self.val_images is None and self.images is None:
-            raise ValueError("val_annotations need their images; give val_images")
+            raise ValueError("--val-annotations need their images; give --val-images")
         if self.distillation and not self.loss.needs_teacher:
             raise ValueError(
                 "the weights of all loss terms that learn from the teacher are 0, so nothing is "
-                "distilled; set one, or turn distillation off"
+                "distilled; set one, or give --no-distillation"
             )
         if not self.effective_loss.terms:
-            raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
+            raise ValueError("loss.regression is 0 and distillation is off: no loss is left")
         return self
 
     @property
@@ -215,12 +215,12 @@ class TrainTeacherConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
+            raise ValueError("give either a teacher store (--store) or --annotations")
         if isinstance(self.data, CarriedViewSettings) != (self.store is not None):
-            needs = "annotations" if self.store is None else "a store"
+            needs = "--annotations" if self.store is None else "--store"
             raise ValueError(f"data.view_policy is {self.data.view_policy!r}, but {needs} is given")
         if self.images is None and not (
             isinstance(self.data, CarriedViewSettings) and self.data.from_crops
         ):
-            raise ValueError("images must be given, unless data.from_crops is true")
+            raise ValueError("--images must be given, unless data.from_crops is true")
         return self

@@ -125,9 +125,12 @@ def test_an_image_record_that_cannot_be_is_refused(
         ),
         (
             changed(lambda content: content.update(annotations=content["annotations"][2::2])),
-            r"nobody to learn from: of 2 annotations of category 'person' \(crowds: 1\)",
+            r"hold people with labelled keypoints: of 2 annotations of category 'person' \(crowds: 1\)",
         ),
-        (changed(lambda content: content.update(annotations=[])), "nobody to learn from: of 0"),
+        (
+            changed(lambda content: content.update(annotations=[])),
+            "must hold people with labelled keypoints: of 0",
+        ),
     ],
 )
 def test_a_file_that_is_no_keypoint_file_is_refused(
