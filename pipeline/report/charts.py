@@ -18,6 +18,7 @@ MOST_DOTS = 30
 """Most points of a line that are marked by dots."""
 _LOGARITHMIC_FROM = 30
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
+_MOST_TICKS = 6
 _ROOM = 0.06
 """Share of the range of values that is left free above and below them."""
 
@@ -115,14 +116,13 @@ def line_chart(title: str, series: Sequence[Series], x_name: str) -> LineChart:
         share = (scaled - low) / (high - low)
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 2)
 
-    y_values = _log_ticks(low, high) if is_log else ticks(low, high, 4)
+    x_values = ticks(0, largest_x / unit)
+    y_values = _log_ticks(low, high) if is_log else ticks(low, high)
     return LineChart(
         title=title,
         x_name=f"{x_name}{words}",
-        x_ticks=tuple(
-            Tick(x_place(x * unit), f"{x:g}") for x in ticks(0, largest_x / unit, 4) if x >= 0
-        ),
-        y_ticks=tuple(Tick(y_place(scale(y)), f"{y:g}") for y in y_values),
+        x_ticks=_labelled(x_values, [x_place(x * unit) for x in x_values]),
+        y_ticks=_labelled(y_values, [y_place(scale(y)) for y in y_values]),
         lines=tuple(
             Line(
                 one.name,
@@ -154,18 +154,26 @@ def reliability_chart(run: int, name: str, found: Reliability) -> ReliabilityCha
     return ReliabilityChart(run, name, found.error, tuple(bars))
 
 
-def ticks(low: float, high: float, at_least: int) -> list[float]:
-    """Return round values between two numbers: multiples of 1, 2 or 5 times a power of ten.
-
-    at_least: their least number, roughly.
+def ticks(low: float, high: float) -> list[float]:
+    """Return three to six round values between two numbers: multiples of 1, 2 or 5 times a power
+    of ten.
     """
     if high <= low:
         return [low]
-    rough = (high - low) / at_least
+    rough = (high - low) / _MOST_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    step = max(power * factor for factor in (1, 2, 5) if power * factor <= rough * (1 + 1e-9))
+    step = min(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+
+def _labelled(values: Sequence[float], places: Sequence[float]) -> tuple[Tick, ...]:
+    """Return ticks whose labels have equally many decimals, unless one needs an exponent."""
+    labels = [f"{value:g}" for value in values]
+    if not any("e" in label for label in labels):
+        decimals = max((len(label.partition(".")[2]) for label in labels), default=0)
+        labels = [f"{value:.{decimals}f}" for value in values]
+    return tuple(Tick(place, label) for place, label in zip(places, labels, strict=True))
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

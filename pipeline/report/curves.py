@@ -60,7 +60,7 @@ def _series(runs: Sequence[RunFacts], event: str, name: str) -> Iterator[Series]
 def _mean_pose(runs: Sequence[RunFacts], name: str | None) -> Iterator[Series]:
     """Yield the figure of the mean pose as a level line, once for each different figure."""
     lines = [(run, line) for run in runs for line in run.metrics]
-    levels = {float(line[name]) for _, line in lines if name and line.get(name) is not None}
+    levels = {round(line[name], 3) for _, line in lines if name and line.get(name) is not None}
     if not levels:
         return
     end = float(max(run.views_of(line) for run, line in lines))

@@ -1,13 +1,15 @@
 """The page of a report: all that it tells, and its HTML by the template ``report.html.jinja``."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from pipeline.evaluation.intervals import NUM_SAMPLES
 from pipeline.pictures.poses import SIDES
@@ -19,7 +21,6 @@ from pipeline.report.settings import SettingRow
 from pipeline.wording import counted
 
 DIGITS_OF_A_DIGEST = 12
-_WIDTH_OF_A_TILE = 130
 _STRONGEST_TINT = 0.42
 
 
@@ -103,12 +104,6 @@ class Page:
         return _with_room([0.0, *(end for row in found for end in (row.low, row.high))])
 
     @property
-    def person_width(self) -> int:
-        """Least width of a person's pictures side by side, in pixels of the page."""
-        num_tiles = max((len(p.tiles) for _, shown in self.people for p in shown), default=1)
-        return _WIDTH_OF_A_TILE * min(num_tiles, 4)
-
-    @property
     def settings(self) -> list[tuple[str, list[SettingRow], bool]]:
         """Groups of settings: title, rows, and whether they are open at first."""
         rows = self.setting_rows
@@ -157,12 +152,13 @@ class Page:
 def render(page: Page) -> str:
     """Return the page as HTML that loads nothing from anywhere."""
     environment = Environment(
-        loader=PackageLoader("pipeline.report", "."),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
     environment.filters |= {
+        "breakable": _breakable,
         "command": lambda words: shlex.join(["distil", *words[1:]]),
         "compact": _compact,
         "date": lambda text: text.replace("T", " ").removesuffix("Z") + " UTC",
@@ -175,6 +171,11 @@ def render(page: Page) -> str:
     }
     template = environment.get_template("report.html.jinja")
     return template.render(page=page, charts=charts, tile_hw=TILE_HW)
+
+
+def _breakable(text: str) -> Markup:
+    """Return a name or a path that may be broken after dots, slashes and underscores."""
+    return Markup(re.sub(r"([._/])", r"\1<wbr>", str(escape(text))))
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -17,7 +17,7 @@ from pipeline.pictures.poses import draw_pose, encode_jpeg
 from pipeline.report.teacher import TeacherPoses
 
 TILE_HW = (320, 240)
-TRUTH = "truth"
+TRUTH, TEACHER = "truth", "teacher"
 _QUALITY = 80
 
 
@@ -88,7 +88,7 @@ def draw_people(
     """
     poses = {name: keypoints[rows] for name, keypoints in students.items()}
     if teacher is not None:
-        poses[f"teacher {teacher.name}"] = teacher.keypoints
+        poses[TEACHER] = teacher.keypoints
     oks = {name: pose_oks(people, rows, keypoints) for name, keypoints in poses.items()}
     shown = []
     for place, row in enumerate(rows.tolist()):
