@@ -16,10 +16,9 @@ from pipeline.report.curves import loss_charts, validation_charts
 from pipeline.report.figures import figure_rows
 from pipeline.report.page import Page, render
 from pipeline.report.people import Group, ShownPerson, choose_people, draw_people
-from pipeline.report.run_facts import RunFacts, names_of, read_run, read_student_info
+from pipeline.report.run_facts import RunFacts, names_of, read_run, require_student
 from pipeline.report.settings import setting_rows
-from pipeline.report.teacher import TeacherPoses, teacher_poses
-from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.report.teacher import teacher_poses
 from pipeline.runs.run_folder import RunFolder, provenance
 from pipeline.settings import KEYPOINT_THRESHOLD
 from pipeline.storage.files import file_sha256, publish
@@ -58,20 +57,21 @@ def report(config: ReportConfig, progress: Progress, command: Sequence[str]) -> 
         DistilError: a run, the people or the teacher are at fault.
         StoreError: the store is.
     """
-    infos = [read_student_info(root) for root in config.run_folders]
+    for root in config.run_folders:
+        require_student(root)
     trainings = [RunFolder(root).read_config(TrainStudentConfig) for root in config.run_folders]
-    reported = _reported_people(config, trainings, infos)
+    runs = [
+        read_run(name, root, training, training.optimisation.batch_size)
+        for name, root, training in zip(
+            names_of(config.run_folders), config.run_folders, trainings, strict=True
+        )
+    ]
+    reported = _reported_people(config, trainings, runs)
     people = reported.people
     store = None
     if config.store is not None:
         store = TeacherStore.open(config.store, config.teacher_name)
         require_same_names(config.store, store.people.skeleton.keypoint_names, people)
-    runs = [
-        read_run(name, root, training, training.optimisation.batch_size, info)
-        for name, root, training, info in zip(
-            names_of(config.run_folders), config.run_folders, trainings, infos, strict=True
-        )
-    ]
 
     evaluations = _evaluate(config, runs, reported, progress)
     names = [run.name for run in runs]
@@ -113,7 +113,7 @@ def report(config: ReportConfig, progress: Progress, command: Sequence[str]) -> 
 
 
 def _reported_people(
-    config: ReportConfig, trainings: Sequence[TrainStudentConfig], infos: Sequence[CheckpointInfo]
+    config: ReportConfig, trainings: Sequence[TrainStudentConfig], runs: Sequence[RunFacts]
 ) -> _Reported:
     """Read the people that all runs are measured on: those given, or those of every validation.
 
@@ -125,12 +125,12 @@ def _reported_people(
     if config.people is not None:
         first = first.model_copy(update={"people": config.people})
     given = (config.annotations, config.images)
-    people, folder, _ = people_of_run(first, config.run_folders[0], infos[0].skeleton, *given)
+    people, folder, _ = people_of_run(first, config.run_folders[0], runs[0].info.skeleton, *given)
     annotations = config.annotations or first.val_annotations
     assert annotations is not None  # else the people would have been refused
     digest = file_sha256(annotations)
-    for root, training, info in zip(config.run_folders, trainings, infos, strict=True):
-        require_same_names(str(root), info.skeleton.keypoint_names, people)
+    for root, training, run in zip(config.run_folders, trainings, runs, strict=True):
+        require_same_names(str(root), run.info.skeleton.keypoint_names, people)
         own = training.val_annotations
         if config.annotations is not None or own == annotations:
             continue

@@ -161,9 +161,7 @@ class Evaluator:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _predict_and_measure(
-        self, weights: Path, on_progress: Callable[[int], None]
-    ) -> Evaluation:
+    def _predict_and_measure(self, weights: Path, on_progress: Callable[[int], None]) -> Evaluation:
         people = self._people
         opened = open_student(
             weights, flip_test=True, threshold=self._threshold, device=self._device

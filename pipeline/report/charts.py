@@ -21,6 +21,9 @@ _LOGARITHMIC_FROM = 30
 _MOST_TICKS = 6
 _ROOM = 0.06
 """Share of the range of values that is left free above and below them."""
+_LEAST_ROOM = 0.005
+"""Share of the largest value that is left free at least: of values that hardly differ the axis
+shows no more digits than fit beside it."""
 
 
 class Tick(NamedTuple):
@@ -106,7 +109,7 @@ def line_chart(title: str, series: Sequence[Series], x_name: str) -> LineChart:
     is_log = min(values) > 0 and max(values) / min(values) >= _LOGARITHMIC_FROM
     scale = math.log10 if is_log else float
     low, high = scale(min(values)), scale(max(values))
-    room = _ROOM * (high - low) or 0.5 * abs(high) or 0.5
+    room = max(_ROOM * (high - low), _LEAST_ROOM * max(abs(low), abs(high))) or 0.5
     low, high = low - room, high + room
 
     def x_place(x: float) -> float:

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.config import StageConfig
 from pipeline.errors import RunFolderError
 from pipeline.models.cost import count_parameters
-from pipeline.models.pose_networks import build_student
 from pipeline.prediction.networks import best_weights
-from pipeline.runs.checkpoints import CheckpointInfo, read_info
+from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.run_state import hours_of
 from pipeline.storage.files import file_sha256
@@ -53,33 +50,16 @@ class RunFacts:
         return int(line.get("person_views") or self.batch_size * line["step"])
 
 
-def read_student_info(root: Path) -> CheckpointInfo:
-    """Return the description of a run's best weights.
-
-    Raises:
-        RunFolderError: the folder holds no run, no weights yet, or a teacher's.
-    """
-    weights = best_weights(root)
-    info = read_info(weights)
-    if info.kind != "student":
-        raise RunFolderError(
-            f"the run {root} is one of a {info.kind} ({info.architecture}); a report is about "
-            "students: give run folders of train-student"
-        )
-    return info
-
-
-def read_run(
-    name: str, root: Path, config: StageConfig, batch_size: int, info: CheckpointInfo
-) -> RunFacts:
-    """Read a run folder.
+def read_run(name: str, root: Path, config: StageConfig, batch_size: int) -> RunFacts:
+    """Read the run folder of a student.
 
     batch_size: number of person-views of a step, by ``config``.
-    info: description of its best weights.
+
+    Raises:
+        RunFolderError: the folder has no weights yet, or a teacher's.
     """
     folder = RunFolder(root)
-    with torch.device("meta"):
-        network = build_student(info.architecture, len(info.keypoint_names), info.has_shear)
+    network, info = load_network(best_weights(root))
     has_events = folder.provenance.is_file()
     return RunFacts(
         name=name,
@@ -93,6 +73,20 @@ def read_run(
         events=json.loads(folder.provenance.read_bytes()) if has_events else (),
         hours=hours_of(folder),
     )
+
+
+def require_student(root: Path) -> None:
+    """Refuse a run folder without a student's weights.
+
+    Raises:
+        RunFolderError: the folder holds no run, no weights yet, or a teacher's.
+    """
+    info = read_info(best_weights(root))
+    if info.kind != "student":
+        raise RunFolderError(
+            f"the run {root} is one of a {info.kind} ({info.architecture}); a report is about "
+            "students: give run folders of train-student"
+        )
 
 
 def names_of(roots: Sequence[Path]) -> list[str]:

@@ -36,9 +36,7 @@ def setting_rows(
         values = tuple(_in_words(settings, name) for settings in given)
         of_default = tuple(_in_words(settings, name) for settings in usual)
         changed = [d for value, d in zip(values, of_default, strict=True) if value != d]
-        rows.append(
-            SettingRow(name, values, changed[0] if changed else None, len(set(values)) > 1)
-        )
+        rows.append(SettingRow(name, values, changed[0] if changed else None, len(set(values)) > 1))
     return sorted(rows, key=lambda row: (not row.differs, row.default is None))
 
 
