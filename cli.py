@@ -77,6 +77,10 @@ COMMANDS = {
         "stages.commands.benchmark:benchmark",
         "people, teacher or store -> figures of this machine",
     ),
+    "settings": (
+        "stages.commands.settings:settings_command",
+        "a command -> its settings: values, defaults, meanings",
+    ),
     "demo": (
         "stages.commands.drawing:demo_command",
         "nothing -> all of it on drawn people, in minutes",

@@ -49,6 +49,8 @@ class StageConfig(ComponentConfig):
 
     resumable_changes: ClassVar[frozenset[str]] = frozenset()
     """Dotted names (or their beginnings) that may differ when a run is resumed."""
+    own_defaults: ClassVar[Mapping[str, object]] = {}
+    """Dotted names of inner settings -> their defaults in this stage, where the part's differ."""
 
     def to_json(self) -> str:
         """Return the whole configuration, defaults included, as indented JSON."""

@@ -105,16 +105,20 @@ class ViewRecipe(ComponentConfig):
     padding: float = Field(PADDING, ge=1)
     """Factor by which a person's box is enlarged before it is cropped."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability that a view is mirrored."""
     half_body_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that a view shows the upper or the lower half of the body alone."""
     scale_factor: float = Field(0.35, ge=0, lt=1)
     """Standard deviation of the factor of the box size, a normal variate of mean 1 that is clipped
     to one deviation."""
     rotation_degrees: float = Field(45.0, ge=0, le=90)
     """Standard deviation of the rotation, which is clipped to twice this."""
     rotation_probability: float = Field(0.6, ge=0, le=1)
+    """Probability that a view is rotated."""
     shift_factor: float = Field(0.2, ge=0, le=1)
     """Largest shift of the centre, as a fraction of the box."""
     shift_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that the centre of a view is shifted."""
 
 
 class TeacherSettings(ComponentConfig):

@@ -27,7 +27,7 @@ from pipeline.ablation.table import (
 )
 from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.errors import ConfigError, DistilError, TrainingError
 from pipeline.evaluation.kept_evaluations import Evaluator
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
@@ -341,7 +341,10 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.token_projector,
         )
         if (key := str(facts)) not in opened:
-            opened[key] = _open(*facts)
+            try:
+                opened[key] = _open(*facts)
+            except DistilError as error:
+                raise type(error)(f"the arm {planned.arm.name!r}: {error}") from error
         num_keypoints, steps_per_epoch, num_bytes = opened[key]
         planned = _with_length(planned, plan.sweep.validations, steps_per_epoch, batch_size)
         require_same_settings(folder, planned.config, FREE_TO_DIFFER)

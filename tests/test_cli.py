@@ -96,6 +96,7 @@ COMMANDS: dict[str, set[str]] = {
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
+    "settings": {"COMMAND_NAME", "--preset"},
     "demo": {"--output", "--thorough", "--seed"},
 }
 BENCHMARKS: dict[str, set[str]] = {

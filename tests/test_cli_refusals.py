@@ -134,7 +134,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("show s --output people.jpg", "must be a file name that ends in .png"),
     ("train-student --images . --run-folder r", "a teacher store (--store) or --annotations"),
     ("train-student --store s --images . --run-folder r", "s must hold a teacher store"),
-    ("train-student --annotations a --images . --run-folder r", "distillation needs --store; give it"),
+    ("train-student --annotations a --images . --run-folder r", "distillation needs --store"),
     ("train-student --store s --images . --run-folder r --preset big",
      "no preset 'big'; presets of train-student: demo, distilpose-lite, distilpose-s, "),
     ("train-student --store s --images . --run-folder r --preset demo-teacher",

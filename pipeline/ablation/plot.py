@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.ablation.table import SweepTable
 
 MISSING = (
-    "no plot is drawn: matplotlib is not installed; install it with pip install "
-    "'distil-pose[plots]' and run the same command again"
+    "no plot is drawn: matplotlib is not installed; install the extra plots (uv "
+    "sync --extra plots) and run the same command again"
 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
 from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
 from store_schemas.root_metadata import read_entries
+
+SettingsT = TypeVar("SettingsT", bound=CacheSettings)
 
 
 def open_inputs(
@@ -113,6 +115,18 @@ def draw_view_plan(config: TeacherInputs, people: People, teacher: Teacher) -> V
     return ViewPlan(
         drawn.image_to_crop, drawn.is_mirrored, teacher.input_size_hw, config.seed, recipe
     )
+
+
+def with_views_of(config: SettingsT, folder: StoreFolder) -> SettingsT:
+    """Return settings with a store's number of views and seed, where they are not given.
+
+    Raises:
+        StoreError: there is no store, or its views are damaged.
+    """
+    shared, _ = read_shared_plan(folder)
+    stored = {"views": shared.views.num_views - 1, "seed": shared.views.seed}
+    not_given = stored.keys() - config.model_fields_set
+    return config.model_copy(update={name: stored[name] for name in not_given})
 
 
 def stored_view_plan(

@@ -118,7 +118,8 @@ def _import_extra(name: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise TeacherError(
-            f"{path} needs {name}, which is not installed; install distil-pose[onnx]"
+            f"{path} needs {name}, which is not installed; install the extra onnx (uv sync "
+            "--extra onnx)"
         ) from error
 
 

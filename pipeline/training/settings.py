@@ -284,9 +284,11 @@ class OptimisationConfig(ComponentConfig):
     """Optimiser and schedule. The defaults are DistilPose's released recipe (300 epochs)."""
 
     optimizer: Literal["adam", "adamw"] = "adam"
+    """Optimiser: torch's Adam or AdamW."""
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     """Learning rate after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
+    """Decay of the weights by ``adamw``, a factor of the learning rate."""
     batch_size: BatchSize = 256
     """Number of crops in a batch, at most the number of people."""
     micro_batch: BatchSize | None = None
@@ -294,6 +296,7 @@ class OptimisationConfig(ComponentConfig):
     several passes, in less memory. Batch normalisation sees the crops of one pass. By default the
     whole batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
+    """Course of the learning rate after the warm-up."""
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """Fractions of the training after which the learning rate of ``step`` drops."""
     decay_rate: float = Field(0.1, gt=0, le=1)
@@ -301,6 +304,7 @@ class OptimisationConfig(ComponentConfig):
     min_learning_rate: float = Field(0.0, ge=0)
     """Learning rate at the end of ``cosine``."""
     warmup_steps: int = Field(500, ge=0)
+    """Number of steps over which the learning rate grows linearly from its thousandth."""
     gradient_clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient of all weights; 0 sets no limit."""
     average_decay: float = Field(0.0, ge=0, lt=1)
@@ -343,3 +347,4 @@ class InitialTeacherWeights(InitialWeights):
     """Run folder or weights of another teacher to start from, for example one of other photographs,
     or a file of the weights that timm has for the backbone."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")
+    """Submodules whose tensors are copied where name and shape agree."""

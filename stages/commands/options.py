@@ -36,9 +36,9 @@ _METAVARS = {"store": "PATH|URL", int: "N", float: "X", str: "NAME"}
 class SettingOption(HeadedOption):
     """The option of a setting; its parameter has the dotted name of the setting."""
 
-    def __init__(self, *names: Any, setting: str, **settings: Any) -> None:
+    def __init__(self, *names: Any, model: Model, setting: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
-        self.name = setting
+        self.name, self.model = setting, model
 
 
 def setting_option(model: Model, setting: str, *names: str, **given: Any) -> Decorator[Any]:
@@ -53,7 +53,7 @@ def setting_option(model: Model, setting: str, *names: str, **given: Any) -> Dec
     shown = "" if default_text is None else f"  [default: {default_text}]"
     help_text = " ".join((field.description or "").replace("``", "").split()) + shown
     settings = {"help": help_text.strip(), **_type_of(field), **given}
-    return click.option(*names, cls=SettingOption, setting=setting, **settings)
+    return click.option(*names, cls=SettingOption, model=model, setting=setting, **settings)
 
 
 def switch_off(model: Model, setting: str, name: str, help: str) -> Decorator[Any]:
@@ -62,6 +62,7 @@ def switch_off(model: Model, setting: str, name: str, help: str) -> Decorator[An
     return click.option(
         name,
         cls=SettingOption,
+        model=model,
         setting=setting,
         help=help,
         is_flag=True,
@@ -339,6 +340,6 @@ _of_settings = functools.partial(click.option, cls=HeadedOption, heading="All ot
 config_options = stack(
     _of_settings("--config", "config_file", type=FILE, help="TOML file with settings."),
     _of_settings("--set", "overrides", multiple=True, metavar="NAME=VALUE",
-                 help="Value of one setting, which wins over all files; repeatable. The error for "
-                 "an unknown NAME lists the known ones."),
+                 help="Value of one setting, which wins over all files; repeatable. `distil "
+                 "settings COMMAND` lists them."),
 )  # fmt: skip

@@ -7,6 +7,7 @@ report.py       report
 export.py       export
 prediction.py   predict
 benchmark.py    benchmark cache, codec, crops, store
+listing.py      a list of all settings of a stage
 
 Those of cache-teacher and of its plan are in ``pipeline/caching/settings.py``.
 """

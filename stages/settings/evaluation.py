@@ -237,6 +237,7 @@ class StoredTeacher(StageConfig):
     """One teacher of a store."""
 
     store: InputStore
+    """Teacher store."""
     teacher_name: str | None = None
     """Name of the teacher, for a store with several."""
 

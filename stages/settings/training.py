@@ -81,8 +81,8 @@ class TrainingConfig(StageConfig):
         for package, is_needed in (("tensorboard", self.tensorboard), ("wandb", self.wandb)):
             if is_needed and find_spec(package) is None:
                 raise ConfigError(
-                    f"--{package} needs the package {package}, which is not installed; install it "
-                    f"with pip install 'distil-pose[{package}]', or leave --{package} out"
+                    f"--{package} needs the package {package}, which is not installed; install "
+                    f"the extra (uv sync --extra {package}), or leave --{package} out"
                 )
 
     @property
@@ -121,6 +121,7 @@ class TrainStudentConfig(TrainingConfig):
     loss: LossConfig = LossConfig()
     initial: InitialWeights = InitialWeights()
     evaluate_every_epochs: int = Field(10, ge=1)
+    """Number of epochs between validations."""
 
     @model_validator(mode="before")
     @classmethod
@@ -172,15 +173,15 @@ class TrainStudentConfig(TrainingConfig):
         return self.loss if self.distillation else self.loss.without_teacher()
 
 
-_TEACHER_RECIPE = {"scale_factor": 0.5, "rotation_degrees": 40.0}
-"""Where the views of the released teacher differ from those of a student."""
-
-
 class TrainTeacherConfig(TrainingConfig):
     """All settings of ``distil train-teacher``; the views are those of the released teacher."""
 
     resumable_changes: ClassVar[frozenset[str]] = _HOW | {
         *("store", "annotations", "images", "float16_copy"),
+    }
+    own_defaults: ClassVar[Mapping[str, object]] = {
+        "data.recipe.scale_factor": 0.5,
+        "data.recipe.rotation_degrees": 40.0,
     }
 
     architecture: str = "tokenpose-s"
@@ -208,7 +209,8 @@ class TrainTeacherConfig(TrainingConfig):
     def _complete(cls, settings: Any) -> Any:
         settings = name_the_policy(settings)
         if isinstance(settings, Mapping) and isinstance(settings["data"], Mapping):
-            recipe = {**_TEACHER_RECIPE, **settings["data"].get("recipe", {})}
+            own = {name.rpartition(".")[2]: value for name, value in cls.own_defaults.items()}
+            recipe = {**own, **settings["data"].get("recipe", {})}
             settings = {**settings, "data": {**settings["data"], "recipe": recipe}}
         return settings
 

@@ -157,7 +157,7 @@ def test_a_training_that_fails_is_named_and_the_others_are_done(
         (("--set", "epochs=3"), "the arm 'labels' has both epochs and person_views"),
         (("--store", "nowhere.zarr"), "nowhere.zarr must hold a teacher store"),
         (("--images", "nowhere"), "the arm 'labels': nowhere: cannot be read"),
-        (("--set", "optimisation.batch_size=4000"), "at most the number of people"),
+        (("--set", "optimisation.batch_size=4000"), "the arm 'labels': optimisation.batch_size"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(
