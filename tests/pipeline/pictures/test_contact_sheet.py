@@ -102,7 +102,7 @@ def test_blocks_stand_side_by_side_and_rows_go_down_one_after_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "expected"), [(20, 3, 4), (8, 2, 3), (2, 5, 1), (1, 1, 1), (3, 1, 2)]
+    ("rows", "columns", "expected"), [(20, 3, 4), (8, 2, 3), (2, 5, 1), (1, 1, 1), (3, 1, 3)]
 )
 def test_a_sheet_for_a_screen_is_no_higher_than_wide(
     rows: int, columns: int, expected: int

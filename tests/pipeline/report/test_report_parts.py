@@ -15,8 +15,8 @@ from pipeline.report.figures import figure_rows
 from pipeline.report.people import choose_people
 from pipeline.report.run_facts import RunFacts, names_of
 from pipeline.report.settings import setting_rows
-from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.runs.run_folder import RunFolder
+from tests.support.tiny_training import INFO
 
 
 def test_a_run_has_the_shortest_name_that_tells_it_apart() -> None:
@@ -40,9 +40,8 @@ def test_settings_that_differ_among_runs_come_first_then_those_not_at_their_defa
 
 
 def run_with(tmp_path: Path, name: str, lines: list[dict[str, object]]) -> RunFacts:
-    info = CheckpointInfo.model_construct(seed=0)
     folder = RunFolder(tmp_path)
-    return RunFacts(name, folder, Settings(), 10, info, "", 0, lines, (), 0.0)
+    return RunFacts(name, folder, Settings(), 10, INFO, "", 0, lines, (), 0.0)
 
 
 def epoch(number: int, **figures: object) -> dict[str, object]:
@@ -94,9 +93,9 @@ def test_differences_are_paired_and_minus_the_first_run() -> None:
     first = random.uniform(0.2, 0.8, 300)
     better = first + random.normal(0.02, 0.05, 300)
     same = random.permutation(first)
-    rows = figure_rows(
-        ["a", "b", "c"], [evaluation(oks) for oks in (first, better, same)], np.arange(300), 0
-    )
+    worse = 0.9 * first
+    found_oks = [evaluation(oks) for oks in (first, better, same, worse)]
+    rows = figure_rows(["a", "b", "c", "d"], found_oks, np.arange(300), 0)
     assert rows[0].oks_difference is rows[0].ap_difference is None
     found, expected = rows[1].oks_difference, paired_bootstrap(better, first, seed=5)
     assert found is not None
@@ -111,9 +110,8 @@ def test_differences_are_paired_and_minus_the_first_run() -> None:
     assert rows[0].ap.low < rows[0].ap.value < rows[0].ap.high
     assert rows[1].in_words("a").endswith(": b is better.")
     assert rows[2].in_words("a").endswith(": no difference is shown.")
-    (_, row) = figure_rows(["b", "a"], [evaluation(o) for o in (better, first)], np.arange(300), 0)
-    assert row.in_words("b").startswith(f"Mean OKS, a minus b: {-found.mean:+.4f} (95 % interval ")
-    assert row.in_words("b").endswith(": b is better.")
+    assert rows[1].in_words("a").startswith(f"Mean OKS, b minus a: {found.mean:+.4f} (95 % inter")
+    assert rows[3].in_words("a").endswith(": a is better.")
 
 
 def test_the_people_shown_are_the_worst_the_median_and_those_that_differ_most() -> None:
