@@ -33,6 +33,7 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import PeopleSettings, TeacherSettings
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers.opening import open_teacher
+from stages import report as report_stage
 from stages.demo import TEACHER
 from stages.evaluate import evaluate
 from stages.report import report
@@ -336,13 +337,21 @@ def test_a_run_that_was_not_validated_is_measured_on_given_people(
     assert "minus the first" not in text
 
 
-def test_runs_validated_on_different_people_are_refused(drawn: Drawn, tmp_path: Path) -> None:
+def test_runs_validated_on_different_people_are_refused(
+    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = make_run(tmp_path / "one", drawn, 1)
     same = tmp_path / "same.json"
     shutil.copy(drawn.annotations, same)
     other = make_run(tmp_path / "other", drawn, 1, val_annotations=same)
     config = ReportConfig(run_folders=(one, other), output=tmp_path / "a.html")
-    report(config, NoProgress(), COMMAND)
+
+    def stop(*_: object) -> None:
+        raise InterruptedError("the people are accepted")
+
+    monkeypatch.setattr(report_stage, "_evaluate", stop)
+    with pytest.raises(InterruptedError, match="the people are accepted"):
+        report(config, NoProgress(), COMMAND)
     document = json.loads(same.read_text())
     document["annotations"].pop()
     same.write_text(json.dumps(document))

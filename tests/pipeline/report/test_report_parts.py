@@ -90,12 +90,12 @@ def evaluation(oks: np.ndarray) -> Evaluation:
 
 def test_differences_are_paired_and_minus_the_first_run() -> None:
     random = np.random.default_rng(1)
-    first = random.uniform(0.2, 0.8, 300)
-    better = first + random.normal(0.02, 0.05, 300)
+    first = random.uniform(0.2, 0.8, 100)
+    better = first + random.normal(0.02, 0.05, 100)
     same = random.permutation(first)
     worse = 0.9 * first
     found_oks = [evaluation(oks) for oks in (first, better, same, worse)]
-    rows = figure_rows(["a", "b", "c", "d"], found_oks, np.arange(300), 0)
+    rows = figure_rows(["a", "b", "c", "d"], found_oks, np.arange(100), 0)
     assert rows[0].oks_difference is rows[0].ap_difference is None
     found, expected = rows[1].oks_difference, paired_bootstrap(better, first, seed=5)
     assert found is not None
@@ -103,7 +103,7 @@ def test_differences_are_paired_and_minus_the_first_run() -> None:
     assert found.mean == pytest.approx(expected.mean)
     assert found.low == pytest.approx(expected.low, abs=0.06 * width)
     assert found.high == pytest.approx(expected.high, abs=0.06 * width)
-    error = 1.96 * first.std() / np.sqrt(300)
+    error = 1.96 * first.std() / np.sqrt(100)
     assert rows[0].mean_oks.low == pytest.approx(first.mean() - error, abs=0.1 * error)
     assert rows[0].mean_oks.high == pytest.approx(first.mean() + error, abs=0.1 * error)
     assert rows[0].ap is not None
