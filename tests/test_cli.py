@@ -98,8 +98,8 @@ COMMANDS: dict[str, set[str]] = {
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
-    "demo": {"--output", "--thorough", "--seed", "--device"},
     "settings": {"COMMAND_NAME", "--preset"},
+    "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
     "cache": {
