@@ -122,16 +122,20 @@ class ViewRecipe(ComponentConfig):
     padding: float = Field(PADDING, ge=1)
     """Factor by which a person's box is enlarged before it is cropped."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability that a view is mirrored."""
     half_body_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that a view shows the upper or the lower half of the body alone."""
     scale_factor: float = Field(0.35, ge=0, lt=1)
     """Standard deviation of the factor of the box size, a normal variate of mean 1 that is clipped
     to one deviation."""
     rotation_degrees: float = Field(45.0, ge=0, le=90)
     """Standard deviation of the rotation, which is clipped to twice this."""
     rotation_probability: float = Field(0.6, ge=0, le=1)
+    """Probability that a view is rotated."""
     shift_factor: float = Field(0.2, ge=0, le=1)
     """Largest shift of the centre, as a fraction of the box."""
     shift_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that the centre of a view is shifted."""
 
 
 class TeacherSettings(ComponentConfig):
@@ -163,8 +167,8 @@ class TeacherSettings(ComponentConfig):
     heatmap_gain: float = Field(1.0, gt=0)
     """Factor that heatmaps are multiplied by after the activation, so that peaks are near 1."""
     heatmap_frame: HeatmapFrame | None = None
-    """Convention that relates crop pixels to heatmap cells; by default the network's own, and msra
-    for ONNX files."""
+    """Convention that relates crop pixels to heatmap cells; by default the network's own: msra for
+    ONNX files and most published checkpoints, udp for ViTPose, half-pixel for SimCC."""
     flip_test: bool = False
     """Average the heatmaps with those of the mirrored crop."""
     flip_shift: int | None = Field(None, ge=0)
@@ -178,3 +182,9 @@ class TeacherSettings(ComponentConfig):
     num_threads: NumThreads | None = None
     """Number of CPU threads of one forward pass; by default 1 where a store is written, as one
     batch runs on each core, and elsewhere one for each core."""
+    device: DeviceName = "auto"
+    """Device that the teacher runs on: auto, cpu, cuda, mps or cuda:N; auto takes a CUDA GPU where
+    there is one."""
+    precision: Precision = "float32"
+    """Number format of the products of a teacher that torch runs; any other than float32 changes
+    its heatmaps, and stands in the store's identity."""

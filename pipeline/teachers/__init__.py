@@ -4,6 +4,7 @@ accuracy.py          accuracy on the probe, as the teacher is set and under othe
 checks.py            units, frame and accuracy measured on the probe, and refused
 huggingface_network.py  ViTPose of Hugging Face's transformers
 network.py           the protocol of a heatmap network
+onnx_device.py       providers and memory of a GPU for ONNX teachers
 onnx_network.py      any ONNX file with heatmaps, or with SimCC's distributions, through onnxruntime
 opening.py           opens a teacher's file, and refuses a teacher of other keypoints
 other_settings.py    the probe under other settings of the teacher

@@ -66,7 +66,7 @@ class HuggingFaceTeacher(ModuleNetwork):
             )
         _require_whole(path, info)
         module = _VitPose(model, config)
-        super().__init__(module, settings.num_threads)
+        super().__init__(module, settings)
         self.architecture = module.architecture
         self.sha256 = sha256_of_tensors(model.state_dict())
         self.heatmap_frame = "udp"
@@ -116,7 +116,8 @@ def _transformers(path: Path) -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise TeacherError(
-            f"{path} needs transformers, which is not installed; install distil-pose[huggingface]"
+            f"{path} needs transformers, which is not installed; install the extra huggingface (uv "
+            "sync --extra huggingface)"
         ) from error
 
 

@@ -1,11 +1,13 @@
 """Opens the file of a teacher, and refuses a teacher of other keypoints than the people's."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError, TeacherError
-from pipeline.settings import TeacherSettings, is_on_hub
+from pipeline.settings import DeviceName, TeacherSettings, is_on_hub
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
@@ -68,6 +70,15 @@ def is_huggingface_folder(path: Path) -> bool:
     except ValueError:
         return False
     return isinstance(content, dict) and "model_type" in content
+
+
+def recorded_device(execution_recipe: Mapping[str, Any]) -> DeviceName:
+    """Return the device on which a store goes on: the CPU if it was begun there, else auto.
+
+    execution_recipe: as ``Teacher.execution_recipe`` gives it.
+    """
+    devices = execution_recipe.get("device"), execution_recipe.get("providers")
+    return "cpu" if devices in (("cpu", None), (None, ["CPUExecutionProvider"])) else "auto"
 
 
 def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:

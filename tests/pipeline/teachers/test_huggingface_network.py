@@ -220,7 +220,7 @@ def test_without_transformers_the_extra_is_named(
         raise ImportError
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(TeacherError, match=r"install distil-pose\[huggingface\]"):
+    with pytest.raises(TeacherError, match=r"install the extra huggingface \(uv sync"):
         open_teacher(folder, TeacherSettings())
 
 
