@@ -20,8 +20,8 @@ from stages.commands.options import SettingOption
 def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
     """List all settings of a command: their names, values, defaults and meanings.
 
-    Takes the name of a COMMAND, such as train-student or store verify; writes nothing, and prints
-    each setting with the option that sets it, if there is one. Where the command takes --set
+    Takes a COMMAND, such as train-student or store verify; writes no file, and prints each setting
+    with the option that sets it, if there is one. Where the command takes --set
     NAME=VALUE and --config FILE, they set all of them.
     """
     options = [o for o in _find(command_name).params if isinstance(o, SettingOption)]
