@@ -41,6 +41,10 @@ COMMANDS = {
         "stages.commands.evaluation:compare_command",
         "runs of students -> one table, paired differences",
     ),
+    "report": (
+        "stages.commands.report:report_command",
+        "runs of students -> one HTML page: curves, figures, people",
+    ),
     "export": (
         "stages.commands.export:export_command",
         "run of a student -> one ONNX file, verified, and its card",

@@ -137,13 +137,15 @@ def parse_config(stage: type[StageT], text: str | bytes, source: str) -> StageT:
 
 def changed_settings(old: StageConfig, new: StageConfig) -> Iterator[tuple[str, object, object]]:
     """Yield (dotted name, old value, new value) of every setting that differs, in order."""
-    before, after = (
-        dict(_leaves(old.model_dump(mode="json"))),
-        dict(_leaves(new.model_dump(mode="json"))),
-    )
+    before, after = flat_settings(old), flat_settings(new)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
+
+
+def flat_settings(config: StageConfig) -> dict[str, object]:
+    """Return all settings by their dotted names, in order, as JSON has them."""
+    return dict(_leaves(config.model_dump(mode="json")))
 
 
 def read_begun(config_file: Path) -> dict[str, object]:

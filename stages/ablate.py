@@ -13,16 +13,8 @@ from pipeline.ablation.budget import (
     makespan,
     seconds_per_view,
 )
-from pipeline.ablation.evaluations import Evaluator
 from pipeline.ablation.plot import MISSING, can_plot, draw_curves
 from pipeline.ablation.processes import Job, last_line, locked, run_jobs
-from pipeline.ablation.run_state import (
-    RunState,
-    hours_of,
-    read_state,
-    require_same_settings,
-    validation_curve,
-)
 from pipeline.ablation.table import (
     RunRow,
     Samples,
@@ -36,11 +28,19 @@ from pipeline.ablation.table import (
 from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.errors import ConfigError, DistilError, TrainingError
+from pipeline.evaluation.kept_evaluations import Evaluator
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import read_info
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.run_state import (
+    RunState,
+    hours_of,
+    read_state,
+    require_same_settings,
+    validation_curve,
+)
 from pipeline.settings import KEYPOINT_THRESHOLD
 from pipeline.storage.files import publish
 from pipeline.wording import Log, counted

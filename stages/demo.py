@@ -116,13 +116,20 @@ def demo(
         *(word for (name, _), run in arms.items() for word in ("--arm", f"{name}={run}")),
         *("--output", table, *on_device),
     )
+    report = output / "report.html"
+    _run(
+        console,
+        *("report", *arms.values(), "--store", store, "--output", report),
+        *("--annotations", val / "annotations.json", "--images", val / "images"),
+    )
     proves = _proves_something(table)
     if not proves:
         console.print(PROVES_NOTHING, style="bold red")
     networks = {name: RunFolder(arms[name, 0]).best_weights for name in (DISTILLED, PLAIN)}
     draw_people(output / "people.png", val / "annotations.json", val / "images", TEACHER, networks)
     console.print(
-        f"\n{output / 'people.png'} shows people, heatmaps and all keypoints; "
+        f"\n{report}, a page for any browser, shows curves, figures, people and settings; "
+        f"{output / 'people.png'} people, heatmaps and all keypoints; "
         f"{output / 'store.png'} what the store holds; {table} all figures.\n"
         f"Took {(time.monotonic() - started) / 60:.1f} minutes.\n"
     )

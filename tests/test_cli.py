@@ -64,6 +64,10 @@ COMMANDS: dict[str, set[str]] = {
         *("--no-cost", "--device"),
         *(*TEACHER, *CONFIG),
     },
+    "report": {
+        *("RUN_FOLDERS", "--output", "--store", "--teacher-name", "--annotations", "--images"),
+        *("--people", "--evaluations", "--seed", "--device", *CONFIG),
+    },
     "export": {
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
@@ -94,8 +98,8 @@ COMMANDS: dict[str, set[str]] = {
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
-    "demo": {"--output", "--thorough", "--seed", "--device"},
     "settings": {"COMMAND_NAME", "--preset"},
+    "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
     "cache": {
@@ -146,6 +150,8 @@ show teacher.zarr --run-folder runs/a --output people.png
 show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
 show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+report runs/a runs/b --store teacher.zarr --output report.html
+report runs/a --annotations val.json --images DIR --output report.html
 predict --student runs/a photo.jpg clip.mp4 --detector detector.onnx --output out/
 predict --student runs/a DIR --detections boxes.json --annotations val.json --output out/
 export --run-folder runs/a --output student.onnx --precision float16 --batch 8

@@ -11,6 +11,8 @@ checkpoints/best.safetensors       weights of the highest validation AP, or PCK
                                    validation, those after the last whole epoch
 checkpoints/training_state.safetensors   what --resume needs
 evaluation.json                    written by ``distil evaluate``
+evaluations/DIGEST.json            written by ``distil report``: figures and poses of the best
+                                   weights, by the digest of weights, people and settings
 log.txt                            log lines of the run, with times
 """
 
@@ -64,6 +66,7 @@ class RunFolder:
         self.best_weights = root / "checkpoints" / "best.safetensors"
         self.training_state = root / "checkpoints" / "training_state.safetensors"
         self.evaluation = root / "evaluation.json"
+        self.evaluations = root / "evaluations"
         self.log = root / "log.txt"
 
     def check(self, config: StageConfig, *, resume: bool) -> None:

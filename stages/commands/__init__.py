@@ -2,6 +2,7 @@
 
 training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare
+report.py             report
 prediction.py         predict
 export.py             export
 ablation.py           ablate

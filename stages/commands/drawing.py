@@ -43,7 +43,7 @@ def demo_command(output: Path, thorough: bool, seed: int, device: str | None) ->
     """Draw people, cache a teacher, train a student with and without it, and compare.
 
     Takes nothing: no data, no download, no GPU. Writes the drawn people, the teacher store, both
-    run folders, table.json, store.png and people.png in --output.
+    run folders, table.json, report.html, store.png and people.png in --output.
     """
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 training.py     train-student, train-teacher
 ablate.py       ablate, and the trainings of a sweep
 evaluation.py   evaluate, compare, show; store info, verify, repair, export
+report.py       report
 export.py       export
 prediction.py   predict
 benchmark.py    benchmark cache, codec, crops, store
