@@ -35,7 +35,7 @@ def milliseconds(run: Callable[[], object], repeats: int = 7) -> float:
     return 1e3 * float(np.median(times)) / BATCH
 
 
-def warp_in_torch(crops: Tensor, crop_to_view: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def warp_in_torch(crops: Tensor, crop_to_view: np.ndarray) -> Tensor:
     """Warp (B, H, W, 3) uint8 crops as ``warp_crop`` does, by grid_sample."""
     rows, columns = SIZE_HW
     back = torch.from_numpy(invert(crop_to_view)).float()
@@ -61,7 +61,7 @@ def main() -> None:
     image_to_view = draw_batch(views.people, data.recipe, 0, batch, SIZE_HW)
     crop_to_view = compose(image_to_view, invert(wide.image_to_wide_crop))
 
-    def warp() -> np.ndarray:  # type: ignore[type-arg]
+    def warp() -> np.ndarray:
         pairs = zip(wide.crops, crop_to_view, strict=True)
         return np.stack([warp_crop(crop, affine, SIZE_HW) for crop, affine in pairs])
 
