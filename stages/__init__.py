@@ -35,8 +35,8 @@ def preset_file(name: str, role: Role = "student") -> Path:
         ConfigError: there is no preset of that name, or it is one of the other role's.
     """
     path = PRESETS / f"{name}.toml"
-    presets = {preset.stem: _role(preset) for preset in sorted(PRESETS.glob("*.toml"))}
-    known = ", ".join(preset for preset in presets if presets[preset] == role)
+    presets = {preset.stem: _role(preset) for preset in PRESETS.glob("*.toml")}
+    known = ", ".join(sorted(preset for preset in presets if presets[preset] == role))
     if name not in presets:
         raise ConfigError(f"there is no preset {name!r}; presets of train-{role}: {known}")
     if presets[name] != role:

@@ -334,6 +334,11 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.reads,
         )
         batch_size = training.optimisation.batch_size
+        if batch_size is None:
+            raise ConfigError(
+                "optimisation.batch_size is auto, by which the arms of a sweep would differ; give "
+                "it a number"
+            )
         facts = (
             source,
             training.architecture,

@@ -52,8 +52,12 @@ def compare(config: CompareConfig) -> Comparison:
             )
         arms.append(mean_pose_arm(train, people))
     if config.teacher is not None:
-        measured.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
-    measured += [student_arm(name, student, people, config.images) for name, student in config.arms]
+        settings = config.teacher_settings.model_copy(update={"device": config.device})
+        measured.append(teacher_arm(config.teacher, settings, people, config.images))
+    measured += [
+        student_arm(name, student, people, config.images, config.device)
+        for name, student in config.arms
+    ]
     arms += [found.arm for found in measured]
     students = arms[-len(config.arms) :]
     differences = []
@@ -62,7 +66,8 @@ def compare(config: CompareConfig) -> Comparison:
         first, *others = dict.fromkeys(name for name, _ in config.arms)
         differences = [oks_difference(students, first, other, config.seed) for other in others]
 
-    notes: tuple[str, ...] = () if note is None else (note,)
+    notes = tuple(note for found in measured for note in found.notes)
+    notes += () if note is None else (note,)
     if config.measure_cost:
         arms, on_costs = with_costs(arms, measured)
         notes += on_costs

@@ -61,7 +61,7 @@ def report(config: ReportConfig, progress: Progress, command: Sequence[str]) -> 
         require_student(root)
     trainings = [RunFolder(root).read_config(TrainStudentConfig) for root in config.run_folders]
     runs = [
-        read_run(name, root, training, training.optimisation.batch_size)
+        read_run(name, root, training, training.optimisation.crops_in_batch)
         for name, root, training in zip(
             names_of(config.run_folders), config.run_folders, trainings, strict=True
         )

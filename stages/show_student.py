@@ -180,9 +180,8 @@ def _teacher_answers(
         return stored_answers(source.store, rows)
     if config.teacher is None:
         return None
-    opened = open_heatmap_teacher(
-        config.teacher, people.skeleton, config.teacher_settings, threshold=None
-    )
+    settings = config.teacher_settings.model_copy(update={"device": config.device})
+    opened = open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=None)
     require_same_names(str(config.teacher), opened.skeleton.keypoint_names, people)
     assert isinstance(opened.estimator, TeacherEstimator)
     return predicted_answers(

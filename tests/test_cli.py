@@ -43,13 +43,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
         *("--tokens", "--token-format"),
-        *("--detections", "--detection-threshold", "--only-labelled"),
+        *("--detections", "--detection-threshold", "--only-labelled", "--device", "--precision"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
+        "--data-on-device",
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -60,7 +61,7 @@ COMMANDS: dict[str, set[str]] = {
     },
     "compare": {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
-        "--no-cost",
+        *("--no-cost", "--device"),
         *(*TEACHER, *CONFIG),
     },
     "report": {
@@ -70,12 +71,13 @@ COMMANDS: dict[str, set[str]] = {
     "export": {
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
+        "--device",
         *CONFIG,
     },
     "ablate": {
         *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
         *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
-        *("--val-images", "--init-weights", "--set"),
+        *("--val-images", "--init-weights", "--set", "--device"),
     },
     "show": {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
@@ -97,20 +99,20 @@ COMMANDS: dict[str, set[str]] = {
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
     "settings": {"COMMAND_NAME", "--preset"},
-    "demo": {"--output", "--thorough", "--seed"},
+    "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
     "cache": {
         *("--annotations", "--images", "--teacher", "--profile", "--people", "--views", "--seed"),
-        *("--scratch", "--output", *TEACHER, *CONFIG),
+        *("--scratch", "--output", "--device", *TEACHER, *CONFIG),
     },
     "codec": {
         *("--annotations", "--images", "--teacher", "--people", "--views", "--seed", "--sweep"),
-        *("--output", *TEACHER, *CONFIG),
+        *("--output", "--device", *TEACHER, *CONFIG),
     },
     "crops": {
         *("--annotations", "--images", "--teacher", "--people", "--store", "--output"),
-        *(*TEACHER, *CONFIG),
+        *("--device", *TEACHER, *CONFIG),
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }

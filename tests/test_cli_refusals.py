@@ -136,7 +136,7 @@ FIRST_MISTAKES: list[tuple[str, str]] = [
     ("train-student --store s --images . --run-folder r", "s must hold a teacher store"),
     ("train-student --annotations a --images . --run-folder r", "distillation needs --store"),
     ("train-student --store s --images . --run-folder r --preset big",
-     "no preset 'big'; presets of train-student: demo, distilpose-lite, distilpose-s, "),
+     "no preset 'big'; presets of train-student: demo, distilpose-l, distilpose-lite, "),
     ("train-student --store s --images . --run-folder r --preset demo-teacher",
      "preset 'demo-teacher' is for train-teacher; presets of train-student: demo, "),
     ("train-teacher --annotations a --images . --run-folder r --preset demo",

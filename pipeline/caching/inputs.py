@@ -18,7 +18,7 @@ from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import compare_views, read_shared_plan
 from pipeline.teachers import Teacher
-from pipeline.teachers.opening import open_fitting_teacher
+from pipeline.teachers.opening import open_fitting_teacher, recorded_device
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
 from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
@@ -51,7 +51,7 @@ def open_inputs(
         log(note)
     if missing := describe_missing_halves(people.skeleton, config.recipe):
         log(missing)
-    settings = _with_threads(config.teacher_settings, execution_recipe or {})
+    settings = _as_begun(config.teacher_settings, execution_recipe or {})
     teacher = open_fitting_teacher(config.teacher, people, settings)
     height, width = teacher.input_size_hw
     rows, columns = teacher.heatmap_size_hw
@@ -60,17 +60,20 @@ def open_inputs(
         f"{height}x{width}, heatmaps of {rows}x{columns}, frame {teacher.frame}, "
         f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
     )
+    for note in teacher.notes:
+        log(note)
     return people, teacher
 
 
-def _with_threads(
-    settings: TeacherSettings, execution_recipe: Mapping[str, Any]
-) -> TeacherSettings:
-    """Return settings with the number of threads of a forward pass, which changes last bits.
+def _as_begun(settings: TeacherSettings, execution_recipe: Mapping[str, Any]) -> TeacherSettings:
+    """Return settings with device and threads of a forward pass, which change last bits.
 
-    The default is one: it is the same on every machine, and a batch for every core is faster than
-    all cores for every batch.
+    They are those that the store was begun with, unless they are given. The default is one thread:
+    it is the same on every machine, and a batch for every core is faster than all cores for every
+    batch.
     """
+    if settings.device == "auto":
+        settings = settings.model_copy(update={"device": recorded_device(execution_recipe)})
     if settings.num_threads is not None:
         return settings
     recorded = execution_recipe.get("num_threads")

@@ -1,7 +1,11 @@
-"""ONNX heatmap models, run by onnxruntime: one image input, one (B, K, Hh, Wh) output."""
+"""ONNX heatmap models, run by onnxruntime: one image input, one (B, K, Hh, Wh) output.
+
+Or two outputs of three dimensions, the distributions along x and y of SimCC and RTMPose.
+"""
 
 import hashlib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,10 @@ from numpy.typing import NDArray
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import SizeHW
 from pipeline.machine import available_cores
-from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.settings import DeviceName, HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import Prediction
+from pipeline.teachers.onnx_device import CPU, BoundSession, execution_providers, require_device
+from pipeline.teachers.simcc import SimccGrid, axes_of
 from pipeline.wording import one_line
 
 
@@ -28,8 +34,13 @@ class OnnxNetwork:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
         self._session_threads = settings.num_threads or available_cores()
-        self._session = open_session(path, self._session_threads)
-        is_on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
+        if settings.precision != "float32":
+            raise TeacherError(
+                f"precision is {settings.precision}, but {path} computes in the numbers of its own "
+                "file; leave --precision out, or give a file in that format"
+            )
+        self._session = open_session(path, self._session_threads, settings.device)
+        is_on_cpu = self._session.get_providers()[0] == CPU
         self.num_threads = self._session_threads if is_on_cpu else None
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
@@ -41,15 +52,29 @@ class OnnxNetwork:
         self._input_name: str = image.name
         self.fixed_batch_size = _static(image.shape[0])
         self.input_size_hw = _input_size(path, image.shape, settings.input_size_hw)
-        self._output_name = _output_name(
-            path, [output.name for output in self._session.get_outputs()], settings.output_name
+        outputs = self._session.get_outputs()
+        names = [output.name for output in outputs]
+        self._grid: SimccGrid | None = None
+        if settings.output_name is None and [len(output.shape) for output in outputs] == [3, 3]:
+            self._output_names, self._grid = self._simcc(path, names)
+            self.heatmap_frame = "half-pixel"
+        else:
+            self._output_names = [_output_name(path, names, settings.output_name)]
+        gpu = None if is_on_cpu else settings.device.partition(":")[2] or "0"
+        self._run: Callable[[NDArray[np.float32]], list[Any]] = (
+            self._run_on_cpu
+            if gpu is None
+            else BoundSession(self._session, self._input_name, self._output_names, "cuda", int(gpu))
         )
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
 
+    def _run_on_cpu(self, images: NDArray[np.float32]) -> list[Any]:
+        return list(self._session.run(self._output_names, {self._input_name: images}))
+
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Predict raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
-        (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
-        return Prediction(np.asarray(heatmaps, np.float32))
+        arrays = [np.asarray(output, np.float32) for output in self._run(images)]
+        return Prediction(arrays[0] if self._grid is None else self._grid.heatmaps(*arrays))
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that change the last bits of heatmaps, as JSON values."""
@@ -64,19 +89,35 @@ class OnnxNetwork:
 
     def _output_size(self, path: Path) -> tuple[int, SizeHW]:
         """Find K and the heatmap size by one run, as they are often dynamic in the file."""
+        shape = self._tried(path, self._output_names)[0].shape
+        if self._grid is not None:
+            return shape[1], self._grid.size_hw
+        if len(shape) != 4:
+            raise TeacherError(
+                f"output {self._output_names[0]} of {path} has shape {shape}; expected heatmaps "
+                "(batch, keypoints, height, width); pick another with --output-name"
+            )
+        return shape[1], (shape[2], shape[3])
+
+    def _simcc(self, path: Path, names: list[str]) -> tuple[list[str], SimccGrid]:
+        """Return the names of the outputs along x and y, and the grid that they are brought to."""
+        bins = [output.shape[2] for output in self._tried(path, names)]
+        x, y = axes_of(names, bins, self.input_size_hw)
+        grid = SimccGrid.of(self.input_size_hw, (bins[x], bins[y]), str(path))
+        return [names[x], names[y]], grid
+
+    def _tried(self, path: Path, names: list[str]) -> list[NDArray[np.float32]]:
+        """Return outputs for black crops."""
         images = np.zeros((self.fixed_batch_size or 1, 3, *self.input_size_hw), np.float32)
         try:
-            shape = self.forward(images).heatmaps.shape
+            outputs: list[NDArray[np.float32]] = self._session.run(
+                names, {self._input_name: images}
+            )
         except Exception as error:
             raise TeacherError(
                 f"{path} cannot run on a {images.shape} float32 input: {one_line(error)}"
             ) from error
-        if len(shape) != 4:
-            raise TeacherError(
-                f"output {self._output_name} of {path} has shape {shape}; expected heatmaps "
-                "(batch, keypoints, height, width); pick another with --output-name"
-            )
-        return shape[1], (shape[2], shape[3])
+        return outputs
 
 
 def sha256_of_model(path: Path) -> str:
@@ -123,8 +164,13 @@ def _import_extra(name: str, path: Path) -> Any:
         ) from error
 
 
-def open_session(path: Path, num_threads: int) -> Any:
-    """Open an ONNX file in onnxruntime, on a GPU where it can, or raise TeacherError."""
+def open_session(path: Path, num_threads: int, device: DeviceName) -> Any:
+    """Open an ONNX file in onnxruntime on a device.
+
+    Raises:
+        TeacherError: onnxruntime is not installed, or cannot load the file.
+        ConfigError: it cannot use the device.
+    """
     onnxruntime = _import_extra("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -133,18 +179,13 @@ def open_session(path: Path, num_threads: int) -> Any:
     options.intra_op_num_threads = num_threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True
-    available = onnxruntime.get_available_providers()
-    # An exhaustive search picks the algorithm that happens to be fastest today.
-    on_gpu = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    preferred = [("CUDAExecutionProvider", on_gpu), ("CPUExecutionProvider", {})]
+    providers = execution_providers(device, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(
-            str(path),
-            options,
-            providers=[provider for provider in preferred if provider[0] in available],
-        )
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise TeacherError(f"onnxruntime cannot load {path}: {one_line(error)}") from error
+    require_device(device, session.get_providers())
+    return session
 
 
 def _input_size(path: Path, shape: list[Any], given: SizeHW | None) -> SizeHW:

@@ -5,6 +5,7 @@ views. ``CarriedViewDataset`` draws new views, and carries into them what the te
 the plain crop. The files of the store are opened in the process that reads them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -175,6 +176,15 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._replacing = (
             None if replace_among is None else ReplacingReader(store, replace_among, self._read)
         )
+        self._read_held: Callable[[NDArray[np.int64]], _Carried] | None = None
+
+    def read_plain(self, instances: NDArray[np.int64]) -> Any:
+        """Read what views of these people are drawn from: arrays by person, in nested records."""
+        return self._read(instances, np.full_like(instances, PLAIN_VIEW))
+
+    def hold(self, read_held: Callable[[NDArray[np.int64]], Any]) -> None:
+        """Take what ``read_plain`` returns from a function of the rows, and no more from files."""
+        self._read_held = read_held
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
         plain = ViewBatch(batch.instances, np.full_like(batch.views, PLAIN_VIEW))
@@ -198,6 +208,8 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         return replace(crops, teacher=teacher, replacements=replacements)
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
+        if self._read_held is not None:
+            return self._read_held(instances)
         store = self._store
         reads = self._reads
         predictions = _read_teacher(store, instances, views, reads) if reads else None

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config import PathRole, StageConfig, load_config, read_begun
 from pipeline.errors import ConfigError
+from pipeline.settings import is_on_hub
 from pipeline.storage.folder import open_folder
 from pipeline.storage.object_client import is_object_location
 from stages.commands.command_map import Decorator, HeadedOption
@@ -29,7 +30,10 @@ Model = type[BaseModel]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-_PATHS = {"file": FILE, "folder": FOLDER, "path": click.Path(path_type=Path), "store": click.STRING}
+_PATH = click.Path(path_type=Path)
+_PATHS = {
+    "file": FILE, "folder": FOLDER, "path": _PATH, "store": click.STRING, "teacher": _PATH
+}  # fmt: skip
 _METAVARS = {"store": "PATH|URL", int: "N", float: "X", str: "NAME"}
 
 
@@ -97,6 +101,8 @@ def configured(
     """
     sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
     begun = None if resumed is None else read_begun(resumed)
+    if begun is not None and options.get("optimisation.batch_size") == "auto":
+        del options["optimisation.batch_size"]  # what was found then is in the run's settings
     config = load_config(
         model, begun=begun, preset=preset, **sources, fields=options, option_names=option_names()
     )
@@ -126,6 +132,8 @@ def require_inputs(config: StageConfig) -> None:
     for role, location in _inputs(config):
         if role.kind == "store":
             _require_store(location)
+        elif role.kind == "teacher" and is_on_hub(Path(location)):
+            pass  # whether it is there, the hub says when it is opened
         elif not Path(location).exists():
             missing.append(f"{location}: cannot be read: {os.strerror(errno.ENOENT)}")
     if missing:
@@ -248,6 +256,11 @@ def _integers(_: click.Context, parameter: click.Parameter, text: str | None) ->
     return [int(part) for part in parts]
 
 
+def _count(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
+    """Read a number, or a word in its place."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
     """Read names with commas between them; None: not given."""
     return None if text is None else text.split(",")
@@ -287,6 +300,7 @@ def teacher_options(model: Model) -> Decorator[Any]:
         return setting_option(model, f"teacher_settings.{setting}", name, heading=heading, **given)
 
     return stack(
+        option("--architecture", "architecture", metavar="NAME"),
         option("--input-size", "input_size_hw", type=str, callback=_size, metavar="HxW"),
         option("--output-name", "output_name"),
         option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),
@@ -305,6 +319,11 @@ def teacher_options(model: Model) -> Decorator[Any]:
     )
 
 
+def device_option(model: Model, setting: str = "device", **given: Any) -> Decorator[Any]:
+    """Make the option of the device that a command's networks run on."""
+    return setting_option(model, setting, "--device", metavar="DEVICE", **given)
+
+
 def training_options(model: Model, default_text: str | None = None) -> Decorator[Any]:
     """Make the options of every training, under a heading of their own.
 
@@ -314,13 +333,14 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
     option = functools.partial(setting_option, model, heading="Training")
     return stack(
         option("epochs", "--epochs", **of_preset),
-        option("optimisation.batch_size", "--batch-size", **of_preset),
+        option("optimisation.batch_size", "--batch-size", type=str, callback=_count,
+               metavar="N|auto", **of_preset),
         option("optimisation.micro_batch", "--micro-batch"),
         option("optimisation.learning_rate", "--learning-rate", **of_preset),
         option("seed", "--seed"),
         option("num_loader_workers", "--workers"),
         option("num_threads", "--threads"),
-        option("device", "--device", metavar="DEVICE"),
+        device_option(model, heading="Training"),
         option("precision", "--precision"),
         option("compiled", "--compile"),
         option("optimisation.average_decay", "--average-decay"),

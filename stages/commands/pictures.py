@@ -9,6 +9,7 @@ from pipeline.config import merge_settings
 from stages.commands.command_map import command
 from stages.commands.options import (
     configured,
+    device_option,
     names,
     option_names,
     options_of,
@@ -46,7 +47,7 @@ _store_options = options_of(
 @setting_option(ShowConfig, "output", "--output", required=True)
 @_student("annotations", "--annotations")
 @setting_option(ShowConfig, "num_people", "--people", default_text="8; with --attention 2")
-@_student("device", "--device", metavar="DEVICE")
+@device_option(ShowStudentConfig)
 @_store_options
 @teacher_options(ShowStudentConfig)
 def show_command(**options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stages import preset_file
+from stages import Role, preset_file
 from stages.commands.command_map import command
 from stages.commands.options import SettingOption
 
@@ -20,8 +20,8 @@ from stages.commands.options import SettingOption
 def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
     """List all settings of a command: their names, values, defaults and meanings.
 
-    Takes the name of a COMMAND, such as train-student or store verify; prints each setting with the
-    option that sets it, if there is one, and writes nothing. Where the command takes --set
+    Takes a COMMAND, such as train-student or store verify; writes no file, and prints each setting
+    with the option that sets it, if there is one. Where the command takes --set
     NAME=VALUE and --config FILE, they set all of them.
     """
     options = [o for o in _find(command_name).params if isinstance(o, SettingOption)]
@@ -30,7 +30,7 @@ def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
             f"{' '.join(command_name)} has no settings; --help lists its options",
             param_hint="COMMAND",
         )
-    role = "teacher" if command_name == ("train-teacher",) else "student"
+    role: Role = "teacher" if command_name == ("train-teacher",) else "student"
     of_preset = _flat(tomllib.loads(preset_file(preset, role).read_text())) if preset else {}
 
     from stages.settings.listing import list_settings

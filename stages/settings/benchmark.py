@@ -5,8 +5,14 @@ from pathlib import Path
 from pydantic import Field
 
 from pipeline.caching.settings import TeacherInputs
-from pipeline.config import InputFile, InputFolder, InputPath, OutputFolder, StageConfig
-from pipeline.settings import NumAugmentedViews, PeopleSettings, TeacherSettings, ViewRecipe
+from pipeline.config import InputFile, InputFolder, OutputFolder, StageConfig
+from pipeline.settings import (
+    NumAugmentedViews,
+    PeopleSettings,
+    TeacherPath,
+    TeacherSettings,
+    ViewRecipe,
+)
 
 
 class BenchmarkCacheConfig(TeacherInputs):
@@ -28,8 +34,9 @@ class StudyInputs(StageConfig):
     """COCO keypoint JSON of the people."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
-    teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    teacher: TeacherPath
+    """Heatmap teacher: a .onnx file, a published checkpoint, a ViTPose of Hugging Face (its
+    folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists them."""
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
     people: PeopleSettings = PeopleSettings()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.config import StageConfig
+from pydantic import BaseModel
 
 Schema = Mapping[str, Any]
 
@@ -44,11 +44,11 @@ class SettingLine:
     """Value of another setting with which this one exists: data.view_policy = carry; or empty."""
 
 
-def list_settings(model: type[StageConfig]) -> Iterator[SettingLine]:
+def list_settings(model: type[BaseModel]) -> Iterator[SettingLine]:
     """Yield all settings of a stage, in the order of the model; groups by dotted names."""
     schema = model.model_json_schema()
     for line in _lines(schema, schema.get("$defs", {}), "", {}, ""):
-        own = model.own_defaults.get(line.name)
+        own = getattr(model, "own_defaults", {}).get(line.name)
         yield line if own is None else replace(line, default=_as_text(own))
 
 

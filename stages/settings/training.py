@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -95,7 +95,13 @@ class TrainStudentConfig(TrainingConfig):
     """All settings of ``distil train-student``."""
 
     resumable_changes: ClassVar[frozenset[str]] = _HOW | {
-        *("evaluate_every_epochs", "data.on_corrupt", "data.paranoid", "data.store_cache"),
+        *(
+            "evaluate_every_epochs",
+            "data_on_device",
+            "data.on_corrupt",
+            "data.paranoid",
+            "data.store_cache",
+        ),
         *("store", "annotations", "images", "val_annotations", "val_images"),
     }
 
@@ -122,6 +128,10 @@ class TrainStudentConfig(TrainingConfig):
     initial: InitialWeights = InitialWeights()
     evaluate_every_epochs: int = Field(10, ge=1)
     """Number of epochs between validations."""
+    data_on_device: Literal["off", "auto"] = "off"
+    """Hold small stores in memory from the start: replayed views on the device, and of carried ones
+    the stored crops and predictions in RAM; auto does so where half of the free memory is
+    enough."""
 
     @model_validator(mode="before")
     @classmethod
