@@ -33,7 +33,8 @@ from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_valida
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.starting import start_training
-from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
+from pipeline.training.store_sources import open_store_views
+from pipeline.training.stored_people import StoredPeople
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import choose_precision
 from pipeline.wording import Log
@@ -157,6 +158,7 @@ def _train(
         normalise=info.pixels.normalise,
         info=info,
         batches_of_epoch=lambda epoch, start: ledger.watch(loader.batches_of_epoch(epoch, start)),
+        with_targets=views.with_targets(network.input_size_hw),
         steps_per_epoch=len(order),
         batch_size=order.batch_size,
         epochs=config.epochs,
@@ -206,7 +208,7 @@ def _train(
     )
 
 
-def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | ReplayedViews:
+def _open_views(config: TrainStudentConfig) -> FreshViews | StoredPeople:
     data = config.data
     if not isinstance(data, FreshViewSettings):
         assert config.store is not None  # its settings are those of a store
@@ -219,7 +221,7 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | Repla
 
 def _open_validation(
     config: TrainStudentConfig,
-    views: FreshViews | CarriedViews | ReplayedViews,
+    views: FreshViews | StoredPeople,
     processes: Processes,
     device: torch.device,
     say: Log,

@@ -143,10 +143,13 @@ def cache_teacher_command(
 @_student("initial.weights", "--init-weights")
 @_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
-@_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
+@_student("data.view_policy", "--view-policy",
+          type=click.Choice(["carry", "replay", "mirror", "teacher-in-loop"]),
           help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
-          "predictions of the plain crop are carried, or its augmented ones, replayed.  "
-          "[default: carry]")  # fmt: skip
+          "predictions of the plain crop are carried; its augmented ones, replayed; these and "
+          "their mirror images, of a teacher with --flip-test; or views that the teacher itself "
+          "predicts in every step.  [default: carry]")  # fmt: skip
+@_student("data.teacher", "--teacher")
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")
