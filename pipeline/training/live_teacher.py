@@ -1,5 +1,6 @@
 """Views that the teacher itself predicts in every step of a training: the teacher in the loop.
 
+They are views of the store, or drawn anew as stage one would draw them, at the teacher's size.
 Loader workers cut the crops of student and teacher; the teacher, which wrote the store and is
 compared with it, predicts and decodes them in the training's process, by the code of stage one. It
 is for proof and comparison: a store gives the same predictions without the teacher.
@@ -9,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from pipeline.errors import ConfigError
-from pipeline.frames.geometry import Affine, SizeHW, apply, compose, invert, resize_affine
+from pipeline.frames.geometry import SizeHW, apply, compose, resize_affine
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import TeacherSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
@@ -88,7 +88,9 @@ class LiveViews(StoredPeople):
         images, size_hw = self.images(), self.teacher.input_size_hw
         if self.num_views is None:
             drawn = (self.store, self.people, images, self.data.recipe, self.seed)
-            students: TrainingDataset = CarriedViewDataset(*drawn, input_size_hw, _NOTHING)
+            students: TrainingDataset = CarriedViewDataset(
+                *drawn, input_size_hw, _NOTHING, drawn_size_hw=size_hw
+            )
             if size_hw == input_size_hw:
                 return LiveViewDataset(students, None)
             return LiveViewDataset(students, CarriedViewDataset(*drawn, size_hw, _NOTHING))
@@ -102,17 +104,8 @@ class LiveViews(StoredPeople):
 
     def with_targets(self, input_size_hw: SizeHW) -> Callable[[TrainingBatch], TrainingBatch]:
         """Return what adds the teacher's predictions to a batch of ``dataset``."""
-        size_hw = self.teacher.input_size_hw
-        student_to_teacher = resize_affine(input_size_hw, size_hw)
-        if self.num_views is None:
-            # Views are drawn at both sizes, and the centre of each is at (W/2, H/2) of its crop.
-            student_to_teacher = np.array(
-                [[size_hw[1] / input_size_hw[1], 0, 0], [0, size_hw[0] / input_size_hw[0], 0]]
-            )
         flip_indices = self.people.skeleton.flip_indices
-        return LiveTargets(
-            self.teacher, flip_indices, student_to_teacher, input_size_hw, self.reads
-        )
+        return LiveTargets(self.teacher, flip_indices, input_size_hw, self.reads)
 
 
 class LiveViewDataset(Dataset[TrainingBatch]):
@@ -136,8 +129,6 @@ class LiveTargets:
 
     teacher: Teacher
     flip_indices: tuple[int, ...]
-    student_to_teacher: Affine
-    """(2, 3), pixels of the student's crops to those of the teacher's."""
     input_size_hw: SizeHW
     """Size of the student's crops."""
     reads: frozenset[TeacherField]
@@ -155,13 +146,15 @@ class LiveTargets:
         tokens_read = self.reads & {"keypoint_tokens", "visual_tokens"}
         prediction = self.teacher.predict(crops.numpy(), self.flip_indices, bool(tokens_read))
         output = self.teacher.decode(prediction)
-        keypoints = apply(invert(self.student_to_teacher), output.keypoints)
+        size_hw = self.teacher.input_size_hw
+        keypoints = apply(resize_affine(size_hw, self.input_size_hw), output.keypoints)
         fields = keypoint_fields(keypoints, output.confidences, self.input_size_hw)
         if "heatmaps" in self.reads:
             fields["heatmaps"] = output.heatmaps
         for name in tokens_read:
             fields[name] = (output.tokens or {})[name.removesuffix("_tokens")]
-        to_heatmap = compose(self.teacher.crop_to_heatmap, self.student_to_teacher)
+        student_to_teacher = resize_affine(self.input_size_hw, size_hw)
+        to_heatmap = compose(self.teacher.crop_to_heatmap, student_to_teacher)
         return replace(batch, teacher=teacher_batch(to_heatmap, fields), teacher_crops=None)
 
 

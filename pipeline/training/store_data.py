@@ -225,6 +225,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
     input_size_hw: size of the views, of any aspect.
     reads: fields of the teacher that the loss terms read; no others are put into a batch.
     heatmap_size_hw: size of the carried heatmaps; None: that of the store's, in the views' aspect.
+    drawn_size_hw: size at which views are drawn, to be resized; None: that of the views.
     replace_among: views of the store among which a plain view that cannot be read is replaced by
         another one of the same person; None: it raises CorruptError.
     """
@@ -240,6 +241,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         reads: frozenset[TeacherField],
         heatmap_size_hw: SizeHW | None = None,
         replace_among: range | None = None,
+        drawn_size_hw: SizeHW | None = None,
     ) -> None:
         self._store = store
         self._people = people
@@ -247,6 +249,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._recipe = recipe
         self._seed = seed
         self._input_size_hw = input_size_hw
+        self._drawn_size_hw = drawn_size_hw or input_size_hw
         self._reads = reads
         self._crop_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
@@ -268,8 +271,10 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
             stored, replacements = self._replacing.read(plain)
         else:
             stored = self._read(*plain)
-        size_hw = self._input_size_hw
-        image_to_view = draw_batch(self._people, self._recipe, self._seed, batch, size_hw)
+        size_hw, drawn_hw = self._input_size_hw, self._drawn_size_hw
+        image_to_view = draw_batch(self._people, self._recipe, self._seed, batch, drawn_hw)
+        if drawn_hw != size_hw:
+            image_to_view = compose(resize_affine(drawn_hw, size_hw), image_to_view)
         if stored.crops is None:
             assert self._images is not None
             crops = crop_people(self._people, self._images, batch.instances, image_to_view, size_hw)

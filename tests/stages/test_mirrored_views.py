@@ -1,6 +1,5 @@
 """Laws of the mirror images of stored views: what a flip-averaged teacher would say of them."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +125,13 @@ def test_a_mirrored_view_shows_the_mirrored_crop_with_left_and_right_exchanged(
 
 
 def test_unmirrored_views_are_those_that_replay_shows(
-    inputs: Any, rows_and_views: ViewBatch
+    averaged: Any, rows_and_views: ViewBatch
 ) -> None:
     """Alone, and beside mirrored ones, where all their cells are known."""
-    make_averaged_store(inputs)
-    replayed = batch_of(inputs, rows_and_views, ReplayedViewSettings(), STUDENT)
-    alone = batch_of(inputs, rows_and_views, MIRROR, STUDENT)
+    replayed = batch_of(averaged, rows_and_views, ReplayedViewSettings(), STUDENT)
+    alone = batch_of(averaged, rows_and_views, MIRROR, STUDENT)
     views = rows_and_views.views + np.array([0, 0, 2, 0, 2])
-    mixed = batch_of(inputs, ViewBatch(rows_and_views.instances, views), MIRROR, STUDENT)
+    mixed = batch_of(averaged, ViewBatch(rows_and_views.instances, views), MIRROR, STUDENT)
     kept = [0, 1, 3]
     assert replayed.teacher is not None
     for batch, rows in ((alone, [0, 1, 2, 3, 4]), (mixed, kept)):
@@ -149,9 +147,8 @@ def test_unmirrored_views_are_those_that_replay_shows(
     assert mixed.teacher.is_known[kept].all()
 
 
-def test_epochs_show_every_stored_view_and_its_mirror_image_once(inputs: Any) -> None:
-    make_averaged_store(inputs)
-    views = open_store_views(inputs.store, inputs.images, MIRROR, HEATMAPS)
+def test_epochs_show_every_stored_view_and_its_mirror_image_once(averaged: Any) -> None:
+    views = open_store_views(averaged.store, averaged.images, MIRROR, HEATMAPS)
     order = views.order(batch_size=len(views.instances), seed=0)
     shown = {
         pair
@@ -161,20 +158,18 @@ def test_epochs_show_every_stored_view_and_its_mirror_image_once(inputs: Any) ->
     }
     assert shown == {(row, view) for row in views.instances.tolist() for view in (1, 2, 3, 4)}
     one = MirroredViewSettings(num_views=1)
-    assert open_store_views(inputs.store, inputs.images, one, HEATMAPS).num_views == 2
+    assert open_store_views(averaged.store, averaged.images, one, HEATMAPS).num_views == 2
 
 
-def test_what_cannot_be_mirrored_is_refused(inputs: Any, whole_store: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole_store, tmp_path / "plain.zarr")
+def test_what_cannot_be_mirrored_is_refused(averaged: Any, whole_store: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs heatmaps that are averaged .* are not; set it"):
-        open_store_views(tmp_path / "plain.zarr", inputs.images, MIRROR, HEATMAPS)
-    make_averaged_store(inputs)
+        open_store_views(whole_store, averaged.images, MIRROR, HEATMAPS)
     reads = frozenset[TeacherField]({"visual_tokens"})
-    views = open_store_views(inputs.store, inputs.images, MIRROR, reads)
+    views = open_store_views(averaged.store, averaged.images, MIRROR, reads)
     with pytest.raises(ConfigError, match=r"visual_tokens are those .* cannot be mirrored; set"):
         views.dataset(STUDENT)
     with pytest.raises(ConfigError, match=r"aspect of the student's input, 96 x 96"):
-        open_store_views(inputs.store, inputs.images, MIRROR, HEATMAPS).dataset((96, 96))
+        open_store_views(averaged.store, averaged.images, MIRROR, HEATMAPS).dataset((96, 96))
     several = MirroredViewSettings(num_views=3)
     with pytest.raises(ConfigError, match=r"num_views is 3, but .* holds 2 augmented views"):
-        open_store_views(inputs.store, inputs.images, several, HEATMAPS)
+        open_store_views(averaged.store, averaged.images, several, HEATMAPS)
