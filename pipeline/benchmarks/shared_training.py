@@ -5,14 +5,15 @@ import socket
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.benchmarks import processes
 from pipeline.benchmarks.steps import FIVE_TERMS, drawn_batch, learner_of, student_and_info
 from pipeline.benchmarks.training_speed import HEATMAP_SIZE_HW
+from pipeline.settings import Precision
 from pipeline.training.distributed import ALONE, open_processes
 
 NUM_PROCESSES = 2
@@ -39,7 +40,7 @@ def measure_shared_training(student: str, batch_size: int, num_rounds: int) -> S
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=processes.FRESH) as pool:
         works = [
             pool.submit(_be_one_of_two, rank, port, student, batch_size, num_rounds)
             for rank in range(NUM_PROCESSES)
@@ -76,14 +77,15 @@ def _be_one_of_two(
     batch = drawn_batch(network, batch_size, shape, HEATMAP_SIZE_HW)
     half = batch_size // NUM_PROCESSES
     own = batch.rows(rank * half, batch_size if rank else half)
-    settings = (student, FIVE_TERMS, batch_size, device, "float32", shape)
+    float32: Precision = "float32"
+    settings = (student, FIVE_TERMS, batch_size, device, float32, shape)
     seconds = np.zeros((2, num_rounds + 1, 2))
-    with open_processes(device) as processes:
+    with open_processes(device) as both:
         alone = learner_of(*settings, processes=ALONE)
-        shared = learner_of(*settings, processes=processes)
+        shared = learner_of(*settings, processes=both)
         for step in range(num_rounds + 1):  # the first one warms up
             for way, (learner, rows) in enumerate(((alone, batch), (shared, own))):
-                processes.wait()
+                both.wait()
                 began = time.perf_counter(), time.process_time()
                 if rank == 0 or learner is shared:
                     learner.step(rows, step)

@@ -193,5 +193,3 @@ def terms_for(student: TokenShape | None, teacher: TokenShape | None) -> LossCon
     fits = student is not None and student == teacher
     tokens = {} if fits else {"keypoint_token": 0.0, "visual_token": 0.0}
     return FIVE_TERMS.model_copy(update=tokens)
-
-

@@ -4,8 +4,6 @@ All ways take turns on the same batch, so that a busy machine slows all of them 
 is that of a process of its own.
 """
 
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from pipeline.benchmarks.steps import (
     terms_for,
     with_teacher_crops,
 )
+from pipeline.evaluation.peak_memory import peak_of_this_process
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import Precision
 from pipeline.training.batch import TrainingBatch
@@ -162,7 +161,10 @@ def _in_turns(
 def _peak_megabytes(
     student: str, plan: StepPlan, teacher: Path | None, shape: TokenShape | None
 ) -> float:
-    """Return the peak memory of this process after some steps; that of the GPU on a GPU."""
+    """Return the peak memory of this process after some steps; that of the GPU on a GPU.
+
+    Not a number where the system does not say it.
+    """
     loss = terms_for(student_and_info(student)[0].token_shape, shape)
     batch = _stored_batch(student, plan, shape)
     live = None
@@ -176,5 +178,5 @@ def _peak_megabytes(
         learner.step(batch, step)
     if plan.device.type == "cuda":
         return torch.cuda.max_memory_allocated(plan.device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    peak = peak_of_this_process()
+    return float("nan") if peak is None else peak / 1e6
