@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.caching.settings import CacheTeacherConfig, ComparedTraining
 from pipeline.config import CONFIG_FILE
 from pipeline.errors import ConfigError
 from pipeline.machine import is_first_process
@@ -60,6 +60,8 @@ _run_folder_option = click.option(
 @click.option("--no-probe", is_flag=True,
               help="Estimate from typical stores, with --plan, and do not try the teacher.",
 )  # fmt: skip
+@_option("training.student", "--student", metavar="NAME")
+@_option("training.epochs", "--epochs")
 @click.option("--workers", type=int, metavar="N",
               help="Number of processes of this machine that share the work.  "
               "[default: this process]")  # fmt: skip
@@ -90,6 +92,9 @@ def cache_teacher_command(
     if no_probe and not plan:
         raise ConfigError("--no-probe must be left out without --plan: no store begins unprobed")
     config = configured(CacheTeacherConfig, options)
+    if not plan and config.training != ComparedTraining():
+        raise ConfigError("--student and --epochs must be left out without --plan; stage one needs "
+                          "neither")  # fmt: skip
 
     from pipeline.caching.engines import EngineChoice
     from stages.cache_teacher import cache_teacher
