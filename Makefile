@@ -62,8 +62,9 @@ wheel-check: environment
 	$(UV) pip install --quiet --python build/wheel/environment click
 	cd build/wheel/environment && bin/distil --help > help.txt
 	$(RUN) python -m zipfile --list build/wheel/*.whl > build/wheel/contents.txt
-	for file in demo_teacher.safetensors presets/demo.toml presets/distilpose-s.toml; do \
-		grep -q "stages/$$file" build/wheel/contents.txt || { echo "the wheel lacks $$file"; exit 1; }; \
+	for file in stages/demo_teacher.safetensors stages/presets/demo.toml stages/presets/distilpose-s.toml \
+			pipeline/report/report.html.jinja; do \
+		grep -q "$$file" build/wheel/contents.txt || { echo "the wheel lacks $$file"; exit 1; }; \
 	done
 
 environment: $(UV)

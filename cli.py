@@ -41,6 +41,10 @@ COMMANDS = {
         "stages.commands.evaluation:compare_command",
         "runs of students -> one table, paired differences",
     ),
+    "report": (
+        "stages.commands.report:report_command",
+        "runs of students -> one HTML page: curves, figures, people",
+    ),
     "export": (
         "stages.commands.export:export_command",
         "run of a student -> one ONNX file, verified, and its card",
@@ -72,6 +76,10 @@ COMMANDS = {
     "benchmark": (
         "stages.commands.benchmark:benchmark",
         "people, teacher or store -> figures of this machine",
+    ),
+    "settings": (
+        "stages.commands.settings:settings_command",
+        "a command -> its settings: values, defaults, meanings",
     ),
     "demo": (
         "stages.commands.drawing:demo_command",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline.errors import ConfigError, RunFolderError
+from pipeline.wording import in_series
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class StageConfig(ComponentConfig):
 
     resumable_changes: ClassVar[frozenset[str]] = frozenset()
     """Dotted names (or their beginnings) that may differ when a run is resumed."""
+    own_defaults: ClassVar[Mapping[str, object]] = {}
+    """Dotted names of inner settings -> their defaults in this stage, where the part's differ."""
 
     def to_json(self) -> str:
         """Return the whole configuration, defaults included, as indented JSON."""
@@ -68,15 +71,17 @@ def load_config(
     config_file: Path | None = None,
     overrides: Sequence[str] = (),
     fields: Mapping[str, object] | None = None,
+    option_names: Mapping[str, str] = {},
 ) -> StageT:
     """Build the configuration of a stage from all its sources, see ``merge_settings``.
+
+    option_names: dotted name of a setting -> the option that sets it, which messages name.
 
     Raises:
         ConfigError: a source cannot be read, a name is unknown, or a value is out of range.
     """
-    return validate_config(
-        stage, merge_settings(preset, config_file, overrides, fields or {}, begun or {})
-    )
+    settings = merge_settings(preset, config_file, overrides, fields or {}, begun or {})
+    return validate_config(stage, settings, option_names)
 
 
 def merge_settings(
@@ -109,12 +114,14 @@ def merge_settings(
     return settings
 
 
-def validate_config(stage: type[StageT], settings: Mapping[str, object]) -> StageT:
+def validate_config(
+    stage: type[StageT], settings: Mapping[str, object], option_names: Mapping[str, str] = {}
+) -> StageT:
     """Build a configuration from nested settings; the first fault becomes a ConfigError."""
     try:
         return stage.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(_first_fault(stage, error)) from error
+        raise ConfigError(_first_fault(stage, error, option_names)) from error
 
 
 def parse_config(stage: type[StageT], text: str | bytes, source: str) -> StageT:
@@ -125,18 +132,20 @@ def parse_config(stage: type[StageT], text: str | bytes, source: str) -> StageT:
     try:
         return stage.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_fault(stage, error)}") from error
+        raise ConfigError(f"{source}: {_first_fault(stage, error, {})}") from error
 
 
 def changed_settings(old: StageConfig, new: StageConfig) -> Iterator[tuple[str, object, object]]:
     """Yield (dotted name, old value, new value) of every setting that differs, in order."""
-    before, after = (
-        dict(_leaves(old.model_dump(mode="json"))),
-        dict(_leaves(new.model_dump(mode="json"))),
-    )
+    before, after = flat_settings(old), flat_settings(new)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)
+
+
+def flat_settings(config: StageConfig) -> dict[str, object]:
+    """Return all settings by their dotted names, in order, as JSON has them."""
+    return dict(_leaves(config.model_dump(mode="json")))
 
 
 def read_begun(config_file: Path) -> dict[str, object]:
@@ -196,8 +205,12 @@ def _assign(settings: dict[str, object], dotted_name: str, value: object) -> Non
     branch[leaf] = value
 
 
-def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
+def _first_fault(
+    stage: type[BaseModel], error: ValidationError, option_names: Mapping[str, str]
+) -> str:
+    """Describe the first fault; settings that are missing are one fault together."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
     *parents, leaf = (str(part) for part in fault["loc"]) if fault["loc"] else ("",)
     owner, names, kinds = _owner_at(stage, parents)
     name = ".".join((*names, leaf))
@@ -205,9 +218,19 @@ def _first_fault(stage: type[BaseModel], error: ValidationError) -> str:
         known = ", ".join(_settable(owner)) if owner else "none"
         return f"unknown setting {' '.join((name, *kinds))}; known here: {known}"
     if fault["type"] == "missing":
-        return f"the setting {name} is required but not given"
-    what = f"the setting {name} is {fault['input']!r}" if name else "the settings do not fit"
-    return f"{what}: {fault['msg'].removeprefix('Value error, ')}"
+        settings = [".".join(map(str, f["loc"])) for f in faults if f["type"] == "missing"]
+        missing = [option_names.get(setting, f"the setting {setting}") for setting in settings]
+        return f"{in_series(missing)} must be given; --help describes all options"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{_named(name, option_names)} is {fault['input']!r}: {message}" if name else message
+
+
+def _named(name: str, option_names: Mapping[str, str]) -> str:
+    option = option_names.get(name)
+    if option is None:
+        return f"the setting {name}"
+    is_alike = option.lstrip("-").replace("-", "_").lower() == name
+    return option if is_alike else f"{option} ({name})"
 
 
 def _owner_at(

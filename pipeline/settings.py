@@ -105,16 +105,20 @@ class ViewRecipe(ComponentConfig):
     padding: float = Field(PADDING, ge=1)
     """Factor by which a person's box is enlarged before it is cropped."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    """Probability that a view is mirrored."""
     half_body_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that a view shows the upper or the lower half of the body alone."""
     scale_factor: float = Field(0.35, ge=0, lt=1)
     """Standard deviation of the factor of the box size, a normal variate of mean 1 that is clipped
     to one deviation."""
     rotation_degrees: float = Field(45.0, ge=0, le=90)
     """Standard deviation of the rotation, which is clipped to twice this."""
     rotation_probability: float = Field(0.6, ge=0, le=1)
+    """Probability that a view is rotated."""
     shift_factor: float = Field(0.2, ge=0, le=1)
     """Largest shift of the centre, as a fraction of the box."""
     shift_probability: float = Field(0.3, ge=0, le=1)
+    """Probability that the centre of a view is shifted."""
 
 
 class TeacherSettings(ComponentConfig):
@@ -159,3 +163,9 @@ class TeacherSettings(ComponentConfig):
     num_threads: NumThreads | None = None
     """Number of CPU threads of one forward pass; by default 1 where a store is written, as one
     batch runs on each core, and elsewhere one for each core."""
+    device: DeviceName = "auto"
+    """Device that the teacher runs on: auto, cpu, cuda, mps or cuda:N; auto takes a CUDA GPU where
+    there is one."""
+    precision: Precision = "float32"
+    """Number format of the products of a teacher of train-teacher; any other than float32 changes
+    its heatmaps, and stands in the store's identity."""

@@ -1,6 +1,6 @@
 """Wording of messages: numbers with their noun, errors in one line, functions that show a line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Log = Callable[[str], None]
 """Shows the user one line."""
@@ -17,6 +17,12 @@ def counted(number: int, noun: str) -> str:
         return f"1 {noun}"
     *words, last = noun.split(" ")
     return " ".join([str(number), *words, _IRREGULAR.get(last, f"{last}s")])
+
+
+def in_series(names: Sequence[str]) -> str:
+    """Return names as in a sentence: a; a and b; a, b and c."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def one_line(error: Exception) -> str:

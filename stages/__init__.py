@@ -4,9 +4,10 @@ cache_teacher.py, train_student.py, evaluate.py   the way from a teacher to a me
 plan_cache.py                                     an estimate of what the first of them costs
 train_teacher.py                                  a teacher of one's own
 compare.py, ablate.py                             students side by side; sweeps over settings
+report.py                                         a page about runs, with all that is known of them
 export.py                                         a student as one verified ONNX file
 show.py, show_student.py, show_attention.py       pictures of a store, a student, its attention
-run_people.py                                     the people that pictures of a run show
+run_people.py                                     the people that pictures and reports of a run show
 demo.py                                           everything on drawn people
 store_info.py, store_verify.py, store_repair.py, store_export.py   programs for one store
 benchmark_cache.py, benchmark_codec.py, benchmark_crops.py, benchmark_store.py   figures of one's
@@ -35,8 +36,8 @@ def preset_file(name: str, role: Role = "student") -> Path:
         ConfigError: there is no preset of that name, or it is one of the other role's.
     """
     path = PRESETS / f"{name}.toml"
-    presets = {preset.stem: _role(preset) for preset in sorted(PRESETS.glob("*.toml"))}
-    known = ", ".join(preset for preset in presets if presets[preset] == role)
+    presets = {preset.stem: _role(preset) for preset in PRESETS.glob("*.toml")}
+    known = ", ".join(sorted(preset for preset in presets if presets[preset] == role))
     if name not in presets:
         raise ConfigError(f"there is no preset {name!r}; presets of train-{role}: {known}")
     if presets[name] != role:

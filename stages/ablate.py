@@ -13,16 +13,8 @@ from pipeline.ablation.budget import (
     makespan,
     seconds_per_view,
 )
-from pipeline.ablation.evaluations import Evaluator
 from pipeline.ablation.plot import MISSING, can_plot, draw_curves
 from pipeline.ablation.processes import Job, last_line, locked, run_jobs
-from pipeline.ablation.run_state import (
-    RunState,
-    hours_of,
-    read_state,
-    require_same_settings,
-    validation_curve,
-)
 from pipeline.ablation.table import (
     RunRow,
     Samples,
@@ -35,12 +27,20 @@ from pipeline.ablation.table import (
 )
 from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.errors import ConfigError, DistilError, TrainingError
+from pipeline.evaluation.kept_evaluations import Evaluator
 from pipeline.machine import choose_device
 from pipeline.models.pose_networks import build_student
 from pipeline.progress import NO_PROGRESS, Progress
 from pipeline.runs.checkpoints import read_info
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.run_state import (
+    RunState,
+    hours_of,
+    read_state,
+    require_same_settings,
+    validation_curve,
+)
 from pipeline.settings import KEYPOINT_THRESHOLD
 from pipeline.storage.files import publish
 from pipeline.wording import Log, counted
@@ -334,6 +334,11 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.reads,
         )
         batch_size = training.optimisation.batch_size
+        if batch_size is None:
+            raise ConfigError(
+                "optimisation.batch_size is auto, by which the arms of a sweep would differ; give "
+                "it a number"
+            )
         facts = (
             source,
             training.architecture,
@@ -341,7 +346,10 @@ def _runs_of(config: AblateConfig, plan: Plan) -> list[_Run]:
             training.effective_loss.token_projector,
         )
         if (key := str(facts)) not in opened:
-            opened[key] = _open(*facts)
+            try:
+                opened[key] = _open(*facts)
+            except DistilError as error:
+                raise type(error)(f"the arm {planned.arm.name!r}: {error}") from error
         num_keypoints, steps_per_epoch, num_bytes = opened[key]
         planned = _with_length(planned, plan.sweep.validations, steps_per_epoch, batch_size)
         require_same_settings(folder, planned.config, FREE_TO_DIFFER)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.caching.breakdown import Breakdown, sum_breakdowns
 from pipeline.caching.engines import THIS_PROCESS, EngineChoice, open_engine
+from pipeline.caching.estimate import estimate_from_typical_stores
+from pipeline.caching.free_space import check_free_space
 from pipeline.caching.inputs import (
     digest_images,
     draw_view_plan,
@@ -20,6 +22,7 @@ from pipeline.caching.inputs import (
     optional_arrays,
     stored_view_plan,
     view_identity,
+    with_views_of,
 )
 from pipeline.caching.prediction_stream import BadImage, describe_bad_images
 from pipeline.caching.settings import CacheTeacherConfig
@@ -115,10 +118,14 @@ def cache_teacher(
             raise StoreError(
                 f"{folder} holds a store; use --resume, or choose another path or --teacher-name"
             )
+        if is_store:
+            config = with_views_of(config, folder)
         engine = cluster.enter_context(open_engine(engine_choice, say))
         recipe = read_entry(folder, config.teacher_name).execution_recipe if is_begun else None
         people, teacher = open_inputs(config, say, recipe)
-        optional_arrays(config, teacher)  # refused before anything is read or written
+        size = estimate_from_typical_stores(config, people, teacher)
+        if not is_begun:  # all is refused before an image is read or anything is written
+            check_free_space(size.num_bytes, config.store, say)
         digests = digest_images(people, config.images)
         writer = (
             _resume_store(config, folder, lease.run_id, people, teacher, digests)

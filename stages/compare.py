@@ -52,8 +52,12 @@ def compare(config: CompareConfig) -> Comparison:
             )
         arms.append(mean_pose_arm(train, people))
     if config.teacher is not None:
-        measured.append(teacher_arm(config.teacher, config.teacher_settings, people, config.images))
-    measured += [student_arm(name, student, people, config.images) for name, student in config.arms]
+        settings = config.teacher_settings.model_copy(update={"device": config.device})
+        measured.append(teacher_arm(config.teacher, settings, people, config.images))
+    measured += [
+        student_arm(name, student, people, config.images, config.device)
+        for name, student in config.arms
+    ]
     arms += [found.arm for found in measured]
     students = arms[-len(config.arms) :]
     differences = []

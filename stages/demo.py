@@ -57,8 +57,12 @@ class DemoError(DistilError):
     """A command of the demo failed."""
 
 
-def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
+def demo(
+    output: Path, *, thorough: bool, seed: int, console: Console, device: str | None = None
+) -> bool:
     """Run everything on drawn people and write data, store, runs, table and picture to a folder.
+
+    device: that of all networks, for the commands; None: their own choice.
 
     Returns whether the plain students learned enough for the comparison to mean anything.
 
@@ -66,6 +70,7 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         DemoError: the folder holds something else, or a command failed.
     """
     started = time.monotonic()
+    on_device = () if device is None else ("--device", device)
     size = THOROUGH if thorough else QUICK
     _require_own_folder(output)
 
@@ -81,7 +86,7 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         console,
         *("cache-teacher", "--annotations", train / "annotations.json"),
         *("--images", train / "images", "--teacher", TEACHER, "--store", store),
-        *("--views", 0, "--flip-test"),
+        *("--views", 0, "--flip-test", *on_device),
     )
     _run(console, "show", store, "--output", output / "store.png")
 
@@ -92,7 +97,10 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         for name, label in ((DISTILLED, "distilled"), (PLAIN, "plain"))
     }
     commands = {
-        run: _training_command(store, train, run, seed + number, size.epochs, name == PLAIN)
+        run: [
+            *_training_command(store, train, run, seed + number, size.epochs, name == PLAIN),
+            *on_device,
+        ]
         for (name, number), run in arms.items()
     }
     for number in size.seeds:  # both arms of a seed side by side, one thread each
@@ -106,7 +114,13 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
         *("compare", "--annotations", val / "annotations.json", "--images", val / "images"),
         *("--mean-pose", train / "annotations.json", "--teacher", TEACHER),
         *(word for (name, _), run in arms.items() for word in ("--arm", f"{name}={run}")),
-        *("--output", table),
+        *("--output", table, *on_device),
+    )
+    report = output / "report.html"
+    _run(
+        console,
+        *("report", *arms.values(), "--store", store, "--output", report),
+        *("--annotations", val / "annotations.json", "--images", val / "images"),
     )
     proves = _proves_something(table)
     if not proves:
@@ -114,7 +128,8 @@ def demo(output: Path, *, thorough: bool, seed: int, console: Console) -> bool:
     networks = {name: RunFolder(arms[name, 0]).best_weights for name in (DISTILLED, PLAIN)}
     draw_people(output / "people.png", val / "annotations.json", val / "images", TEACHER, networks)
     console.print(
-        f"\n{output / 'people.png'} shows people, heatmaps and all keypoints; "
+        f"\n{report}, a page for any browser, shows curves, figures, people and settings; "
+        f"{output / 'people.png'} people, heatmaps and all keypoints; "
         f"{output / 'store.png'} what the store holds; {table} all figures.\n"
         f"Took {(time.monotonic() - started) / 60:.1f} minutes.\n"
     )

@@ -200,7 +200,9 @@ def _notes_on_sigmas(people: People, config: EvaluateConfig) -> tuple[str, ...]:
 
 def _open_network(config: NetworkConfig, people: People) -> OpenedNetwork:
     if isinstance(config, EvaluateTeacher):
-        settings = config.teacher_settings.model_copy(update={"flip_test": config.flip_test})
+        settings = config.teacher_settings.model_copy(
+            update={"flip_test": config.flip_test, "device": config.device}
+        )
         threshold = config.keypoint_threshold
         return open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=threshold)
     if isinstance(config, EvaluateExported):

@@ -22,7 +22,7 @@ from pipeline.export.parity import generated_crops, largest_difference, require_
 from pipeline.export.quantisation import quantise
 from pipeline.export.student_file import ExportedStudent, Precision, StudentFile
 from pipeline.export.student_graph import export_student, with_description
-from pipeline.machine import available_cores
+from pipeline.machine import available_cores, choose_device
 from pipeline.models.cost import count_multiply_adds, count_parameters
 from pipeline.models.pose_networks import Student
 from pipeline.prediction.estimators import ExportedEstimator, PoseEstimator, predict_people
@@ -116,9 +116,11 @@ def export(config: ExportConfig, progress: Progress = NO_PROGRESS) -> ExportResu
     require_parity(students[config.precision], differences[config.precision])
     accuracy: dict[str, ComparisonRow] = {}
     if validation is not None:
+        device = choose_device(config.device)
         count = summed(progress, 2 * validation.people.num_instances)
-        in_torch = student_estimator(network, info, device="cpu")
+        in_torch = student_estimator(network, info, device=str(device))
         accuracy["run"] = validation.measure(in_torch, count)
+        network.cpu()
         exported = ExportedEstimator(students[config.precision])
         accuracy[config.precision] = validation.measure(exported, count)
         _require_accuracy(config, accuracy["run"], accuracy[config.precision])

@@ -1,8 +1,6 @@
 """Stage one, not run: people and teacher -> an estimate of their teacher store's size and time."""
 
-import shutil
 import time
-from pathlib import Path
 
 from pipeline.ablation.budget import seconds_per_view
 from pipeline.caching.estimate import (
@@ -11,12 +9,12 @@ from pipeline.caching.estimate import (
     estimate_from_typical_stores,
     run_trial,
 )
+from pipeline.caching.free_space import free_space, in_bytes
 from pipeline.caching.inputs import open_inputs
 from pipeline.caching.settings import CacheSettings
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
 from pipeline.machine import choose_device
-from pipeline.storage.object_client import is_object_location
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import probe_rows, take_probe
@@ -57,8 +55,8 @@ def plan_cache(
         f"{counted(size.num_shards, 'shard')} of up to {counted(size.rows_per_shard, 'person')}"
     )
     measured = "" if with_probe else " (from typical stores)"
-    free, where = _free_space(config.store)
-    say(f"estimate: about {_in_words(estimate.num_bytes)}{measured}, {where}")
+    free, where = free_space(config.store)
+    say(f"estimate: about {in_bytes(estimate.num_bytes)}{measured}, {where}")
     for name, per_view in estimate.optional_bytes_per_view.items():
         say(f"estimate: of these, {name} about {per_view:.0f} bytes a view{measured}")
     if estimate.seconds is not None:
@@ -122,17 +120,3 @@ def _break_even(
         f"break-even: {epochs} of {training.student} take {student:.2f} hours from the store and "
         f"{student + teacher:.2f} with the teacher in the loop; {paid}"
     )
-
-
-def _free_space(store: str) -> tuple[int | None, str]:
-    """Return the free bytes at a store's location, None for an object store; and a description."""
-    if is_object_location(store):
-        return None, f"at {store}"
-    path = Path(store).absolute()
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    return free, f"{_in_words(free)} free at {existing}"
-
-
-def _in_words(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

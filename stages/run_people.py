@@ -1,4 +1,4 @@
-"""The people that a picture of a run shows: those that it was validated on, or others."""
+"""The people that a picture or a report of a run shows: those of its validation, or others."""
 
 from dataclasses import replace
 from pathlib import Path

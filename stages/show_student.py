@@ -17,7 +17,12 @@ from pipeline.pictures.beside_teacher import (
     simulated_heat,
     tiles_beside_teacher,
 )
-from pipeline.pictures.contact_sheet import Phrase, contact_sheet, write_sheet
+from pipeline.pictures.contact_sheet import (
+    Phrase,
+    blocks_for_a_screen,
+    contact_sheet,
+    write_sheet,
+)
 from pipeline.pictures.poses import SIDES, Picture
 from pipeline.pictures.shown_people import image_folder_of, spread_rows
 from pipeline.pictures.teacher_answers import (
@@ -121,7 +126,8 @@ def show_student(config: ShowStudentConfig, progress: Progress) -> Path:
     titles, legend = _explanation(student_poses, teacher_poses)
     heading += f". Student: {config.run_folder}, epoch {student.facts['epoch']}"
     heading += "" if teacher is None else f". Teacher: {teacher.name}"
-    sheet = contact_sheet(tiles, titles, captions, legend, heading)
+    num_blocks = blocks_for_a_screen(len(tiles), len(titles), tile_size_hw)
+    sheet = contact_sheet(tiles, titles, captions, legend, heading, num_blocks=num_blocks)
     write_sheet(config.output, sheet)
     return config.output
 
@@ -174,9 +180,8 @@ def _teacher_answers(
         return stored_answers(source.store, rows)
     if config.teacher is None:
         return None
-    opened = open_heatmap_teacher(
-        config.teacher, people.skeleton, config.teacher_settings, threshold=None
-    )
+    settings = config.teacher_settings.model_copy(update={"device": config.device})
+    opened = open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=None)
     require_same_names(str(config.teacher), opened.skeleton.keypoint_names, people)
     assert isinstance(opened.estimator, TeacherEstimator)
     return predicted_answers(

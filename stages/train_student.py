@@ -25,6 +25,8 @@ from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.corrupt_views import CorruptLedger
 from pipeline.training.data import BatchLoader
 from pipeline.training.distributed import Processes, open_processes
+from pipeline.training.holding import hold_what_fits
+from pipeline.training.largest_batch import ViewsToTry, with_batch_size
 from pipeline.training.loss_parts import LossContext
 from pipeline.training.losses import StudentCriterion
 from pipeline.training.metric_sinks import open_sinks
@@ -116,6 +118,7 @@ def _train(
     # A projector gives the student's tokens the shape of the stored ones.
     compared_tokens = views.token_shape if loss.token_projector else network.token_shape
     dataset = views.dataset(network.input_size_hw, compared_tokens)
+    with_targets = views.with_targets(network.input_size_hw)
     validation = _open_validation(config, views, processes, device, say)
     info = describe_network(
         network,
@@ -131,19 +134,7 @@ def _train(
         _refuse_another_store(read_info(folder.last_weights), info, folder)
         before = read_place(folder.training_state)
 
-    # What an epoch shows, and what is learned from it.
-    order = views.order(config.optimisation.batch_size, config.seed)
-    processes.check_can_share(order.batch_size, config.data)
-    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
-    loader = BatchLoader(
-        shown, order, config.num_loader_workers, device, views.start_method, processes
-    )
-
-    def warn(message: str) -> None:
-        _logger.warning("%s", message)
-        say(message)
-
-    ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
+    # What is learned, and what an epoch shows.
     context = LossContext(
         oks_sigmas=skeleton.sigmas,
         student_tokens=network.token_shape,
@@ -151,20 +142,53 @@ def _train(
         heatmap_size_hw=views.heatmap_size_hw(network.input_size_hw),
     )
     criterion = StudentCriterion(loss, network.num_keypoints, context)
+    precision = choose_precision(config.precision, device, before.precision if before else None)
+    cache_bytes = 0
+    if not config.learns_from_crops:
+        cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    optimisation = with_batch_size(
+        config.optimisation,
+        network,
+        criterion,
+        info,
+        device,
+        precision,
+        processes,
+        ViewsToTry(dataset, views.instances, config.num_loader_workers, cache_bytes, with_targets),
+        say,
+    )
+    config = config.model_copy(update={"optimisation": optimisation})
+    order = views.order(optimisation.crops_in_batch, config.seed)
+    processes.check_can_share(order.batch_size, config.data)
+    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
+    loader = BatchLoader(
+        shown, order, config.num_loader_workers, device, views.start_method, processes
+    )
+
+    held, num_workers = None, config.num_loader_workers
+    if config.data_on_device == "auto":
+        held = hold_what_fits(views, dataset, shown, order, device, processes, num_workers, say)
+    batches_of_epoch = loader.batches_of_epoch if held is None else held
+
+    def warn(message: str) -> None:
+        _logger.warning("%s", message)
+        say(message)
+
+    ledger = CorruptLedger(*views.ledger_facts, warn)  # fresh views are never in it
 
     training = Training(
         network=network,
         criterion=criterion,
         normalise=info.pixels.normalise,
         info=info,
-        batches_of_epoch=lambda epoch, start: ledger.watch(loader.batches_of_epoch(epoch, start)),
-        with_targets=views.with_targets(network.input_size_hw),
+        batches_of_epoch=lambda epoch, start: ledger.watch(batches_of_epoch(epoch, start)),
+        with_targets=with_targets,
         steps_per_epoch=len(order),
         batch_size=order.batch_size,
         epochs=config.epochs,
         optimisation=config.optimisation,
         device=device,
-        precision=choose_precision(config.precision, device, before.precision if before else None),
+        precision=precision,
         is_compiled=config.compiled,
         processes=processes,
         sync_batch_norm=config.sync_batch_norm,
@@ -174,14 +198,11 @@ def _train(
         evaluate_every_epochs=config.evaluate_every_epochs,
         ledger=ledger,
     )
-    cache_bytes = 0
-    if not config.learns_from_crops:
-        cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
     place = start_training(
         training,
         folder,
         config,
-        LoadedViews(shown, order, config.num_loader_workers, cache_bytes),
+        LoadedViews(shown, order, num_workers if held is None else 0, cache_bytes),
         {"command": list(command), **views.provenance.as_facts()},
         partial(open_sinks, tensorboard=config.tensorboard, wandb=config.wandb),
         warnings=(
@@ -213,7 +234,9 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | StoredPeople:
     if not isinstance(data, FreshViewSettings):
         assert config.store is not None  # its settings are those of a store
         reads = config.effective_loss.reads
-        return open_store_views(config.store, config.images, data, reads, config.seed)
+        return open_store_views(
+            config.store, config.images, data, reads, config.seed, config.device
+        )
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
     return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)

@@ -27,6 +27,7 @@ from pipeline.training.augmentation import with_changed_crops
 from pipeline.training.data import BatchLoader, TrainingDataset
 from pipeline.training.distributed import Processes, open_processes
 from pipeline.training.heatmap_criterion import HeatmapCriterion, StoredHeatmapCriterion
+from pipeline.training.largest_batch import ViewsToTry, with_batch_size
 from pipeline.training.losses import Criterion
 from pipeline.training.metric_sinks import open_sinks
 from pipeline.training.preflight import LoadedViews, image_cache_bytes
@@ -98,12 +99,6 @@ def _train(
             network, start.weights, start.parts, pretrained=start.pretrained, say=say
         )
     dataset, criterion, frame = _targets(config, views, network)
-    order = views.order(config.optimisation.batch_size, config.seed)
-    processes.check_can_share(order.batch_size, config.data)
-    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
-    loader = BatchLoader(
-        shown, order, config.num_loader_workers, device, views.start_method, processes
-    )
     info = describe_network(
         network,
         skeleton,
@@ -113,6 +108,27 @@ def _train(
         heatmap_frame=frame,
         store_fingerprint=views.provenance.fingerprint,
         store_content=views.provenance.content_sha256,
+    )
+
+    precision = choose_precision(config.precision, device, before.precision if before else None)
+    cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
+    optimisation = with_batch_size(
+        config.optimisation,
+        network,
+        criterion,
+        info,
+        device,
+        precision,
+        processes,
+        ViewsToTry(dataset, views.instances, config.num_loader_workers, cache_bytes),
+        say,
+    )
+    config = config.model_copy(update={"optimisation": optimisation})
+    order = views.order(optimisation.crops_in_batch, config.seed)
+    processes.check_can_share(order.batch_size, config.data)
+    shown = with_changed_crops(dataset, config.data, views.people.instance_id, config.seed)
+    loader = BatchLoader(
+        shown, order, config.num_loader_workers, device, views.start_method, processes
     )
 
     training = Training(
@@ -126,13 +142,12 @@ def _train(
         epochs=config.epochs,
         optimisation=config.optimisation,
         device=device,
-        precision=choose_precision(config.precision, device, before.precision if before else None),
+        precision=precision,
         is_compiled=config.compiled,
         processes=processes,
         sync_batch_norm=config.sync_batch_norm,
         checkpoint_seconds=config.checkpoint_seconds,
     )
-    cache_bytes = image_cache_bytes(views.people, views.instances, config.data.image_cache_mib)
     place = start_training(
         training,
         folder,

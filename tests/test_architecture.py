@@ -27,7 +27,7 @@ ROOMS = (
     ("teachers", "teacher_store", "export"),
     ("caching", "training", "prediction", "detectors"),
     ("repair", "evaluation", "pictures"),
-    ("benchmarks", "ablation"),
+    ("benchmarks", "ablation", "report"),
 )
 """Folders and files of `pipeline`: each may import itself and what stands in the lines above it."""
 LOSS_FILES = (

@@ -43,13 +43,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--area-fraction", "--batch-size", *TEACHER, *CONFIG),
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
         *("--tokens", "--token-format"),
-        *("--detections", "--detection-threshold", "--only-labelled"),
+        *("--detections", "--detection-threshold", "--only-labelled", "--device", "--precision"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
+        "--data-on-device",
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -60,18 +61,23 @@ COMMANDS: dict[str, set[str]] = {
     },
     "compare": {
         *("--annotations", "--images", "--arm", "--teacher", "--mean-pose", "--output"),
-        "--no-cost",
+        *("--no-cost", "--device"),
         *(*TEACHER, *CONFIG),
+    },
+    "report": {
+        *("RUN_FOLDERS", "--output", "--store", "--teacher-name", "--annotations", "--images"),
+        *("--people", "--evaluations", "--seed", "--device", *CONFIG),
     },
     "export": {
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
+        "--device",
         *CONFIG,
     },
     "ablate": {
         *("SWEEP", "--output", "--parallel", "--only", "--seeds", "--person-views", "--baseline"),
         *("--fill", "--dry-run", "--store", "--annotations", "--images", "--val-annotations"),
-        *("--val-images", "--init-weights", "--set"),
+        *("--val-images", "--init-weights", "--set", "--device"),
     },
     "show": {
         *("STORE", "--teacher-name", "--output", "--images", "--people", "--views", "--seed"),
@@ -92,20 +98,21 @@ COMMANDS: dict[str, set[str]] = {
     },
     "draw-people": {"--output", "--images", "--seed", "--first-index"},
     "benchmark": set(),
-    "demo": {"--output", "--thorough", "--seed"},
+    "settings": {"COMMAND_NAME", "--preset"},
+    "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
     "cache": {
         *("--annotations", "--images", "--teacher", "--profile", "--people", "--views", "--seed"),
-        *("--scratch", "--output", *TEACHER, *CONFIG),
+        *("--scratch", "--output", "--device", *TEACHER, *CONFIG),
     },
     "codec": {
         *("--annotations", "--images", "--teacher", "--people", "--views", "--seed", "--sweep"),
-        *("--output", *TEACHER, *CONFIG),
+        *("--output", "--device", *TEACHER, *CONFIG),
     },
     "crops": {
         *("--annotations", "--images", "--teacher", "--people", "--store", "--output"),
-        *(*TEACHER, *CONFIG),
+        *("--device", *TEACHER, *CONFIG),
     },
     "store": {"--store", "--views", "--large-views", "--images", "--output", *CONFIG},
 }
@@ -143,6 +150,8 @@ show teacher.zarr --run-folder runs/a --output people.png
 show --run-folder runs/a --worst 20 --teacher m.onnx --output worst.png
 show --attention runs/a --keypoints left_wrist,nose --output attention.png
 compare --annotations val.json --images DIR --arm distilled=runs/a --arm plain=runs/b
+report runs/a runs/b --store teacher.zarr --output report.html
+report runs/a --annotations val.json --images DIR --output report.html
 predict --student runs/a photo.jpg clip.mp4 --detector detector.onnx --output out/
 predict --student runs/a DIR --detections boxes.json --annotations val.json --output out/
 export --run-folder runs/a --output student.onnx --precision float16 --batch 8

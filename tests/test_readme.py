@@ -1,4 +1,4 @@
-"""Everything that README.md tells a reader to type exists."""
+"""Everything that README.md and docs/commands.md tell a reader to type exists."""
 
 import re
 import shlex
@@ -12,11 +12,13 @@ from pipeline.config import StageConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+BOTH = README + (ROOT / "docs/commands.md").read_text()
 
 
 def code_lines() -> list[str]:
     """Return the lines of all code blocks without a language."""
-    blocks = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\n(.*?)^```$", BOTH, flags=re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
@@ -24,14 +26,14 @@ def commands() -> list[str]:
     return [line for line in code_lines() if line.startswith("distil ")]
 
 
-def test_the_readme_shows_every_command() -> None:
+def test_every_command_is_shown() -> None:
     shown = {line.split()[1] for line in commands()}
-    listed = set(re.findall(r"^\| `([a-z-]+)` \|", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", BOTH, flags=re.MULTILINE))
     assert shown | {"draw-people"} == set(main.commands)
     assert set(main.commands) <= listed
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", sorted(set(commands())))
 def test_a_command_of_the_readme_parses(line: str) -> None:
     _, name, *arguments = shlex.split(line, comments=True)
     context = main.commands[name].make_context(name, arguments)
@@ -54,7 +56,7 @@ def test_an_option_named_in_the_text_exists() -> None:
     groups = [g.commands for g in main.commands.values() if isinstance(g, click.Group)]
     found = [c for commands in (main.commands, *groups) for c in commands.values()]
     known = {name for command in found for p in command.params for name in p.opts}
-    text = README.replace("uv sync --extra onnx", "")
+    text = re.sub(r"\buv (sync|pip|venv) [^`]*", "", BOTH)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - {"--help"}
     assert named <= known
 
@@ -65,7 +67,7 @@ def test_a_make_target_of_the_readme_exists() -> None:
 
 
 def test_a_file_of_the_readme_exists() -> None:
-    named = set(re.findall(r"`([\w/]+\.(?:py|md))`", README))
+    named = set(re.findall(r"`([\w/]+\.(?:py|md))`", BOTH))
     tree = re.search(r"^cli\.py .*?^```", README, flags=re.MULTILINE | re.DOTALL)
     assert tree is not None
     folder = ""
@@ -87,10 +89,26 @@ def test_the_settings_of_another_skeleton_are_settings() -> None:
     class Holder(StageConfig):
         people: PeopleSettings = PeopleSettings()
 
-    (block,) = re.findall(r"^```toml\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", BOTH, flags=re.MULTILINE | re.DOTALL)
     assert Holder.model_validate(tomllib.loads(block)).people.skeleton.sigmas
 
 
 def test_every_preset_is_described() -> None:
     presets = {path.stem for path in (ROOT / "stages/presets").glob("*.toml")}
-    assert presets <= set(re.findall(r"^\| `([a-z-]+)` \|", README, flags=re.MULTILINE))
+    rows = re.findall(r"^\| (`[a-z0-9-]+`(?:, `[a-z0-9-]+`)*) \|", BOTH, flags=re.MULTILINE)
+    assert presets <= {name for row in rows for name in re.findall("[a-z0-9-]+", row)}
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_a_link_of_a_page_leads_to_a_file(page: str) -> None:
+    text = (ROOT / page).read_text()
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)}
+    inside = {link for link in links if link and not link.startswith("http")}
+    assert [x for x in sorted(inside) if not ((ROOT / page).parent / x).exists()] == []
+
+
+def test_nothing_is_told_to_be_installed_from_where_it_is_not_published() -> None:
+    pages = [ROOT / "README.md", *DOCS, *(ROOT / "pipeline").rglob("*.py")]
+    pages += [*(ROOT / "stages").rglob("*.py"), ROOT / "cli.py"]
+    told = re.compile(r"pip install ['\"]?distil-pose|install distil-pose\[")
+    assert [str(page) for page in pages if told.search(page.read_text())] == []

@@ -2,10 +2,7 @@
 
 sweep.py        a sweep's TOML file, and the arms and runs that it describes
 budget.py       what a training shows, reads, writes and takes, before it begins
-run_state.py    how far a run is, from its folder alone
 processes.py    several trainings at once, each a process of its own
-evaluations.py  figures of a network, measured once and kept by the digest of its weights
-intervals.py    95 % intervals of paired differences over people and seeds
 table.py        the rows of a sweep, as Markdown, CSV and JSON
 plot.py         validation mean OKS against person-views
 """

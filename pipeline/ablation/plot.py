@@ -1,14 +1,18 @@
 """The learning curves of a sweep: mean OKS of the validation people against person-views."""
 
 import importlib.util
+import textwrap
 from pathlib import Path
 
 from pipeline.ablation.table import SweepTable
 
 MISSING = (
-    "no plot is drawn: matplotlib is not installed; install it with pip install "
-    "'distil-pose[plots]' and run the same command again"
+    "no plot is drawn: matplotlib is not installed; install the extra plots (uv "
+    "sync --extra plots) and run the same command again"
 )
+
+_LETTERS_OF_A_LINE = 72
+"""Letters of the title that fit beside each other."""
 
 
 def can_plot() -> bool:
@@ -32,9 +36,8 @@ def draw_curves(table: SweepTable, path: Path) -> bool:
     colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(
-        title=table.question, xlabel="person-views (thousands)", ylabel="mean OKS, validation"
-    )
+    figure.suptitle(textwrap.fill(table.question, _LETTERS_OF_A_LINE))
+    axes = figure.add_subplot(xlabel="person-views (thousands)", ylabel="mean OKS, validation")
     labelled: set[str] = set()
     for run in runs:
         views, oks = zip(*run.curve, strict=True)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ablation.evaluations import Evaluation
-from pipeline.ablation.intervals import Draws
+from pipeline.evaluation.intervals import Draws
+from pipeline.evaluation.kept_evaluations import Evaluation
 from pipeline.evaluation.localisation import Difference
 
 DIGITS_OF_A_DIGEST = 12

@@ -90,9 +90,11 @@ def save_random_teacher(architecture: str, file: Path) -> HeatmapTeacher:
     return network
 
 
-def open_random_teacher(file: Path, batch_size: int, num_threads: int) -> Teacher:
+def open_random_teacher(file: Path, batch_size: int, device: torch.device) -> Teacher:
     """Open the teacher of a weights file, as a training with the teacher in the loop does."""
-    settings = TeacherSettings(batch_size=batch_size, num_threads=num_threads)
+    settings = TeacherSettings(
+        batch_size=batch_size, num_threads=torch.get_num_threads(), device=str(device)
+    )
     return open_teacher(file, settings)
 
 

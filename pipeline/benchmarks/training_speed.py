@@ -111,7 +111,7 @@ def measure_teacher_in_loop(
     file = scratch / "teacher.safetensors"
     shape = save_random_teacher(teacher, file).token_shape
     loss = terms_for(student_and_info(student)[0].token_shape, shape)
-    live = open_random_teacher(file, plan.batch_size, torch.get_num_threads())
+    live = open_random_teacher(file, plan.batch_size, plan.device)
     stored = _stored_batch(student, plan, shape)
     in_loop = with_teacher_crops(stored, live)
     assert in_loop.teacher_crops is not None
@@ -169,7 +169,7 @@ def _peak_megabytes(
     batch = _stored_batch(student, plan, shape)
     live = None
     if teacher is not None:
-        live = open_random_teacher(teacher, plan.batch_size, torch.get_num_threads())
+        live = open_random_teacher(teacher, plan.batch_size, plan.device)
         batch = with_teacher_crops(batch, live)
     learner = learner_of(
         student, loss, plan.batch_size, plan.device, plan.precision, shape, teacher=live

@@ -29,7 +29,11 @@ class Breakdown:
     """Wall time, summed over processes."""
     teacher_wall_seconds: float = 0.0
     """Wall time in which the teacher predicted as many batches at a time as it may (half of them
-    count half); for the rest of the wall time it waited for crops."""
+    count half)."""
+    waited_seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time in which no batch could be handed to the teacher, by what was missing: ``crops``,
+    which are decoded and warped, or ``encoding`` or ``writing``, for which predictions wait. The
+    teacher may be at work meanwhile, on the batches before."""
 
     def seconds(self, activity: str) -> float:
         """Return the CPU seconds of an activity, or the idle core-seconds."""
@@ -47,22 +51,35 @@ class Breakdown:
         fed = self.teacher_wall_seconds / max(self.wall_seconds, 1e-9)
         return (
             f"CPU time of {self.core_seconds:.1f} core-seconds: {', '.join(parts)}; the teacher "
-            f"was at work {fed:.0%} of the time"
+            f"was at work {fed:.0%} of the time{self._waited_for(1 - fed)}"
         )
+
+    def _waited_for(self, idle: float) -> str:
+        """Return what the teacher waited for in that share of the time, by the waits measured."""
+        waited = sum(self.waited_seconds.values())
+        if not waited or round(100 * idle) < 1:
+            return ""
+        parts = (f"{what} {idle * t / waited:.0%}" for what, t in self.waited_seconds.items())
+        return f", and waited for {', '.join(parts)}"
 
 
 def sum_breakdowns(breakdowns: Iterable[Breakdown]) -> Breakdown:
     """Return the sum; the spans of one process must not overlap."""
     total = Breakdown()
     for one in breakdowns:
-        names = total.cpu_seconds.keys() | one.cpu_seconds.keys()
         total = Breakdown(
             total.core_seconds + one.core_seconds,
-            {n: total.cpu_seconds.get(n, 0.0) + one.cpu_seconds.get(n, 0.0) for n in names},
+            _added(total.cpu_seconds, one.cpu_seconds),
             total.wall_seconds + one.wall_seconds,
             total.teacher_wall_seconds + one.teacher_wall_seconds,
+            _added(total.waited_seconds, one.waited_seconds),
         )
     return total
+
+
+def _added(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    names = sorted(one.keys() | other.keys())
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in names}
 
 
 class WorkClock:
@@ -78,6 +95,7 @@ class WorkClock:
         self._cores = available_cores()
         self._seconds: dict[str, float] = {}
         self._teacher_wall = 0.0
+        self._waited: dict[str, float] = {}
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     @contextmanager
@@ -102,16 +120,31 @@ class WorkClock:
             with self._lock:
                 self._teacher_wall += spent / self._num_parallel
 
+    @contextmanager
+    def waiting_for(self, what: str) -> Iterator[None]:
+        """Count the wall time, within the context, in which the teacher is given no batch.
+
+        what: ``crops``, ``encoding`` or ``writing``.
+        """
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            with self._lock:
+                self._waited[what] = self._waited.get(what, 0.0) + spent
+
     def lap(self) -> Breakdown:
         """Return the times since the last lap, and begin the next one."""
         with self._lock:
             wall, cpu = time.perf_counter(), time.process_time()
             spent, self._seconds = self._seconds, {}
             teacher_wall, self._teacher_wall = self._teacher_wall, 0.0
+            waited, self._waited = self._waited, {}
             wall_spent, cpu_spent = wall - self._wall, cpu - self._cpu
             self._wall, self._cpu = wall, cpu
         # An activity that has not ended yet counts in the lap in which it ends.
         rest = cpu_spent - sum(spent.values())
         return Breakdown(
-            wall_spent * self._cores, {**spent, "teacher": rest}, wall_spent, teacher_wall
+            wall_spent * self._cores, {**spent, "teacher": rest}, wall_spent, teacher_wall, waited
         )

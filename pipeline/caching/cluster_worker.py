@@ -154,7 +154,7 @@ def write_shard_on_worker(job: Job, shard: int) -> "ShardOutcome | Refusal":
         if not reasons:
             task: ShardTask = pickle.loads(job["task"])
             if state.shards is None or state.run_id != task.writer.run_id:
-                reasons = _prepare(state, task, job, shard)
+                reasons = _prepare(state, task, job, shard, worker.name)
         shards = state.shards
     if reasons:
         return Refusal(f"{worker.address} ({worker.name})", reasons)
@@ -162,7 +162,9 @@ def write_shard_on_worker(job: Job, shard: int) -> "ShardOutcome | Refusal":
     return shards.write_shard(shard)
 
 
-def _prepare(state: _WorkerState, task: "ShardTask", job: Job, shard: int) -> tuple[str, ...]:
+def _prepare(
+    state: _WorkerState, task: "ShardTask", job: Job, shard: int, name: object
+) -> tuple[str, ...]:
     """Load a run's plan and teacher, or return the reasons for which this worker may not write."""
     from pipeline.caching.shard_worker import ShardWorker
     from pipeline.teacher_store.plan import read_plan
@@ -173,7 +175,9 @@ def _prepare(state: _WorkerState, task: "ShardTask", job: Job, shard: int) -> tu
     plan = read_plan(task.writer.layout)
     if reasons := image_differences(task, plan, shard):
         return reasons
-    teacher = _open_teacher(state, task, job["teacher_sha256"])
+    is_started_here = job["num_threads"] is not None
+    number = name if is_started_here and isinstance(name, int) else None
+    teacher = _open_teacher(state, task, job["teacher_sha256"], number)
     if isinstance(teacher, str):
         return (teacher,)
     # a running cluster does not tell a worker's share of cores: one batch per dask thread
@@ -183,8 +187,23 @@ def _prepare(state: _WorkerState, task: "ShardTask", job: Job, shard: int) -> tu
     return ()
 
 
-def _open_teacher(state: _WorkerState, task: "ShardTask", sha256: str) -> "Teacher | str":
+def device_of_worker(device: str, number: int | None, num_gpus: int) -> str:
+    """Return the device of one of the workers that share a machine, so that each has its own GPU.
+
+    number: that of a worker which ``--workers`` has started; None: a worker of another cluster,
+        which gives each of them its GPU, for example by CUDA_VISIBLE_DEVICES.
+    """
+    if device not in ("auto", "cuda") or num_gpus < 2 or number is None:
+        return device
+    return f"cuda:{number % num_gpus}"
+
+
+def _open_teacher(
+    state: _WorkerState, task: "ShardTask", sha256: str, number: int | None
+) -> "Teacher | str":
     """Return the run's teacher, reused if the run before had it, or why it is not available."""
+    import torch
+
     from pipeline.errors import TeacherError
     from pipeline.teachers import open_teacher
 
@@ -192,8 +211,10 @@ def _open_teacher(state: _WorkerState, task: "ShardTask", sha256: str) -> "Teach
     if state.teacher is None or state.teacher_key != key:
         state.teacher = state.teacher_key = None
         wanted = f"teacher {task.teacher} must have sha256 {sha256[:12]}, got"
+        device = device_of_worker(task.teacher_settings.device, number, torch.cuda.device_count())
+        settings = task.teacher_settings.model_copy(update={"device": device})
         try:
-            teacher = open_teacher(task.teacher, task.teacher_settings)
+            teacher = open_teacher(task.teacher, settings)
         except (TeacherError, FileNotFoundError) as error:
             return f"{wanted}: {error}"
         if teacher.network.sha256 != sha256:

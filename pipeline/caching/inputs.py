@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import ViewPlan
 from pipeline.teacher_store.writer import compare_views, read_shared_plan
 from pipeline.teachers import Teacher
-from pipeline.teachers.opening import open_fitting_teacher
+from pipeline.teachers.opening import open_fitting_teacher, recorded_device
 from pipeline.wording import Log, counted
 from store_schemas.choices import TOKEN_KINDS
 from store_schemas.formats import OptionalArrays, TokenFormat, crop_format, crop_margin_hw
 from store_schemas.root_metadata import read_entries
+
+SettingsT = TypeVar("SettingsT", bound=CacheSettings)
 
 
 def open_inputs(
@@ -49,7 +51,7 @@ def open_inputs(
         log(note)
     if missing := describe_missing_halves(people.skeleton, config.recipe):
         log(missing)
-    settings = _with_threads(config.teacher_settings, execution_recipe or {})
+    settings = _as_begun(config.teacher_settings, execution_recipe or {})
     teacher = open_fitting_teacher(config.teacher, people, settings)
     height, width = teacher.input_size_hw
     rows, columns = teacher.heatmap_size_hw
@@ -61,14 +63,15 @@ def open_inputs(
     return people, teacher
 
 
-def _with_threads(
-    settings: TeacherSettings, execution_recipe: Mapping[str, Any]
-) -> TeacherSettings:
-    """Return settings with the number of threads of a forward pass, which changes last bits.
+def _as_begun(settings: TeacherSettings, execution_recipe: Mapping[str, Any]) -> TeacherSettings:
+    """Return settings with device and threads of a forward pass, which change last bits.
 
-    The default is one: it is the same on every machine, and a batch for every core is faster than
-    all cores for every batch.
+    They are those that the store was begun with, unless they are given. The default is one thread:
+    it is the same on every machine, and a batch for every core is faster than all cores for every
+    batch.
     """
+    if settings.device == "auto":
+        settings = settings.model_copy(update={"device": recorded_device(execution_recipe)})
     if settings.num_threads is not None:
         return settings
     recorded = execution_recipe.get("num_threads")
@@ -113,6 +116,18 @@ def draw_view_plan(config: TeacherInputs, people: People, teacher: Teacher) -> V
     return ViewPlan(
         drawn.image_to_crop, drawn.is_mirrored, teacher.input_size_hw, config.seed, recipe
     )
+
+
+def with_views_of(config: SettingsT, folder: StoreFolder) -> SettingsT:
+    """Return settings with a store's number of views and seed, where they are not given.
+
+    Raises:
+        StoreError: there is no store, or its views are damaged.
+    """
+    shared, _ = read_shared_plan(folder)
+    stored = {"views": shared.views.num_views - 1, "seed": shared.views.seed}
+    not_given = stored.keys() - config.model_fields_set
+    return config.model_copy(update={name: stored[name] for name in not_given})
 
 
 def stored_view_plan(

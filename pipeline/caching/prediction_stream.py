@@ -261,7 +261,8 @@ class PredictionStream:
                 if encoding is None:
                     yield encoded
                     continue
-                num_views, errors = encoding.result()
+                with self.clock.waiting_for("encoding"):
+                    num_views, errors = encoding.result()
                 # summed in the order of batches, whichever was encoded first
                 encoded.errors = encoded.errors.plus(errors)
                 on_progress(num_views)
@@ -281,7 +282,12 @@ class PredictionStream:
             encoded = EncodedRows(rows, self.dimensions, self.threshold)
             of_range = encoded.keep_crops(chain([image], islice(images, num_images - 1)))
             mark = partial(encoded.mark_unreadable, self.plan.people.instance_id, on_progress)
-            for batch in batched_crops(of_range, self.teacher.settings.batch_size, mark):
+            batches = batched_crops(of_range, self.teacher.settings.batch_size, mark)
+            while True:
+                with self.clock.waiting_for("crops"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
                 yield encoded, batch
             yield encoded, None
 

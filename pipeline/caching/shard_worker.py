@@ -125,7 +125,9 @@ class ShardWorker:
                 for encoded in stream:
                     former, publishing = publishing, None
                     if former is not None:
-                        yield former.result()
+                        with self._clock.waiting_for("writing"):
+                            outcome = former.result()
+                        yield outcome
                     shard = begun.popleft()
                     publishing = publisher.submit(self._publish, shard, encoded, pool)
                     del encoded  # the next shard's arrays are as large

@@ -63,7 +63,7 @@ def read_everyone(
         notes.append(note)
     if not people.num_instances:
         raise PeopleError(
-            f"{annotations}: nobody to learn from: no annotation of category {people.category_id} "
+            f"{annotations} must hold people: no annotation of category {people.category_id} "
             f"is of one person with a box{''.join(f'; {note}' for note in notes)}; give "
             "annotations with boxes, or a detector's boxes (--detections)"
         )

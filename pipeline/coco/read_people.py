@@ -65,6 +65,11 @@ def read_annotated(
         ConfigError: the settings do not fit the file's categories.
     """
     content = read_json(annotations, _KEYPOINT_FILE)
+    if isinstance(content, list) and content:
+        raise PeopleError(
+            f"{annotations} must be a COCO annotation file, but is a list, as COCO results are "
+            f"(--predictions, --detections); give {_KEYPOINT_FILE}"
+        )
     image_values, annotation_values, categories = (
         _list_of_objects(content, name, annotations)
         for name in ("images", "annotations", "categories")
@@ -90,9 +95,10 @@ def read_annotated(
     instances, others = everyone[is_instance], everyone[~is_instance]
     if not (takes_boxes_alone or is_instance.any()):
         raise PeopleError(
-            f"{annotations}: nobody to learn from: of {counted(len(others.area), 'annotation')} of "
-            f"category {category.get('name')!r} (crowds: {others.is_crowd.sum()}) none is of one "
-            "person with keypoints; give a file with labelled keypoints"
+            f"{annotations} must hold people with labelled keypoints: of "
+            f"{counted(len(others.area), 'annotation')} of category {category.get('name')!r} "
+            f"(crowds: {others.is_crowd.sum()}) none is of one person with keypoints; give a file "
+            "with labelled keypoints"
         )
     bbox_xywh = _check_instances(instances, images, settings.clip_boxes, annotations)
     blank = np.array([np.nan, np.nan, 0])  # for the arbitrary position of unlabelled keypoints

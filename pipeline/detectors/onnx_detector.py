@@ -24,7 +24,7 @@ class OnnxDetector:
 
     def __init__(self, path: Path, settings: DetectorSettings, *, min_score: float) -> None:
         self._path, self._settings, self._min_score = path, settings, min_score
-        self._session = open_session(path, available_cores())
+        self._session = open_session(path, available_cores(), "auto")
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) not in (3, 4):
             shapes = ", ".join(f"{each.name} {each.shape}" for each in inputs)

@@ -26,7 +26,7 @@ from pipeline.prediction.networks import (
     open_heatmap_teacher,
     open_student_at,
 )
-from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, TeacherSettings
+from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, DeviceName, TeacherSettings
 from pipeline.teachers.opening import require_same_names
 from pipeline.teachers.torch_network import TorchNetwork
 from pipeline.wording import counted
@@ -134,12 +134,14 @@ def teacher_arm(
     return _arm(TEACHER, opened, people, image_folder)
 
 
-def student_arm(name: str, student: Path, people: People, image_folder: Path) -> MeasuredNetwork:
+def student_arm(
+    name: str, student: Path, people: People, image_folder: Path, device: DeviceName = "cpu"
+) -> MeasuredNetwork:
     """Measure the poses of a student under the flip test; its own file states their score.
 
-    student: a run folder, or an exported student.
+    student: a run folder, or an exported student, which runs on the CPU.
     """
-    opened = open_student_at(student, threshold=KEYPOINT_THRESHOLD, device="cpu")
+    opened = open_student_at(student, threshold=KEYPOINT_THRESHOLD, device=device)
     return _arm(name, opened, people, image_folder)
 
 
@@ -194,18 +196,18 @@ def _arm(name: str, opened: OpenedNetwork, people: People, folder: Path) -> Meas
 
 
 def _network_of(opened: OpenedNetwork) -> tuple[str, TimedNetwork]:
-    """Return the name of an architecture, and the network to time."""
+    """Return the name of an architecture, and the network to time, on the CPU."""
     estimator, size_hw = opened.estimator, opened.estimator.input_size_hw
     if isinstance(estimator, ExportedEstimator):
         found = estimator.student.description
         size = (found.num_parameters, found.num_multiply_adds)
         return str(opened.facts["architecture"]), TimedNetwork(opened.path, size_hw, size)
     if isinstance(estimator, StudentEstimator):
-        return estimator.network.architecture, TimedNetwork(estimator.network, size_hw)
+        return estimator.network.architecture, TimedNetwork(estimator.network.cpu(), size_hw)
     if isinstance(estimator, TeacherEstimator) and isinstance(
         estimator.teacher.network, TorchNetwork
     ):
-        module = estimator.teacher.network.module
+        module = estimator.teacher.network.module.cpu()
         return module.architecture, TimedNetwork(module, size_hw)
     return opened.path.name, TimedNetwork(opened.path, size_hw)
 

@@ -73,8 +73,8 @@ def measure_costs(
     if not has_onnx():
         costs = _measure(networks, rounds, {})
         return costs, (
-            "times are of torch, as onnx and onnxruntime are not installed; install "
-            "distil-pose[onnx] for those of a runtime that is made for inference",
+            "times are of torch, as onnx and onnxruntime are not installed; install the extra "
+            "onnx (uv sync --extra onnx) for those of a runtime that is made for inference",
         )
     with tempfile.TemporaryDirectory() as folder:
         files: dict[str, Path] = {}

@@ -38,12 +38,12 @@ class Localisation:
     @property
     def mean_oks(self) -> float:
         """The mean over people with labelled keypoints; NaN if there are none."""
-        return _mean_defined(self.oks)
+        return mean_defined(self.oks)
 
     @property
     def mean_pck(self) -> float:
         """The mean over keypoint kinds, so that a rarely labelled kind counts as much."""
-        return _mean_defined(self.pck)
+        return mean_defined(self.pck)
 
 
 def measure_localisation(people: People, poses: Poses, pck_fraction: float = 0.2) -> Localisation:
@@ -151,7 +151,7 @@ def _mean_where_labelled(
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _mean_defined(values: NDArray[np.float64]) -> float:
+def mean_defined(values: NDArray[np.float64]) -> float:
     """Average the values that are not NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")

@@ -4,6 +4,7 @@ Both forms compute ``pixel * (scale / std) - mean / std`` in float32 with factor
 once, so the input of a network has the same bits in training and in evaluation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,13 @@ class PixelNormalisation:
         crops: (B, H, W, 3) uint8, RGB.
         Returns (B, 3, H, W) in channels-last memory order.
         """
-        factors, offsets = self.factors_and_offsets()
         pixels = crops.float()
         if self.channel_order == "bgr":
             pixels = pixels.flip(-1)
-        normalised = pixels.mul_(pixels.new_tensor(factors)).sub_(pixels.new_tensor(offsets))
-        return normalised.permute(0, 3, 1, 2)
+        factors, offsets = (
+            numbers_beside(pixels, each.tolist()) for each in self.factors_and_offsets()
+        )
+        return pixels.mul_(factors).sub_(offsets).permute(0, 3, 1, 2)
 
     def factors_and_offsets(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return factor and offset by channel, (3,) each: normalised = pixel * factor - offset."""
@@ -63,3 +65,13 @@ class PixelNormalisation:
         ]
         factors, offsets = np.array(pairs, np.float32).T
         return factors, offsets
+
+
+def numbers_beside(tensor: "Tensor", numbers: Sequence[float]) -> "Tensor":
+    """Return (n,) numbers in the type and on the device of a tensor.
+
+    They are filled in there: a copy from the host would wait for all that the device has to do.
+    """
+    import torch
+
+    return torch.stack([tensor.new_full((), number) for number in numbers])

@@ -100,6 +100,24 @@ def simulated_heat(
     )
 
 
+def draw_in_rings(
+    tile: Picture,
+    image_to_tile: Affine,
+    truth: NDArray[np.float32],
+    keypoints: NDArray[np.float64],
+    skeleton: Skeleton,
+) -> Picture:
+    """Draw a pose over rings of the truth.
+
+    truth: (K, 3) as (x, y, visibility), image pixels.
+    keypoints: (K, 2) as (x, y), image pixels.
+    """
+    places, is_labelled = apply(image_to_tile, truth[:, :2]), truth[:, 2] > 0
+    drawn = ring_keypoints(tile, places, is_labelled, skeleton)
+    points = apply(image_to_tile, keypoints)
+    return draw_pose(drawn, points, np.ones(len(points), bool), skeleton)
+
+
 def tiles_beside_teacher(
     tile: Picture,
     image_to_tile: Affine,
@@ -118,9 +136,7 @@ def tiles_beside_teacher(
     tiles = [draw_pose(tile, places, is_labelled, skeleton)]
     poses = [pose for pose in (student, teacher) if pose is not None]
     for pose in poses:
-        drawn = ring_keypoints(tile, places, is_labelled, skeleton)
-        points = apply(image_to_tile, pose.keypoints)
-        drawn = draw_pose(drawn, points, np.ones(len(points), bool), skeleton)
+        drawn = draw_in_rings(tile, image_to_tile, truth, pose.keypoints, skeleton)
         tiles.append(label_tile(drawn, pose.label))
     for heat in (pose.heat for pose in poses):
         if heat is not None:

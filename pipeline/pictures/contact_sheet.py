@@ -13,6 +13,7 @@ Phrase = tuple[str, Colour | None]
 
 BACKGROUND_COLOUR: Colour = (255, 255, 255)
 TEXT_COLOUR: Colour = (30, 30, 30)
+_MARGINS_BETWEEN_BLOCKS = 4
 
 
 def label_tile(tile: Picture, text: str) -> Picture:
@@ -35,14 +36,18 @@ def contact_sheet(
     row_captions: Sequence[str],
     legend: Sequence[Phrase] = (),
     heading: str = "",
+    *,
+    num_blocks: int = 1,
 ) -> Picture:
     """Lay tiles of one size out in a grid with titles, a caption above each row, and a legend.
 
-    Texts that are longer than the sheet is wide are broken into lines.
+    Texts that are longer than their place is wide are broken into lines.
 
     rows: tiles (H, W, 3) uint8, RGB; each row has as many as there are titles.
     legend: phrases for the bottom, each after a square of its colour; a colour of None: no square.
     heading: what the whole sheet shows; it stands at the top.
+    num_blocks: number of blocks of rows side by side; the rows go down the first block, then the
+        next.
 
     Raises:
         ValueError: no tile, tiles of several sizes, or texts that do not match the grid.
@@ -51,40 +56,55 @@ def contact_sheet(
     text_size = max(11, tile_width // 15)
     margin, line = text_size // 2 + 2, round(1.7 * text_size)
     font, heading_font = _font(text_size), _font(round(1.2 * text_size))
-    width = margin + len(column_titles) * (tile_width + margin)
-    text_width = width - 2 * margin
+    per_block = -(-len(rows) // num_blocks)
+    starts = range(0, len(rows), per_block)
+    block_width = len(column_titles) * (tile_width + margin) - margin
+    stride = block_width + _MARGINS_BETWEEN_BLOCKS * margin
+    text_width = stride * (len(starts) - 1) + block_width
     heading_lines = _wrap(heading, heading_font, text_width) if heading else []
     title_lines = [_wrap(title, font, tile_width) for title in column_titles]
-    caption_lines = [_wrap(caption, font, text_width) for caption in row_captions]
+    caption_lines = [_wrap(caption, font, block_width) for caption in row_captions]
     legend_lines = _legend_lines(legend, font, text_width)
-    num_lines = len(heading_lines) + max(map(len, title_lines)) + sum(map(len, caption_lines))
-    height = 2 * margin + line * (num_lines + len(legend_lines))
-    height += len(rows) * (tile_height + margin) + (margin if heading_lines else 0)
-    canvas = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
+    num_lines = len(heading_lines) + max(map(len, title_lines)) + len(legend_lines)
+    num_lines += max(sum(map(len, caption_lines[start : start + per_block])) for start in starts)
+    height = 2 * margin + line * num_lines + (margin if heading_lines else 0)
+    height += per_block * (tile_height + margin)
+    canvas = Image.new("RGB", (text_width + 2 * margin, height), BACKGROUND_COLOUR)
     pen = ImageDraw.Draw(canvas)
     y = margin
     for text in heading_lines:
         pen.text((margin, y + line / 2), text, TEXT_COLOUR, font=heading_font, anchor="lm")
         y += line
-    y += margin if heading_lines else 0
-    for column, lines in enumerate(title_lines):
-        centre = margin + column * (tile_width + margin) + tile_width / 2
-        for index, text in enumerate(lines):
-            place = (centre, y + line * index + line / 2)
-            pen.text(place, text, TEXT_COLOUR, font=font, anchor="mm")
-    y += line * max(map(len, title_lines))
-    for tiles, lines in zip(rows, caption_lines, strict=True):
-        for text in lines:
-            pen.text((margin, y + line / 2), text, TEXT_COLOUR, font=font, anchor="lm")
-            y += line
-        for column, tile in enumerate(tiles):
-            left = margin + column * (tile_width + margin)
-            canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (left, y))
-        y += tile_height + margin
+    top = y + (margin if heading_lines else 0)
+    for place, start in enumerate(starts):
+        left, y = margin + place * stride, top
+        for column, lines in enumerate(title_lines):
+            centre = left + column * (tile_width + margin) + tile_width / 2
+            for index, text in enumerate(lines):
+                middle = (centre, y + line * index + line / 2)
+                pen.text(middle, text, TEXT_COLOUR, font=font, anchor="mm")
+        y += line * max(map(len, title_lines))
+        for row in range(start, min(start + per_block, len(rows))):
+            for text in caption_lines[row]:
+                pen.text((left, y + line / 2), text, TEXT_COLOUR, font=font, anchor="lm")
+                y += line
+            for column, tile in enumerate(rows[row]):
+                x = left + column * (tile_width + margin)
+                canvas.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y))
+            y += tile_height + margin
+    y = height - margin - line * len(legend_lines)
     for phrases in legend_lines:
         _write_phrases(pen, phrases, (margin, y + line / 2), font)
         y += line
     return np.array(canvas, np.uint8)
+
+
+def blocks_for_a_screen(num_rows: int, num_columns: int, tile_size_hw: tuple[int, int]) -> int:
+    """Return the least number of blocks whose sheet is about as wide as it is high, or wider."""
+    height, width = tile_size_hw
+    blocks = range(1, num_rows + 1)
+    wide = (n for n in blocks if n * num_columns * width >= -(-num_rows // n) * height)
+    return next(wide, num_rows)
 
 
 def write_sheet(path: Path, sheet: Picture) -> None:

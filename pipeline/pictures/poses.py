@@ -141,10 +141,15 @@ def overlay_heatmaps(
 
 def write_jpeg(path: Path, image: Picture) -> None:
     """Write an image (H, W, 3) uint8, RGB, as a JPEG file; a file is never half written."""
-    settings = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
+    publish(path, encode_jpeg(image, _JPEG_QUALITY))
+
+
+def encode_jpeg(image: Picture, quality: int) -> bytes:
+    """Return an image (H, W, 3) uint8, RGB, as the bytes of a JPEG file."""
+    settings = (cv2.IMWRITE_JPEG_QUALITY, quality)
     written, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), settings)
     assert written
-    publish(path, data.tobytes())
+    return data.tobytes()
 
 
 def write_png(path: Path, image: Picture) -> None:

@@ -28,8 +28,8 @@ from pipeline.machine import available_cores, map_ahead
 from pipeline.settings import TeacherSettings
 from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
-from pipeline.teachers.opening import open_teacher
-from pipeline.teachers.teacher import Teacher, TeacherOutput
+from pipeline.teachers.opening import open_teacher, recorded_device
+from pipeline.teachers.teacher import YOUNGER, Teacher, TeacherOutput
 from store_schemas.errors import IdentityError, StoreError
 from store_schemas.heatmap_codec import dequantise_heatmaps, error_bound, quantise_heatmaps
 from store_schemas.metadata import compare_identity
@@ -52,12 +52,11 @@ def open_stored_teacher(
         TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
     """
     known = {**execution_recipe, **identity.teacher}
+    names = [name for name in TeacherSettings.model_fields if name != "device"]
     try:
         settings = TeacherSettings(
-            **{
-                name: known.get(name) if name == "keypoint_order" else known[name]
-                for name in TeacherSettings.model_fields
-            }
+            **{name: known[name] for name in names if name in known or name not in YOUNGER},
+            device=recorded_device(execution_recipe),
         )
     except (KeyError, ValueError) as error:
         fault = " ".join(str(error).split())

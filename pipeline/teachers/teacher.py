@@ -1,7 +1,7 @@
 """A teacher: a heatmap network with its preprocessing, flip test, heatmap frame and decoding."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,12 @@ from pipeline.teachers.network import HeatmapNetwork, Prediction, Tokens
 
 MAX_BATCHES = 8
 """Largest number of batches predicted at a time: each takes the network's memory again."""
+BATCHES_ON_GPU = 2
+"""One is computed while the crops of the next one are normalised and copied."""
+
+
+YOUNGER: Mapping[str, object] = {"keypoint_order": None, "precision": "float32"}
+"""Settings that the first stores lack, and what they then are; so named only where they differ."""
 
 
 class TeacherOutput(NamedTuple):
@@ -61,17 +67,20 @@ class Teacher:
         return mirror_gap(self.crop_to_heatmap, self.input_size_hw[1], self.heatmap_size_hw[1])
 
     def batches_at_a_time(self, num_cores: int) -> int:
-        """Return the number of batches that keep so many cores busy; 1 for a network on a GPU."""
+        """Return the number of batches that keep so many cores, or the GPU, busy."""
         threads = self.network.num_threads
-        return 1 if threads is None else min(max(num_cores // threads, 1), MAX_BATCHES)
+        if threads is None:
+            return BATCHES_ON_GPU
+        return min(max(num_cores // threads, 1), MAX_BATCHES)
 
     def identity(self) -> dict[str, Any]:
         """Return all settings that decide heatmaps and decoded keypoints, as JSON values."""
         settings = self.settings.model_dump(
-            mode="json", exclude={"batch_size", "num_threads", "output_name"}
+            mode="json", exclude={"batch_size", "num_threads", "device", "output_name"}
         )
-        if settings["keypoint_order"] is None:  # younger than the first stores, which lack it
-            del settings["keypoint_order"]
+        for name, usual in YOUNGER.items():
+            if settings[name] == usual:
+                del settings[name]
         return {
             "kind": self.network.kind,
             "architecture": self.network.architecture,
@@ -114,10 +123,13 @@ class Teacher:
         """
         if with_tokens:
             self.require_tokens()
-        prediction = self._pass(crops, with_tokens)
         if not self.settings.flip_test:
-            return prediction
-        mirrored = self.predict_heatmaps(crops[:, :, ::-1])
+            return self._pass(crops, with_tokens)
+        if self.network.num_threads is None and self.network.fixed_batch_size is None:
+            prediction, mirrored = self._pass_of_both(crops, with_tokens)
+        else:
+            prediction = self._pass(crops, with_tokens)
+            mirrored = self.predict_heatmaps(crops[:, :, ::-1])
         back = mirror_heatmaps(mirrored, flip_indices, self.settings.flip_shift or 0)
         return prediction._replace(heatmaps=np.float32(0.5) * (prediction.heatmaps + back))
 
@@ -161,27 +173,46 @@ class Teacher:
 
     def _pass(self, crops: NDArray[np.uint8], with_tokens: bool = False) -> Prediction:
         """Predict crops once, in batches of one fixed size; the last one is padded."""
+        outputs = []
+        for padded, size in self._padded_batches(crops):
+            output = self.network.forward(self.preprocess(padded), with_tokens)
+            outputs.append(_rows(output, 0, size))
+        return self._joined(outputs)
+
+    def _pass_of_both(
+        self, crops: NDArray[np.uint8], with_tokens: bool
+    ) -> tuple[Prediction, NDArray[np.float32]]:
+        """Predict crops and the mirrored ones in the same forward passes, of twice the batch."""
+        outputs, mirrored = [], []
+        for padded, size in self._padded_batches(crops):
+            both = np.concatenate([padded, padded[:, :, ::-1]])
+            output = self.network.forward(self.preprocess(both), with_tokens)
+            outputs.append(_rows(output, 0, size))
+            mirrored.append(_rows(output, len(padded), len(padded) + size)._replace(tokens=None))
+        return self._joined(outputs), self._joined(mirrored).heatmaps
+
+    def _padded_batches(self, crops: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        """Yield crops in batches of one size, and how many of each are no padding."""
         batch_size = self.settings.batch_size
-        batches, tokens = [], []
         for start in range(0, len(crops), batch_size):
             batch = crops[start : start + batch_size]
             missing = batch_size - len(batch)
-            padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-            output = self.network.forward(self.preprocess(padded), with_tokens)
-            output = self._in_order(output)
-            batches.append(output.heatmaps[: len(batch)])
-            tokens.append({k: each[: len(batch)] for k, each in (output.tokens or {}).items()})
-        heatmaps = np.concatenate(batches)
+            yield np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]), len(batch)
+
+    def _joined(self, outputs: Sequence[Prediction]) -> Prediction:
+        """Return the predictions of several batches as one, in the order of the annotations."""
+        outputs = [self._in_order(output) for output in outputs]
+        heatmaps = np.concatenate([output.heatmaps for output in outputs])
         if self.settings.heatmap_activation == "sigmoid":
             # A logit below -88 would overflow exp; at 80 a sigmoid is 0 or 1 in float32 anyway.
             logits = np.clip(heatmaps, np.float32(-80), np.float32(80))
             heatmaps = np.float32(1) / (np.float32(1) + np.exp(-logits))
         if self.settings.heatmap_gain != 1:
             heatmaps = heatmaps * np.float32(self.settings.heatmap_gain)
-        if not with_tokens:
+        tokens = [output.tokens for output in outputs if output.tokens is not None]
+        if not tokens:
             return Prediction(heatmaps)
-        kinds = tokens[0]
-        return Prediction(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in kinds})
+        return Prediction(heatmaps, {k: np.concatenate([t[k] for t in tokens]) for k in tokens[0]})
 
     @property
     def keypoint_names(self) -> tuple[str, ...] | None:
@@ -203,6 +234,14 @@ class Teacher:
     def preprocess(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (B, 3, H, W) normalised crops of (B, H, W, 3) uint8 RGB ones."""
         return self._pixels.normalise_array(crops)
+
+
+def _rows(prediction: Prediction, start: int, stop: int) -> Prediction:
+    tokens = prediction.tokens
+    return Prediction(
+        prediction.heatmaps[start:stop],
+        None if tokens is None else {kind: each[start:stop] for kind, each in tokens.items()},
+    )
 
 
 def _checked_order(order: tuple[int, ...] | None, num_outputs: int) -> tuple[int, ...] | None:

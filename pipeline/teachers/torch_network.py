@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TeacherError
 from pipeline.frames.geometry import SizeHW
+from pipeline.machine import choose_device
 from pipeline.models.pose_networks import HeatmapTeacher
 from pipeline.runs.checkpoints import CheckpointInfo, load_network
 from pipeline.runs.run_folder import RunFolder
@@ -36,7 +37,12 @@ class TorchNetwork:
             {"input_size_hw": info.input_size_hw, "heatmap_frame": info.heatmap_frame},
             weights,
         )
-        self.module = module.eval()
+        self.device = choose_device(settings.device)
+        self.module = module.eval().to(self.device)
+        self._dtype: torch.dtype = getattr(torch, settings.precision)
+        if self.device.type == "cuda" and self._dtype == torch.float32:
+            # torch lets convolutions of float32 use ten bits of the fraction unless it is told.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.architecture: str = info.architecture
         self.sha256 = sha256_of_tensors(module)
         self.input_size_hw: SizeHW = info.input_size_hw
@@ -46,29 +52,39 @@ class TorchNetwork:
         self.keypoint_names: tuple[str, ...] | None = info.keypoint_names
         self.token_shape: tuple[int, SizeHW] | None = module.token_shape
         self.preprocessing = _preprocessing(settings, info, weights)
-        self.num_threads = settings.num_threads or torch.get_num_threads()
+        self.num_threads: int | None = None
+        if self.device.type == "cpu":
+            self.num_threads = settings.num_threads or torch.get_num_threads()
 
     @torch.inference_mode()
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Predict raw heatmaps, and tokens if requested, of (B, 3, H, W) normalised crops."""
-        torch.set_num_threads(self.num_threads)
-        batch = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-        output = self.module(batch, with_tokens=with_tokens)
-        heatmaps = np.asarray(output.heatmaps.numpy(), np.float32)
+        if self.num_threads is not None:
+            torch.set_num_threads(self.num_threads)
+        batch = torch.from_numpy(images).to(self.device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        is_mixed = self._dtype != torch.float32
+        with torch.autocast(self.device.type, self._dtype if is_mixed else None, is_mixed):
+            output = self.module(batch, with_tokens=with_tokens)
+        heatmaps = _on_host(output.heatmaps)
         if output.tokens is None:
             return Prediction(heatmaps)
-        keypoint, visual = (tokens.numpy() for tokens in output.tokens)
+        keypoint, visual = map(_on_host, output.tokens)
         return Prediction(heatmaps, {"keypoint": keypoint, "visual": visual})
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that change the last bits of heatmaps, as JSON values."""
         return {
             "library": "torch",
-            "device": str(next(self.module.parameters()).device.type),
+            "device": self.device.type,
             "num_threads": self.num_threads,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
         }
+
+
+def _on_host(values: torch.Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy())
 
 
 def _preprocessing(settings: TeacherSettings, info: CheckpointInfo, source: Path) -> dict[str, Any]:

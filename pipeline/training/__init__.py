@@ -21,6 +21,7 @@ token_losses.py       distances between tokens, and the projector
 heatmap_criterion.py  a teacher's criterion
 optimisation.py       optimiser and learning rate
 preflight.py          memory and time that a training needs, before its first step
+largest_batch.py      the largest batch that fits the memory
 schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views
@@ -31,6 +32,8 @@ data.py               views -> batches, in worker processes
 store_data.py         views of a store -> batches with the teacher's predictions
 augmentation.py       changes of the crops alone: colours, a hidden part
 metric_sinks.py       TensorBoard and Weights & Biases beside metrics.jsonl
+held_views.py         views kept in memory: gathered on the device, or drawn from RAM
+holding.py            which views a training keeps in memory
 images.py             training images, decoded strictly, compared with their digests, cached
 view_order.py         order of an epoch's views: all people shuffled, or shard by shard
 corrupt_views.py      corrupt views, replaced by others of the same person, counted and bounded

@@ -3,12 +3,14 @@
 A loss sees its tensors, never people, files or stores; ``replacements`` is for the ledger alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from pipeline.frames.pixels import numbers_beside
 
 
 @dataclass(frozen=True)
@@ -17,25 +19,52 @@ class _OnDevice:
 
     def to(self, device: torch.device) -> Self:
         """Return the record with its tensors on a device; copies do not block."""
-        moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
-            elif isinstance(value, _OnDevice):
-                moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def rows(self, start: int, stop: int) -> Self:
         """Return the record of the samples ``start`` to ``stop - 1``."""
-        kept: dict[str, Any] = {}
+        return self._with_tensors(lambda tensor: tensor[start:stop])
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the record of the samples at (n,) ``rows``, on the device of its tensors."""
+        return self._with_tensors(
+            lambda tensor: tensor.index_select(0, rows.to(tensor.device, non_blocking=True))
+        )
+
+    def like(self, num_samples: int, device: torch.device) -> Self:
+        """Return a record of so many samples on a device, not filled yet."""
+        return self._with_tensors(
+            lambda tensor: tensor.new_empty((num_samples, *tensor.shape[1:]), device=device)
+        )
+
+    def put(self, start: int, samples: Self) -> None:
+        """Copy samples into the record, from ``start`` on."""
+        for field in fields(self):
+            held, value = getattr(self, field.name), getattr(samples, field.name)
+            if isinstance(held, Tensor):
+                held[start : start + len(value)].copy_(value)
+            elif isinstance(held, _OnDevice):
+                held.put(start, value)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
-                kept[field.name] = value[start:stop]
+                changed[field.name] = change(value)
             elif isinstance(value, _OnDevice):
-                kept[field.name] = value.rows(start, stop)
-        return replace(self, **kept)
+                changed[field.name] = value._with_tensors(change)
+        return replace(self, **changed)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return sum(
+            part.nbytes if isinstance(part, Tensor) else part.num_bytes
+            for part in parts
+            if isinstance(part, Tensor | _OnDevice)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +98,7 @@ class TrainingBatch(_OnDevice):
     @property
     def crop_size_wh(self) -> Tensor:
         """(2,) as (W, H), on the device of the images."""
-        return self.keypoints.new_tensor(self.images.shape[1:3][::-1])
+        return numbers_beside(self.keypoints, self.images.shape[1:3][::-1])
 
 
 def unchanged(batch: TrainingBatch) -> TrainingBatch:

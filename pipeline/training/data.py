@@ -23,7 +23,7 @@ from pipeline.settings import ViewRecipe
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.distributed import ALONE, Processes
 from pipeline.training.images import TrainingImages
-from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
+from pipeline.training.view_order import BatchOrder, ViewBatch
 from store_schemas.errors import StoreError
 
 StartMethod = Literal["fork", "forkserver", "spawn"]
@@ -167,7 +167,7 @@ class BatchLoader:
     def __init__(
         self,
         dataset: Dataset[TrainingBatch],
-        order: ViewOrder | BlockOrder,
+        order: BatchOrder,
         num_workers: int,
         device: torch.device,
         start_method: StartMethod = "fork",
@@ -206,7 +206,7 @@ class BatchLoader:
 class _OwnViews(Sampler[ViewBatch]):
     """This process's rows of the batches of an epoch."""
 
-    def __init__(self, order: ViewOrder | BlockOrder, processes: Processes) -> None:
+    def __init__(self, order: BatchOrder, processes: Processes) -> None:
         self._order, self._processes = order, processes
         self.epoch = 0
         """Epoch of the next iteration."""

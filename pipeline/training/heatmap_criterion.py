@@ -1,13 +1,12 @@
 """Loss of heatmap networks: the distance to Gaussians around keypoints, or to stored heatmaps."""
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from pipeline.frames.geometry import Affine, SizeHW, apply
-from pipeline.frames.heatmaps import encode_keypoints
+from pipeline.frames.geometry import Affine, SizeHW
 from pipeline.models.heads import HeatmapOutput
 from pipeline.training.batch import TrainingBatch
-from pipeline.training.heatmap_losses import heatmap_loss
+from pipeline.training.heatmap_losses import heatmap_loss, render_gaussians
 from pipeline.training.losses import Criterion, LossTerms, at_least_float32, require_heatmaps
 
 
@@ -44,11 +43,14 @@ class HeatmapCriterion(Criterion):
     sigma: standard deviation of the Gaussians, in heatmap cells.
     """
 
+    crop_to_heatmap: Tensor
+
     def __init__(
         self, crop_to_heatmap: Affine, heatmap_size_hw: SizeHW, sigma: float, num_keypoints: int
     ) -> None:
         super().__init__()
-        self._crop_to_heatmap = crop_to_heatmap
+        affine = torch.from_numpy(crop_to_heatmap).float()
+        self.register_buffer("crop_to_heatmap", affine, persistent=False)
         self._heatmap_size_hw = heatmap_size_hw
         self._sigma = sigma
         self._num_keypoints = num_keypoints
@@ -59,8 +61,9 @@ class HeatmapCriterion(Criterion):
 
     def forward(self, output: HeatmapOutput, batch: TrainingBatch, step: int) -> LossTerms:
         """Return the loss of a batch."""
-        points = apply(self._crop_to_heatmap, batch.keypoints.cpu().numpy().astype(np.float64))
-        targets = torch.from_numpy(encode_keypoints(points, self._heatmap_size_hw, self._sigma))
+        points = batch.keypoints @ self.crop_to_heatmap[:, :2].T + self.crop_to_heatmap[:, 2]
+        sigmas = torch.full_like(points, self._sigma)
+        targets = render_gaussians(points, sigmas, self._heatmap_size_hw)
         maps = at_least_float32(output.heatmaps)
-        loss = heatmap_loss(maps, targets.to(maps.device), batch.keypoint_weights)
+        loss = heatmap_loss(maps, targets, batch.keypoint_weights)
         return LossTerms(loss, {"heatmap": loss.detach()})

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import SizeHW, apply, compose, resize_affine
 from pipeline.models.token_encoder import TokenShape
-from pipeline.settings import TeacherSettings, ViewRecipe
+from pipeline.settings import DeviceName, TeacherSettings, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teachers.opening import open_teacher
@@ -144,7 +144,7 @@ class LiveTargets:
         if crops is None or not self.reads:
             return replace(batch, teacher_crops=None)
         tokens_read = self.reads & {"keypoint_tokens", "visual_tokens"}
-        prediction = self.teacher.predict(crops.numpy(), self.flip_indices, bool(tokens_read))
+        prediction = self.teacher.predict(crops.cpu().numpy(), self.flip_indices, bool(tokens_read))
         output = self.teacher.decode(prediction)
         size_hw = self.teacher.input_size_hw
         keypoints = apply(resize_affine(size_hw, self.input_size_hw), output.keypoints)
@@ -158,7 +158,7 @@ class LiveTargets:
         return replace(batch, teacher=teacher_batch(to_heatmap, fields), teacher_crops=None)
 
 
-def open_teacher_of(store: AnyTeachers, path: Path | None) -> Teacher:
+def open_teacher_of(store: AnyTeachers, path: Path | None, device: DeviceName) -> Teacher:
     """Open the teacher that wrote a store, under the settings that the store records.
 
     path: None takes the file or folder that the store was written from.
@@ -184,7 +184,11 @@ def open_teacher_of(store: AnyTeachers, path: Path | None) -> Teacher:
     stored, recipe = store.identity.teacher, store.execution_recipe
     known = {name: stored[name] for name in TeacherSettings.model_fields if name in stored}
     # The same batches as in stage one, so that not even the last bits differ on that machine.
-    how = {"batch_size": recipe.get("batch_size", 32), "num_threads": torch.get_num_threads()}
+    how = {
+        "batch_size": recipe.get("batch_size", 32),
+        "num_threads": torch.get_num_threads(),
+        "device": device,
+    }
     teacher = open_teacher(path, TeacherSettings.model_validate({**known, **how}))
     compare_identity(stored, teacher.identity(), way_out="give the teacher that wrote the store")
     return teacher

@@ -27,6 +27,7 @@ from pipeline.training.stop_request import StopRequest
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import Learner
 from pipeline.wording import counted
+from store_schemas.errors import StorageError
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def fit(
         Stopped: on SIGTERM or Ctrl-C; the training state is that after the last step.
         TrainingError: a loss or a gradient is not finite; the checkpoints are those of before.
         DistilError, StoreError: a batch cannot be loaded.
+        StorageError: the disk is full; names the file, and what --resume goes on from.
     """
     processes = training.processes
     learner = Learner(training)
@@ -55,14 +57,14 @@ def fit(
     if resume and run_folder.training_state.is_file():
         place = load_training_state(run_folder.training_state, learner.modules, learner.optimizer)
         learner.take_up(place)
-    run_folder.truncate_metrics(place.epoch)
-    processes.wait()  # until the first process has truncated them
-    training.ledger.restore(run_folder.read_metrics(), place.epoch_facts)
     progress = progress if processes.is_first else NO_PROGRESS
     progress.update(place.step, training.num_steps)
 
     stop = StopRequest()
     try:
+        run_folder.truncate_metrics(place.epoch)
+        processes.wait()  # until the first process has truncated them
+        training.ledger.restore(run_folder.read_metrics(), place.epoch_facts)
         with stop.on_signals():
             while place.epoch < training.epochs:
                 place, means = _train_epoch(training, learner, run_folder, place, progress, stop)
@@ -90,6 +92,8 @@ def fit(
                     stop.check()
     except Stopped as error:
         raise Stopped(f"{error}; {_describe_state(training, run_folder)}") from None
+    except StorageError as error:
+        raise StorageError(f"{error}; {_describe_state(training, run_folder)}") from error
     except KeyboardInterrupt:
         _logger.warning(
             "interrupted in epoch %d; %s", place.epoch + 1, _describe_state(training, run_folder)

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.machine import free_memory
 from pipeline.models.cost import count_parameters
 from pipeline.training.batch import TrainingBatch
+from pipeline.training.distributed import Processes
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import BatchLoss
 from pipeline.training.view_order import BlockOrder, ViewBatch, ViewOrder
@@ -107,9 +108,7 @@ def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> St
         batch = load(size)
         load_seconds = (time.perf_counter() - began) / size
         step_seconds = step(batch) / size
-    return StepCost(
-        (peaks[1] - peaks[0]) // 2, _num_bytes(batch) // size, step_seconds, load_seconds
-    )
+    return StepCost((peaks[1] - peaks[0]) // 2, batch.num_bytes // size, step_seconds, load_seconds)
 
 
 def check_before_training(training: Training, views: LoadedViews, epochs_done: int = 0) -> str:
@@ -127,13 +126,11 @@ def check_before_training(training: Training, views: LoadedViews, epochs_done: i
     loading = processes * views.cache_bytes + views.num_workers * WORKER_BYTES
     if training.device.type == "cuda":
         place = " of the GPU's memory"
-        free: int | None = _free_on_gpu(training.device)
     else:
         place = " of memory"
-        constant, free = constant + loading, free_memory()
+        constant += loading
         loaded += PREFETCHED_BATCHES * views.num_workers * cost.batch_bytes
-        if free is not None:
-            free //= training.processes.num_on_machine
+    free = free_on(training.device, training.processes)
     own_rows = -(-training.batch_size // training.processes.size)
     needed = constant + in_step * training.crops_at_once + loaded * own_rows
     if free is not None and needed > free:
@@ -205,16 +202,17 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= size
 
 
-def _num_bytes(record: object) -> int:
-    if isinstance(record, Tensor):
-        return record.nbytes
-    values = vars(record).values() if hasattr(record, "__dataclass_fields__") else ()
-    return sum(map(_num_bytes, values))
-
-
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def free_on(device: torch.device, processes: Processes) -> int | None:
+    """Return the bytes of a device that this process may still take; None: it is not known."""
+    if device.type == "cuda":
+        return _free_on_gpu(device)
+    free = free_memory()
+    return None if free is None else free // processes.num_on_machine
 
 
 def _free_on_gpu(device: torch.device) -> int:

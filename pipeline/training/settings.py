@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config import ComponentConfig, InputPath, OutputFolder
 from pipeline.settings import BatchSize, ViewRecipe
@@ -306,20 +306,30 @@ def name_the_policy(settings: Any) -> Any:
     return {**settings, "data": data}
 
 
+BatchSizeOrAuto = Annotated[
+    BatchSize | None, BeforeValidator(lambda given: None if given == "auto" else given)
+]
+"""Number of crops; None: auto."""
+
+
 class OptimisationConfig(ComponentConfig):
     """Optimiser and schedule. The defaults are DistilPose's released recipe (300 epochs)."""
 
     optimizer: Literal["adam", "adamw"] = "adam"
+    """Optimiser: torch's Adam or AdamW."""
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     """Learning rate after the warm-up."""
     weight_decay: float = Field(0.0, ge=0)
-    batch_size: BatchSize = 256
-    """Number of crops in a batch, at most the number of people."""
+    """Decay of the weights by ``adamw``, a factor of the learning rate."""
+    batch_size: BatchSizeOrAuto = 256
+    """Number of crops in a batch, at most the number of people; auto takes the largest power of two
+    that fits the memory, and the run's settings then hold it."""
     micro_batch: BatchSize | None = None
     """Number of crops in one forward pass of a process; a batch's gradients are then summed over
     several passes, in less memory. Batch normalisation sees the crops of one pass. By default the
     whole batch."""
     schedule: Literal["step", "cosine", "constant"] = "step"
+    """Course of the learning rate after the warm-up."""
     decay_at: tuple[float, ...] = (200 / 300, 260 / 300)
     """Fractions of the training after which the learning rate of ``step`` drops."""
     decay_rate: float = Field(0.1, gt=0, le=1)
@@ -327,11 +337,18 @@ class OptimisationConfig(ComponentConfig):
     min_learning_rate: float = Field(0.0, ge=0)
     """Learning rate at the end of ``cosine``."""
     warmup_steps: int = Field(500, ge=0)
+    """Number of steps over which the learning rate grows linearly from its thousandth."""
     gradient_clip: float = Field(0.0, ge=0)
     """Largest norm of the gradient of all weights; 0 sets no limit."""
     average_decay: float = Field(0.0, ge=0, lt=1)
     """Decay per step of an exponential moving average of the weights, which is validated beside
     them, such as 0.999; 0 keeps none."""
+
+    @property
+    def crops_in_batch(self) -> int:
+        """Number of crops in a batch, after auto was replaced by what fits."""
+        assert self.batch_size is not None
+        return self.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> "OptimisationConfig":
@@ -339,6 +356,11 @@ class OptimisationConfig(ComponentConfig):
             0 < x < 1 for x in self.decay_at
         ):
             raise ValueError(f"decay_at is {self.decay_at}; expected rising fractions of (0, 1)")
+        if self.batch_size is None and self.micro_batch is not None:
+            raise ValueError(
+                "micro_batch limits the memory of a batch, whose largest size is then not to be "
+                "found; give batch_size a number, or leave micro_batch out"
+            )
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError("weight_decay needs optimizer = 'adamw', which decouples it")
         if self.min_learning_rate > self.learning_rate:
@@ -369,3 +391,4 @@ class InitialTeacherWeights(InitialWeights):
     """Run folder or weights of another teacher to start from, for example one of other photographs,
     or a file of the weights that timm has for the backbone."""
     parts: tuple[str, ...] = ("backbone", "encoder", "head")
+    """Submodules whose tensors are copied where name and shape agree."""

@@ -6,6 +6,7 @@ and carries into them what the teacher predicted of the plain crop. The files of
 opened in the process that reads them.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -163,8 +164,7 @@ class MirroredViewDataset(ReplayedViewDataset):
         is_mirrored = batch.views > self._num_views
         views = np.where(is_mirrored, batch.views - self._num_views, batch.views)
         stored, replacements = self._read_or_replace(ViewBatch(batch.instances, views))
-        if is_mirrored.any():
-            stored = self._mirror(stored, is_mirrored)
+        stored = self._mirror(stored, is_mirrored)
         crops = self._crop(batch.instances, stored)
         return replace(crops, teacher=stored.teacher, replacements=replacements)
 
@@ -263,6 +263,15 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._replacing = (
             None if replace_among is None else ReplacingReader(store, replace_among, self._read)
         )
+        self._read_held: Callable[[NDArray[np.int64]], _Carried] | None = None
+
+    def read_plain(self, instances: NDArray[np.int64]) -> Any:
+        """Read what views of these people are drawn from: arrays by person, in nested records."""
+        return self._read(instances, np.full_like(instances, PLAIN_VIEW))
+
+    def hold(self, read_held: Callable[[NDArray[np.int64]], Any]) -> None:
+        """Take what ``read_plain`` returns from a function of the rows, and no more from files."""
+        self._read_held = read_held
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
         plain = ViewBatch(batch.instances, np.full_like(batch.views, PLAIN_VIEW))
@@ -288,6 +297,8 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         return replace(crops, teacher=teacher, replacements=replacements)
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Carried:
+        if self._read_held is not None:
+            return self._read_held(instances)
         store = self._store
         reads = self._reads
         predictions = _read_teacher(store, instances, views, reads) if reads else None

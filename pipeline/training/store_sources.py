@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, PeopleError
 from pipeline.frames.geometry import SizeHW, size_in_aspect
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
-from pipeline.settings import ViewRecipe
+from pipeline.settings import DeviceName, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
 from pipeline.training.live_teacher import LiveViews, open_teacher_of
 from pipeline.training.settings import (
@@ -200,6 +200,7 @@ def open_store_views(
     data: CarriedViewSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> CarriedViews: ...
 @overload
 def open_store_views(
@@ -208,6 +209,7 @@ def open_store_views(
     data: ReplayedViewSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> ReplayedViews: ...
 @overload
 def open_store_views(
@@ -216,6 +218,7 @@ def open_store_views(
     data: StoreSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> StoredPeople: ...
 def open_store_views(
     path: str | Path,
@@ -223,6 +226,7 @@ def open_store_views(
     data: StoreSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> StoredPeople:
     """Open a teacher store to train from, and refuse it if it does not fit ``data``.
 
@@ -230,6 +234,7 @@ def open_store_views(
     reads: fields of the teacher that the loss terms read; none: only people and views are used,
         and only people with labels.
     seed: seed of the views that are drawn.
+    device: device of a live teacher.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
@@ -277,7 +282,7 @@ def open_store_views(
         case MirroredViewSettings():
             return MirroredViews(store, people, data, image_folder, reads, instances, seed)
         case LiveTeacherSettings():
-            teacher = open_teacher_of(store, data.teacher)
+            teacher = open_teacher_of(store, data.teacher, device)
             return LiveViews(store, people, data, image_folder, reads, instances, seed, teacher)
 
 

@@ -9,7 +9,7 @@ augmented views, and one epoch shows all views of some people in place of one vi
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ class ViewBatch(NamedTuple):
 
     instances: NDArray[np.int64]  # (B,), rows of the people's table
     views: NDArray[np.int64]  # (B,), 1 or more: view 0 is for evaluation
+
+
+class BatchOrder(Protocol):
+    """Which views each batch of an epoch shows."""
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[ViewBatch]:
+        """Yield the batches of an epoch, from the batch at position ``start`` on."""
+        ...
 
 
 class ViewOrder(Sampler[ViewBatch]):

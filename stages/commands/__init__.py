@@ -2,11 +2,13 @@
 
 training.py           cache-teacher, train-student, train-teacher
 evaluation.py         evaluate, compare
+report.py             report
 prediction.py         predict
 export.py             export
 ablation.py           ablate
 store.py              store and the commands below it
 benchmark.py          benchmark and the commands below it
+settings.py           settings: the settings of any command
 drawing.py            draw-people, demo; they load click alone
 command_map.py        commands and options as --help shows them; errors on one line
 options.py            options made from the models of the settings; inputs that must exist

@@ -9,7 +9,7 @@ import click
 from pipeline.config import load_config, merge_settings
 from pipeline.errors import ConfigError
 from stages.commands.command_map import command
-from stages.commands.options import FOLDER, names, require_inputs, setting_option
+from stages.commands.options import FOLDER, device_option, names, require_inputs, setting_option
 from stages.settings.ablate import AblateConfig, plan_sweep
 from stages.settings.training import TrainStudentConfig
 
@@ -71,6 +71,7 @@ def _values(
            help="COCO keypoint JSON of the people that all arms are reported on.")  # fmt: skip
 @_training("val_images", "--val-images")
 @_training("initial.weights", "--init-weights")
+@device_option(TrainStudentConfig, heading="Settings of all trainings")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE",
               help="Value of a setting of train-student for all arms; repeatable.")  # fmt: skip
 def ablate_command(

@@ -11,6 +11,7 @@ from stages.commands.command_map import CommandMap, Decorator
 from stages.commands.options import (
     config_options,
     configured,
+    device_option,
     options_of,
     people_options,
     setting_option,
@@ -47,7 +48,11 @@ def benchmark() -> None:
 
 
 def _inputs(model: type[StageConfig]) -> Decorator[Any]:
-    return stack(people_options(model), setting_option(model, "teacher", "--teacher"))
+    return stack(
+        people_options(model),
+        setting_option(model, "teacher", "--teacher"),
+        device_option(model, "teacher_settings.device"),
+    )
 
 
 def _measure(

@@ -36,14 +36,17 @@ def draw_people_command(output: Path, num_images: int, seed: int, first_index: i
               help="Train with three seeds on more people; takes far longer.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True,
               help="Seed of the drawn people and of the trainings.")  # fmt: skip
-def demo_command(output: Path, thorough: bool, seed: int) -> None:
+@click.option("--device", metavar="DEVICE",
+              help="Device of teacher and students: auto, cpu, cuda, mps or cuda:N.  "
+              "[default: auto]")  # fmt: skip
+def demo_command(output: Path, thorough: bool, seed: int, device: str | None) -> None:
     """Draw people, cache a teacher, train a student with and without it, and compare.
 
     Takes nothing: no data, no download, no GPU. Writes the drawn people, the teacher store, both
-    run folders, table.json, store.png and people.png in --output.
+    run folders, table.json, report.html, store.png and people.png in --output.
     """
     from rich.console import Console
 
     from stages.demo import demo
 
-    demo(output, thorough=thorough, seed=seed, console=Console())
+    demo(output, thorough=thorough, seed=seed, console=Console(), device=device)

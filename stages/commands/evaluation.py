@@ -11,7 +11,9 @@ from stages.commands.command_map import command, fail
 from stages.commands.options import (
     config_options,
     configured,
+    device_option,
     named_paths,
+    option_names,
     people_options,
     require_inputs,
     setting_option,
@@ -44,7 +46,7 @@ _compare = functools.partial(setting_option, CompareConfig)
 @setting_option(EvaluateStore, "annotations", "--annotations")
 @setting_option(EvaluateTeacher, "images", "--images")
 @setting_option(EvaluateTeacher, "detections", "--detections")
-@setting_option(EvaluateRun, "device", "--device", metavar="DEVICE")
+@device_option(EvaluateRun)
 @setting_option(EvaluateTeacher, "output", "--output")
 @setting_option(EvaluateTeacher, "min_ap", "--min-ap")
 @switch_off(EvaluateTeacher, "flip_test", "--no-flip-test",
@@ -64,7 +66,7 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
     prints a table, and writes evaluation.json and results.json in --output (of a run:
     evaluation.json in its folder).
     """
-    config = evaluation_of(merge_settings(None, config_file, overrides, options))
+    config = evaluation_of(merge_settings(None, config_file, overrides, options), option_names())
     require_inputs(config)
 
     from rich.console import Console
@@ -89,6 +91,7 @@ def evaluate_command(config_file: Path | None, overrides: tuple[str, ...], **opt
 @_compare("teacher", "--teacher")
 @_compare("mean_pose", "--mean-pose")
 @_compare("output", "--output")
+@device_option(CompareConfig)
 @switch_off(CompareConfig, "measure_cost", "--no-cost",
             help="Do not measure time and memory of the networks.")  # fmt: skip
 @teacher_options(CompareConfig)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from stages.commands.command_map import command
-from stages.commands.options import config_options, configured, setting_option
+from stages.commands.options import config_options, configured, device_option, setting_option
 from stages.settings.export import ExportConfig
 
 _option = functools.partial(setting_option, ExportConfig)
@@ -20,6 +20,7 @@ _option = functools.partial(setting_option, ExportConfig)
 @_option("val_annotations", "--val-annotations")
 @_option("val_images", "--val-images")
 @_option("max_ap_loss", "--max-ap-loss")
+@device_option(ExportConfig)
 @_option("store", "--store")
 @_option("images", "--images")
 @_option("licence", "--licence")

@@ -36,9 +36,9 @@ _METAVARS = {"store": "PATH|URL", int: "N", float: "X", str: "NAME"}
 class SettingOption(HeadedOption):
     """The option of a setting; its parameter has the dotted name of the setting."""
 
-    def __init__(self, *names: Any, setting: str, **settings: Any) -> None:
+    def __init__(self, *names: Any, model: Model, setting: str, **settings: Any) -> None:
         super().__init__(*names, **settings)
-        self.name = setting
+        self.name, self.model = setting, model
 
 
 def setting_option(model: Model, setting: str, *names: str, **given: Any) -> Decorator[Any]:
@@ -53,7 +53,7 @@ def setting_option(model: Model, setting: str, *names: str, **given: Any) -> Dec
     shown = "" if default_text is None else f"  [default: {default_text}]"
     help_text = " ".join((field.description or "").replace("``", "").split()) + shown
     settings = {"help": help_text.strip(), **_type_of(field), **given}
-    return click.option(*names, cls=SettingOption, setting=setting, **settings)
+    return click.option(*names, cls=SettingOption, model=model, setting=setting, **settings)
 
 
 def switch_off(model: Model, setting: str, name: str, help: str) -> Decorator[Any]:
@@ -62,6 +62,7 @@ def switch_off(model: Model, setting: str, name: str, help: str) -> Decorator[An
     return click.option(
         name,
         cls=SettingOption,
+        model=model,
         setting=setting,
         help=help,
         is_flag=True,
@@ -96,9 +97,24 @@ def configured(
     """
     sources = {name: options.pop(name) for name in ("config_file", "overrides") if name in options}
     begun = None if resumed is None else read_begun(resumed)
-    config = load_config(model, begun=begun, preset=preset, **sources, fields=options)
+    if begun is not None and options.get("optimisation.batch_size") == "auto":
+        del options["optimisation.batch_size"]  # what was found then is in the run's settings
+    config = load_config(
+        model, begun=begun, preset=preset, **sources, fields=options, option_names=option_names()
+    )
     require_inputs(config)
     return config
+
+
+def option_names() -> Mapping[str, str]:
+    """Return the option of each setting of the command that runs, for messages."""
+    named = {}
+    for parameter in click.get_current_context().command.params:
+        if isinstance(parameter, click.Argument):
+            named[parameter.name or ""] = parameter.human_readable_name
+        elif isinstance(parameter, SettingOption):
+            named[parameter.name] = parameter.opts[0]
+    return named
 
 
 def require_inputs(config: StageConfig) -> None:
@@ -234,6 +250,11 @@ def _integers(_: click.Context, parameter: click.Parameter, text: str | None) ->
     return [int(part) for part in parts]
 
 
+def _count(_: click.Context, __: click.Parameter, text: str | None) -> int | str | None:
+    """Read a number, or a word in its place."""
+    return int(text) if text is not None and text.isdecimal() else text
+
+
 def names(_: click.Context, __: click.Parameter, text: str | None) -> list[str] | None:
     """Read names with commas between them; None: not given."""
     return None if text is None else text.split(",")
@@ -291,6 +312,11 @@ def teacher_options(model: Model) -> Decorator[Any]:
     )
 
 
+def device_option(model: Model, setting: str = "device", **given: Any) -> Decorator[Any]:
+    """Make the option of the device that a command's networks run on."""
+    return setting_option(model, setting, "--device", metavar="DEVICE", **given)
+
+
 def training_options(model: Model, default_text: str | None = None) -> Decorator[Any]:
     """Make the options of every training, under a heading of their own.
 
@@ -300,13 +326,14 @@ def training_options(model: Model, default_text: str | None = None) -> Decorator
     option = functools.partial(setting_option, model, heading="Training")
     return stack(
         option("epochs", "--epochs", **of_preset),
-        option("optimisation.batch_size", "--batch-size", **of_preset),
+        option("optimisation.batch_size", "--batch-size", type=str, callback=_count,
+               metavar="N|auto", **of_preset),
         option("optimisation.micro_batch", "--micro-batch"),
         option("optimisation.learning_rate", "--learning-rate", **of_preset),
         option("seed", "--seed"),
         option("num_loader_workers", "--workers"),
         option("num_threads", "--threads"),
-        option("device", "--device", metavar="DEVICE"),
+        device_option(model, heading="Training"),
         option("precision", "--precision"),
         option("compiled", "--compile"),
         option("optimisation.average_decay", "--average-decay"),
@@ -326,6 +353,6 @@ _of_settings = functools.partial(click.option, cls=HeadedOption, heading="All ot
 config_options = stack(
     _of_settings("--config", "config_file", type=FILE, help="TOML file with settings."),
     _of_settings("--set", "overrides", multiple=True, metavar="NAME=VALUE",
-                 help="Value of one setting, which wins over all files; repeatable. The error for "
-                 "an unknown NAME lists the known ones."),
+                 help="Value of one setting, which wins over all files; repeatable. `distil "
+                 "settings COMMAND` lists them."),
 )  # fmt: skip

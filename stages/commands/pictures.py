@@ -9,7 +9,9 @@ from pipeline.config import merge_settings
 from stages.commands.command_map import command
 from stages.commands.options import (
     configured,
+    device_option,
     names,
+    option_names,
     options_of,
     require_inputs,
     setting_option,
@@ -45,7 +47,7 @@ _store_options = options_of(
 @setting_option(ShowConfig, "output", "--output", required=True)
 @_student("annotations", "--annotations")
 @setting_option(ShowConfig, "num_people", "--people", default_text="8; with --attention 2")
-@_student("device", "--device", metavar="DEVICE")
+@device_option(ShowStudentConfig)
 @_store_options
 @teacher_options(ShowStudentConfig)
 def show_command(**options: Any) -> None:
@@ -57,7 +59,7 @@ def show_command(**options: Any) -> None:
     With --attention: a run's attention from keypoint tokens to the image, by layer.
     Writes a PNG.
     """
-    config = picture_of(merge_settings(None, None, (), options))
+    config = picture_of(merge_settings(None, None, (), options), option_names())
     require_inputs(config)
     if isinstance(config, ShowConfig):
         from stages.show import show

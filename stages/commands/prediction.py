@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pipeline.wording import counted
 from stages.commands.command_map import command, fail
 from stages.commands.options import (
     config_options,
@@ -60,8 +61,8 @@ def predict_command(**options: Any) -> None:
     with brief_progress("predicting", "images") as progress:
         result = predict(config, progress, lambda line: click.echo(f"distil: {line}", err=True))
     click.echo(
-        f"wrote {result.output}: {result.num_poses} poses in {result.num_images} images, "
-        f"{result.people_per_second:.1f} people/s"
+        f"wrote {result.output}: {counted(result.num_poses, 'pose')} in "
+        f"{counted(result.num_images, 'image')}, {result.people_per_second:.1f} people/s"
     )
     if result.failed:
         fail(f"{len(result.failed)} of the inputs could not be read whole; they are named above")

@@ -18,6 +18,7 @@ from stages.commands.options import (
     FOLDER,
     config_options,
     configured,
+    device_option,
     names,
     people_options,
     setting_option,
@@ -77,6 +78,8 @@ _run_folder_option = click.option(
 @_option("accept_weak_teacher", "--accept-weak-teacher")
 @_option("people.area_fraction", "--area-fraction")
 @_option("teacher_settings.batch_size", "--batch-size")
+@device_option(CacheTeacherConfig, "teacher_settings.device")
+@_option("teacher_settings.precision", "--precision")
 @teacher_options(CacheTeacherConfig)
 @config_options
 def cache_teacher_command(
@@ -131,9 +134,10 @@ def cache_teacher_command(
 @_student("data.store_cache", "--cache")
 @_student("images", "--images")
 @click.option("--preset", metavar="NAME",
-              help="Name of the shipped settings: distilpose-s (crops of 256x192), distilpose-lite "
-              "(128x96, pretrained on ImageNet) or distilpose-xs (128x96, for CPU and edge).  "
-              "[default: distilpose-s]",
+              help="Name of the shipped settings: distilpose-s or distilpose-l (the released "
+              "recipes, crops of 256x192, from stores with tokens), distilpose-s-no-tokens (from "
+              "any store), distilpose-lite (128x96, pretrained on ImageNet) or distilpose-xs "
+              "(128x96, for CPU and edge).  [default: distilpose-s-no-tokens]",
 )  # fmt: skip
 @_student("architecture", "--student", metavar="NAME", default_text="the preset's")
 @_run_folder_option
@@ -155,6 +159,7 @@ def cache_teacher_command(
           "their mirror images, of a teacher with --flip-test; or views that the teacher itself "
           "predicts in every step.  [default: carry]")  # fmt: skip
 @_student("data.teacher", "--teacher")
+@_student("data_on_device", "--data-on-device")
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")
 @training_options(TrainStudentConfig, default_text="the preset's")
@@ -168,7 +173,7 @@ def train_student_command(
     checkpoints/last.safetensors and best.safetensors.
     """
     resumed = run_folder / CONFIG_FILE if resume else None
-    preset = preset or (None if resume else "distilpose-s")
+    preset = preset or (None if resume else "distilpose-s-no-tokens")
     file = preset_file(preset) if preset else None
     config = configured(TrainStudentConfig, options, preset=file, resumed=resumed)
     config.require_packages()
@@ -198,7 +203,8 @@ def train_student_command(
 @_teacher("store", "--store")
 @_teacher("architecture", "--teacher")
 @click.option("--preset", metavar="NAME",
-              help="Name of shipped settings: demo-teacher, those of the demo's teacher.",
+              help="Name of shipped settings: tokenpose-s-teacher and tokenpose-hrnet48-teacher, "
+              "DistilPose's teachers, or demo-teacher, the demo's.",
 )  # fmt: skip
 @_run_folder_option
 @_teacher("initial.weights", "--init-weights")

@@ -41,6 +41,7 @@ class AblateConfig(StageConfig):
     """All settings of ``distil ablate``."""
 
     sweep: str
+    """Sweep: a TOML file, or the name of a shipped one."""
     output: OutputFolder
     """Folder for the run folders, the evaluations and the table."""
     parallel: int = Field(1, ge=1, le=MAX_PROCESSES)

@@ -23,6 +23,7 @@ from pipeline.settings import (
     PeopleSettings,
     TeacherSettings,
 )
+from pipeline.wording import in_series
 
 KeypointThreshold = Annotated[
     float | None, BeforeValidator(lambda given: None if given == "none" else given)
@@ -77,8 +78,8 @@ class EvaluateStore(_ScoredHere):
         skeleton_only = PeopleSettings(skeleton=self.people.skeleton)
         if self.annotations is None and self.people != skeleton_only:
             raise ValueError(
-                "people has no effect with store: without annotations the store's own people "
-                "count; leave it out"
+                "the settings of people have no effect with --store alone, whose own people "
+                "count; leave them out, or give --annotations"
             )
         return self
 
@@ -129,9 +130,13 @@ class EvaluateTeacher(EvaluateNetwork):
     teacher: InputPath
     """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings()
+    device: DeviceName = "auto"
+    """Device that the teacher runs on."""
 
     @model_validator(mode="after")
-    def _check_flip_test(self) -> Self:
+    def _check_teacher_settings(self) -> Self:
+        if self.teacher_settings.device not in ("auto", self.device):
+            raise ValueError("teacher_settings.device contradicts device; set device only")
         if self.teacher_settings.flip_test and not self.flip_test:
             raise ValueError("teacher_settings.flip_test contradicts flip_test; set flip_test only")
         return self
@@ -161,30 +166,38 @@ _ADVICE = {
 }
 
 
-def evaluation_of(settings: Mapping[str, object]) -> EvaluateConfig:
+def evaluation_of(
+    settings: Mapping[str, object], option_names: Mapping[str, str] = {}
+) -> EvaluateConfig:
     """Build the configuration of an evaluation from nested settings, one of which is its source.
 
     Raises:
         ConfigError: there is not one source, or a setting is unknown, missing or not of the source.
     """
     given = {name for name, value in settings.items() if value is not None}
+
+    def named(name: str) -> str:
+        return option_names.get(name, name)
+
     sources = [name for name in _SOURCES if name in given]
     if len(sources) != 1:
-        what = f"{' and '.join(sources)} are given" if sources else "nothing to evaluate is given"
-        raise ConfigError(f"{what}; give exactly one of {', '.join(_SOURCES)}")
+        both = in_series([named(name) for name in sources]) if sources else ""
+        what = f"{both} are given" if sources else "nothing to evaluate is given"
+        raise ConfigError(f"{what}; give exactly one of {in_series([*map(named, _SOURCES)])}")
     (source,) = sources
     model = _SOURCES[source]
     for name in sorted(given - model.model_fields.keys()):
         users = [other for other, kind in _SOURCES.items() if name in kind.model_fields]
         if users:
             raise ConfigError(
-                f"{name} has no effect with {source}, only with {', '.join(users)}; leave it out"
+                f"{named(name)} has no effect with {named(source)}, only with "
+                f"{in_series([*map(named, users)])}; leave it out"
             )
     for name, what in _ADVICE.items():
         field = model.model_fields.get(name)
         if field is not None and field.is_required() and name not in given:
-            raise ConfigError(f"{source} needs {name}; give {what}")
-    return validate_config(model, {name: settings[name] for name in given})
+            raise ConfigError(f"{named(source)} needs {named(name)}, {what}")
+    return validate_config(model, {name: settings[name] for name in given}, option_names)
 
 
 class CompareConfig(StageConfig):
@@ -200,6 +213,9 @@ class CompareConfig(StageConfig):
     teacher: InputPath | None = None
     """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
+    device: DeviceName = "auto"
+    """Device on which all networks predict, exported ones aside; their time and memory are measured
+    on a core of the CPU."""
     mean_pose: InputFile | None = None
     """Training annotations, whose mean pose is put into every box as a further arm: the least that
     a network must beat."""
@@ -214,7 +230,7 @@ class CompareConfig(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.arms:
-            raise ValueError("nothing to compare; name arms as name=run_folder")
+            raise ValueError("nothing to compare is given; give --arm NAME=RUN_FOLDER for each arm")
         counts = {name: self.seeds_of(name) for name, _ in self.arms}
         if len(set(counts.values())) > 1:
             raise ValueError(f"arms need as many run folders each (one per seed), got {counts}")
@@ -228,6 +244,7 @@ class StoredTeacher(StageConfig):
     """One teacher of a store."""
 
     store: InputStore
+    """Teacher store."""
     teacher_name: str | None = None
     """Name of the teacher, for a store with several."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config import InputFile, InputFolder, OutputFile, StageConfig
-from pipeline.settings import InputStore, PeopleSettings
+from pipeline.settings import DeviceName, InputStore, PeopleSettings
 
 AllowedBatch = Annotated[
     int | None,
@@ -30,6 +30,8 @@ class ExportConfig(StageConfig):
     val_images: InputFolder | None = None
     """Folder of the images of --val-annotations."""
     people: PeopleSettings = PeopleSettings()
+    device: DeviceName = "auto"
+    """Device on which the run's own AP is measured; the file's is measured on the CPU."""
     max_ap_loss: float = Field(0.01, ge=0, le=1)
     """Largest loss of AP; a file that loses more is not written."""
     store: InputStore | None = None
@@ -52,9 +54,12 @@ class ExportConfig(StageConfig):
         if self.output.suffix.lower() != ".onnx":
             raise ValueError(f"output must be a file name that ends in .onnx, got {self.output}")
         if (self.val_annotations is None) != (self.val_images is None):
-            raise ValueError("val_annotations and val_images belong together; give both or neither")
+            raise ValueError(
+                "--val-annotations and --val-images belong together; give both or neither"
+            )
         if self.precision == "int8" and self.val_annotations is None:
             raise ValueError(
-                "int8 needs val_annotations and val_images: it is written only if its AP is kept"
+                "--precision int8 needs --val-annotations and --val-images, as it is written only "
+                "if its AP is kept"
             )
         return self

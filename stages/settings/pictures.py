@@ -15,6 +15,7 @@ from pipeline.config import (
 )
 from pipeline.errors import ConfigError
 from pipeline.settings import DeviceName, InputStore, TeacherSettings
+from pipeline.wording import in_series
 from stages.settings.evaluation import StoredTeacher
 
 
@@ -52,7 +53,7 @@ class _OfAnnotatedPeople(_Picture):
     @model_validator(mode="after")
     def _check_images(self) -> Self:
         if self.annotations is not None and self.images is None:
-            raise ValueError("annotations need images; give the folder of the annotated images")
+            raise ValueError("--annotations need --images, the folder of the annotated images")
         return self
 
 
@@ -81,15 +82,17 @@ class ShowStudentConfig(_OfAnnotatedPeople):
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
         if self.store is not None and self.annotations is not None:
-            raise ValueError("a store has its own people; leave annotations or the store out")
+            raise ValueError("a store has its own people; leave --annotations or the store out")
         if self.store is not None and self.teacher is not None:
-            raise ValueError("a store has its own teacher; leave teacher or the store out")
+            raise ValueError("a store has its own teacher; leave --teacher or the store out")
         if self.store is None and self.teacher_name is not None:
-            raise ValueError("teacher_name has no effect without a store; leave it out")
+            raise ValueError("--teacher-name has no effect without a store; leave it out")
         if self.teacher is None and "teacher_settings" in self.model_fields_set:
-            raise ValueError("teacher_settings have no effect without a teacher; leave them out")
+            raise ValueError(
+                "the options of a teacher have no effect without --teacher; leave them out"
+            )
         if self.worst is not None and "num_people" in self.model_fields_set:
-            raise ValueError("worst is the number of people; leave num_people (--people) out")
+            raise ValueError("--worst is the number of people; leave --people out")
         return self
 
 
@@ -116,7 +119,9 @@ _KINDS: dict[str, type[PictureConfig]] = {
 }
 
 
-def picture_of(settings: Mapping[str, object]) -> PictureConfig:
+def picture_of(
+    settings: Mapping[str, object], option_names: Mapping[str, str] = {}
+) -> PictureConfig:
     """Build the configuration of a picture from nested settings; their source tells its kind.
 
     Raises:
@@ -129,10 +134,15 @@ def picture_of(settings: Mapping[str, object]) -> PictureConfig:
             "nothing to draw is given; give a STORE, --run-folder of a student, or --attention"
         )
     kind = _KINDS[source]
+
+    def named(name: str) -> str:
+        return option_names.get(name, name)
+
     for name in given:
         users = [other for other, model in _KINDS.items() if name in model.model_fields]
         if users and source not in users:
             raise ConfigError(
-                f"{name} has no effect with {source}, only with {', '.join(users)}; leave it out"
+                f"{named(name)} has no effect with {named(source)}, only with "
+                f"{in_series([*map(named, users)])}; leave it out"
             )
-    return validate_config(kind, given)
+    return validate_config(kind, given, option_names)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -82,8 +82,8 @@ class TrainingConfig(StageConfig):
         for package, is_needed in (("tensorboard", self.tensorboard), ("wandb", self.wandb)):
             if is_needed and find_spec(package) is None:
                 raise ConfigError(
-                    f"--{package} needs the package {package}, which is not installed; install it "
-                    f"with pip install 'distil-pose[{package}]', or leave --{package} out"
+                    f"--{package} needs the package {package}, which is not installed; install "
+                    f"the extra (uv sync --extra {package}), or leave --{package} out"
                 )
 
     @property
@@ -96,7 +96,13 @@ class TrainStudentConfig(TrainingConfig):
     """All settings of ``distil train-student``."""
 
     resumable_changes: ClassVar[frozenset[str]] = _HOW | {
-        *("evaluate_every_epochs", "data.on_corrupt", "data.paranoid", "data.store_cache"),
+        *(
+            "evaluate_every_epochs",
+            "data_on_device",
+            "data.on_corrupt",
+            "data.paranoid",
+            "data.store_cache",
+        ),
         *("store", "annotations", "images", "val_annotations", "val_images"),
     }
 
@@ -122,6 +128,11 @@ class TrainStudentConfig(TrainingConfig):
     loss: LossConfig = LossConfig()
     initial: InitialWeights = InitialWeights()
     evaluate_every_epochs: int = Field(10, ge=1)
+    """Number of epochs between validations."""
+    data_on_device: Literal["off", "auto"] = "off"
+    """Hold small stores in memory from the start: replayed views on the device, and of carried ones
+    the stored crops and predictions in RAM; auto does so where half of the free memory is
+    enough."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,26 +151,26 @@ class TrainStudentConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
+            raise ValueError("give either a teacher store (--store) or --annotations")
         is_fresh = isinstance(self.data, FreshViewSettings)
         if is_fresh != (self.store is None):
-            needs = "annotations" if is_fresh else "a store"
+            needs = "--annotations" if is_fresh else "--store"
             raise ValueError(
                 f"data.view_policy is {self.data.view_policy!r}, which needs {needs}; leave it out"
             )
         if self.distillation and self.store is None:
-            raise ValueError("distillation needs a teacher store; give one, or turn it off")
+            raise ValueError("distillation needs --store; give it, or --no-distillation")
         if self.images is None and not self.learns_from_crops:
-            raise ValueError("images must be given, unless data.from_crops is true")
+            raise ValueError("--images must be given, except with --from-crops")
         if self.val_annotations and self.val_images is None and self.images is None:
-            raise ValueError("val_annotations need their images; give val_images")
+            raise ValueError("--val-annotations need their images; give --val-images")
         if self.distillation and not self.loss.needs_teacher:
             raise ValueError(
                 "the weights of all loss terms that learn from the teacher are 0, so nothing is "
-                "distilled; set one, or turn distillation off"
+                "distilled; set one, or give --no-distillation"
             )
         if not self.effective_loss.terms:
-            raise ValueError("loss.regression is 0 and distillation is off: nothing is left")
+            raise ValueError("loss.regression is 0 and distillation is off: no loss is left")
         return self
 
     @property
@@ -173,15 +184,15 @@ class TrainStudentConfig(TrainingConfig):
         return self.loss if self.distillation else self.loss.without_teacher()
 
 
-_TEACHER_RECIPE = {"scale_factor": 0.5, "rotation_degrees": 40.0}
-"""Where the views of the released teacher differ from those of a student."""
-
-
 class TrainTeacherConfig(TrainingConfig):
     """All settings of ``distil train-teacher``; the views are those of the released teacher."""
 
     resumable_changes: ClassVar[frozenset[str]] = _HOW | {
         *("store", "annotations", "images", "float16_copy"),
+    }
+    own_defaults: ClassVar[Mapping[str, object]] = {
+        "data.recipe.scale_factor": 0.5,
+        "data.recipe.rotation_degrees": 40.0,
     }
 
     architecture: str = "tokenpose-s"
@@ -209,19 +220,20 @@ class TrainTeacherConfig(TrainingConfig):
     def _complete(cls, settings: Any) -> Any:
         settings = name_the_policy(settings)
         if isinstance(settings, Mapping) and isinstance(settings["data"], Mapping):
-            recipe = {**_TEACHER_RECIPE, **settings["data"].get("recipe", {})}
+            own = {name.rpartition(".")[2]: value for name, value in cls.own_defaults.items()}
+            recipe = {**own, **settings["data"].get("recipe", {})}
             settings = {**settings, "data": {**settings["data"], "recipe": recipe}}
         return settings
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.store is None) == (self.annotations is None):
-            raise ValueError("give either a teacher store or annotations, one of the two")
+            raise ValueError("give either a teacher store (--store) or --annotations")
         if isinstance(self.data, CarriedViewSettings) != (self.store is not None):
-            needs = "annotations" if self.store is None else "a store"
+            needs = "--annotations" if self.store is None else "--store"
             raise ValueError(f"data.view_policy is {self.data.view_policy!r}, but {needs} is given")
         if self.images is None and not (
             isinstance(self.data, CarriedViewSettings) and self.data.from_crops
         ):
-            raise ValueError("images must be given, unless data.from_crops is true")
+            raise ValueError("--images must be given, unless data.from_crops is true")
         return self

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from cli import main
 from pipeline.ablation import processes
-from pipeline.ablation.evaluations import Evaluator
 from pipeline.ablation.processes import Job, locked
 from pipeline.errors import ConfigError, RunFolderError
+from pipeline.evaluation.kept_evaluations import Evaluator
 from pipeline.runs.run_folder import RunFolder
 from stages.settings.ablate import SWEEPS, AblateConfig, plan_sweep
 
@@ -97,9 +97,9 @@ def test_a_sweep_is_trained_once_and_measured_once(
     measured: list[Path] = []
     predict = Evaluator._predict_and_measure
 
-    def count(self: Evaluator, weights: Path) -> object:
+    def count(self: Evaluator, weights: Path, on_progress: Callable[[int], None]) -> object:
         measured.append(weights)
-        return predict(self, weights)
+        return predict(self, weights, on_progress)
 
     monkeypatch.setattr(Evaluator, "_predict_and_measure", count)
     first = ablate("--only", "labels")
@@ -157,7 +157,7 @@ def test_a_training_that_fails_is_named_and_the_others_are_done(
         (("--set", "epochs=3"), "the arm 'labels' has both epochs and person_views"),
         (("--store", "nowhere.zarr"), "nowhere.zarr must hold a teacher store"),
         (("--images", "nowhere"), "the arm 'labels': nowhere: cannot be read"),
-        (("--set", "optimisation.batch_size=4000"), "at most the number of people"),
+        (("--set", "optimisation.batch_size=4000"), "the arm 'labels': optimisation.batch_size"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(
@@ -229,7 +229,7 @@ def test_a_sweep_that_is_not_there_is_refused_with_the_shipped_ones() -> None:
 
 
 def test_the_hours_of_a_run_are_those_of_all_its_starts(tmp_path: Path) -> None:
-    from pipeline.ablation.run_state import hours_of
+    from pipeline.runs.run_state import hours_of
 
     folder = RunFolder(tmp_path)
     events = [{"written_at": f"2026-01-02T0{hour}:00:00Z"} for hour in (3, 8)]

@@ -63,7 +63,7 @@ def test_a_tiny_demo_runs_every_command_and_leaves_what_it_says(
     assert demo(tmp_path / "demo", thorough=False, seed=0, console=console) in (True, False)
     left = {path.name for path in (tmp_path / "demo").iterdir()}
     assert {"train", "val", "teacher.zarr", "run-distilled-0", "run-plain-0"} <= left
-    assert {"table.json", "people.png", "store.png"} <= left
+    assert {"table.json", "people.png", "store.png", "report.html"} <= left
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for command in ("cache-teacher", "show", "train-student", "compare"):
+    for command in ("cache-teacher", "show", "train-student", "compare", "report"):
         assert f"$ distil {command}" in shown

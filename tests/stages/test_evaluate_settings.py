@@ -7,19 +7,20 @@ import pytest
 from pipeline.errors import ConfigError
 from stages.settings.evaluation import EvaluateWeights, evaluation_of
 
-NETWORKS = "run_folder, weights, student, teacher"
+NETWORKS = "run_folder, weights, student and teacher"
+WITH_STORE = "run_folder, weights, student, teacher and store"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, f"nothing to evaluate is given; give exactly one of {NETWORKS}"),
+        ({}, "nothing to evaluate is given; give exactly one of run_folder, weights"),
         ({"store": "s", "teacher": "t"}, "teacher and store are given; give exactly one of"),
         (
             {"weights": "w", "annotations": None, "images": "i"},
-            "weights needs annotations; give the COCO file",
+            "weights needs annotations, the COCO file",
         ),
-        ({"run_folder": "r"}, "run_folder needs images; give the folder of the annotated images"),
+        ({"run_folder": "r"}, "run_folder needs images, the folder of the annotated images"),
         (
             {"predictions": "p", "images": "i"},
             f"images has no effect with predictions, only with {NETWORKS}; leave it out",
@@ -49,11 +50,11 @@ NETWORKS = "run_folder, weights, student, teacher"
         ),
         (
             {"predictions": "p", "keypoint_threshold": "none"},
-            f"keypoint_threshold has no effect with predictions, only with {NETWORKS}, store",
+            f"keypoint_threshold has no effect with predictions, only with {WITH_STORE}",
         ),
         (
             {"store": "s", "annotations": None, "people": {"clip_boxes": False}},
-            "people has no effect with store: without annotations the store's own people count",
+            "the settings of people have no effect with --store alone, whose own people count",
         ),
         ({"predictions": "p", "min_ap": 60}, "the setting min_ap is 60: Input should be less"),
     ],

@@ -260,7 +260,7 @@ def demo_people(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def train_on(people: Any, data: dict[str, object], **changes: object) -> TrainStudentConfig:
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "data": data,
         "initial.weights": DEMO_TEACHER,
         "loss": {"regression": 0.1, "regression_kind": "l1", "sigma_floor": 2.0},

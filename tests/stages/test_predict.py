@@ -105,6 +105,15 @@ def test_the_poses_are_those_that_evaluate_measures(
     assert f"wrote {tmp_path / 'out'}: {len(found)} poses in {len(names)} images" in result.output
 
 
+def test_one_pose_is_counted_as_one(drawn: Drawn, student: Path, tmp_path: Path) -> None:
+    photograph = sorted(drawn.images.iterdir())[0]
+    result = distil(
+        *("predict", photograph, "--student", student, "--whole-image", "--no-pictures"),
+        *("--output", tmp_path / "out", "--device", "cpu"),
+    )
+    assert f"wrote {tmp_path / 'out'}: 1 pose in 1 image, " in result.output
+
+
 def test_results_can_be_loaded_by_pycocotools(drawn: Drawn, student: Path, tmp_path: Path) -> None:
     from pycocotools.coco import COCO
 

@@ -81,6 +81,17 @@ def test_it_is_resumed_by_its_name_alone(inputs: Any, two: dict[str, str]) -> No
         cache_teacher(other(inputs))
 
 
+def test_views_and_seed_that_are_not_given_are_those_of_the_store(
+    inputs: Any, whole: dict[str, str]
+) -> None:
+    given = inputs.config(teacher_name="third")
+    fields = {name: getattr(given, name) for name in given.model_fields_set - {"views", "seed"}}
+    cache_teacher(type(given)(**fields))
+    store = TeacherStore.open(inputs.store, "third")
+    first = TeacherStore.open(inputs.store, "teacher")
+    assert store.identity.views == first.identity.views
+
+
 def test_other_people_or_views_do_not_join(inputs: Any, whole: dict[str, str]) -> None:
     with pytest.raises(IdentityError, match=r"'views\.num_views' differs: the store has 3, now"):
         cache_teacher(inputs.config(teacher_name="other", views=3))

@@ -58,7 +58,13 @@ class Sheet:
         self.heading = ""
 
     def __call__(
-        self, rows: Any, titles: list[str], captions: list[str], legend: Any, heading: str
+        self,
+        rows: Any,
+        titles: list[str],
+        captions: list[str],
+        legend: Any,
+        heading: str,
+        num_blocks: int = 1,
     ) -> NDArray[np.uint8]:
         assert {len(row) for row in rows} == {len(titles)}
         self.titles, self.captions, self.heading = titles, captions, heading

@@ -17,6 +17,26 @@ def test_a_breakdown_says_seconds_and_shares_of_every_activity() -> None:
     )
 
 
+def test_a_breakdown_says_what_a_teacher_that_was_idle_waited_for() -> None:
+    waited = {"crops": 3.0, "encoding": 1.0}
+    words = Breakdown(20.0, {"teacher": 10.0}, 10.0, 8.0, waited).describe()
+    assert words.endswith("at work 80% of the time, and waited for crops 15%, encoding 5%")
+    busy = Breakdown(20.0, {"teacher": 10.0}, 10.0, 9.98, waited).describe()
+    assert busy.endswith("at work 100% of the time")
+
+
+def test_waits_are_counted_by_what_was_waited_for() -> None:
+    clock = WorkClock()
+    with clock.waiting_for("crops"):
+        time.sleep(0.02)
+    with clock.waiting_for("encoding"):
+        pass
+    lap = clock.lap()
+    assert lap.waited_seconds["crops"] >= 0.02 > lap.waited_seconds["encoding"] >= 0
+    assert sum_breakdowns([lap, lap]).waited_seconds["crops"] == 2 * lap.waited_seconds["crops"]
+    assert clock.lap().waited_seconds == {}
+
+
 def test_breakdowns_add_up() -> None:
     one, other = Breakdown(4.0, {"decode": 1.0}, 2.0, 1.0), Breakdown(6.0, {"warp": 2.0}, 3.0, 2.0)
     total = sum_breakdowns([one, other])

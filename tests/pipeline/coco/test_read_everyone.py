@@ -183,7 +183,7 @@ def test_a_detection_mostly_on_a_crowd_is_left_out(
         assert people.is_detected.tolist() == [True]
         return
     with pytest.raises(
-        PeopleError, match=r"nobody to learn from: .*; detections: 0 of 1 taken.*\(--detect"
+        PeopleError, match=r"must hold people: .*; detections: 0 of 1 taken.*\(--detect"
     ):
         everyone(tmp_path, changed(only_a_crowd), [detection(bbox=box)])
 

@@ -111,6 +111,7 @@ def test_an_image_record_that_cannot_be_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ([{"image_id": 1, "score": 0.5}], "is a list, as COCO results are"),
         ([], "not the COCO layout: expected an object whose 'images' is a list"),
         ({"images": [], "annotations": [3], "categories": []}, "whose 'annotations' is a list"),
         (changed(lambda content: content.pop("categories")), "whose 'categories' is a list"),
@@ -125,9 +126,12 @@ def test_an_image_record_that_cannot_be_is_refused(
         ),
         (
             changed(lambda content: content.update(annotations=content["annotations"][2::2])),
-            r"nobody to learn from: of 2 annotations of category 'person' \(crowds: 1\)",
+            r"people with labelled keypoints: of 2 annotations of category 'person' \(crowds: 1\)",
         ),
-        (changed(lambda content: content.update(annotations=[])), "nobody to learn from: of 0"),
+        (
+            changed(lambda content: content.update(annotations=[])),
+            "must hold people with labelled keypoints: of 0",
+        ),
     ],
 )
 def test_a_file_that_is_no_keypoint_file_is_refused(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.pictures.contact_sheet import contact_sheet, label_tile
+from pipeline.pictures.contact_sheet import blocks_for_a_screen, contact_sheet, label_tile
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 
@@ -80,3 +80,34 @@ def test_texts_that_do_not_match_the_grid_are_refused() -> None:
         contact_sheet([[tile(1)]], "ab", ["c"])
     with pytest.raises(ValueError, match="1 titles and 2 captions for 1 rows of"):
         contact_sheet([[tile(1)]], "a", ["c", "d"])
+
+
+def test_blocks_stand_side_by_side_and_rows_go_down_one_after_another() -> None:
+    values = np.array([[101, 102], [103, 104], [105, 106], [107, 108], [109, 110]])
+    rows, captions = [[tile(v) for v in row] for row in values], ["caption"] * 5
+    sheet = contact_sheet(rows, "ab", captions, num_blocks=2)
+    found = np.array([[places(sheet, v) for v in row] for row in values])
+    single = contact_sheet(rows, "ab", captions)
+    assert (found[:3, :, 2:] == found[:1, :, 2:]).all(), "the first block holds three rows"
+    assert (found[3:, :, :2] == found[:2, :, :2]).all(), "the second begins at the top"
+    gap_between_tiles = found[0, 1, 2] - found[0, 0, 3]
+    assert found[3, 0, 2] - found[0, 1, 3] > 2 * gap_between_tiles
+    assert len(sheet) < 0.7 * len(single)
+    left, right = found[0, 0, 2], sheet.shape[1] - 1 - found[3, 1, 3]
+    assert left == right
+    below_the_last = sheet[found[4, 0, 1] + 1 :, found[3, 0, 2] :]
+    assert (below_the_last == 255).all()
+    three = contact_sheet(rows[:4], "ab", captions[:4], num_blocks=3)
+    assert three.shape[1] == sheet.shape[1], "four rows in blocks of two fill two blocks"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"), [(20, 3, 4), (8, 2, 3), (2, 5, 1), (1, 1, 1), (3, 1, 3)]
+)
+def test_a_sheet_for_a_screen_is_no_higher_than_wide(
+    rows: int, columns: int, expected: int
+) -> None:
+    found = blocks_for_a_screen(rows, columns, (320, 240))
+    assert found == expected
+    if found > 1:
+        assert (found - 1) * columns * 240 < -(-rows // (found - 1)) * 320

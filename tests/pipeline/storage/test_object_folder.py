@@ -140,7 +140,7 @@ def test_a_location_that_is_not_understood_is_refused(location: str) -> None:
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(StoreError, match=r"pip install distil-pose\[objects\]"):
+    with pytest.raises(StoreError, match=r"uv sync --extra objects"):
         open_folder("s3://bucket/teacher.zarr")
 
 

@@ -1,5 +1,6 @@
 """Laws of trainings that stop within an epoch and go on: to the last bit as if they never had."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from pipeline.progress import NoProgress
 from pipeline.runs.checkpoints import CheckpointInfo, read_info, read_place
 from pipeline.runs.run_folder import RunFolder
 from pipeline.training.loop import fit
+from store_schemas.errors import StorageError
+from tests.support.file_operations import Operation, watch
 from tests.support.tiny_training import network, tiny_training
 
 FILES = ("metrics", "last_weights", "best_weights", "training_state")
@@ -76,6 +79,27 @@ def test_a_training_killed_between_checkpoints_goes_on_from_the_last_one(tmp_pat
     with pytest.raises(Killed):
         fit(tiny_training(before_batch=die, **dying), cut, NoProgress())
     assert (read_place(cut.training_state).epoch, read_place(cut.training_state).step) == (1, 7)
+    fit(tiny_training(**everything()), cut, NoProgress(), resume=True)
+    assert_same(whole, cut)
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 7])
+def test_a_full_disk_is_told_in_one_line_and_loses_nothing(tmp_path: Path, number: int) -> None:
+    count = 0
+
+    def full(operation: Operation) -> None:
+        nonlocal count
+        count += operation.kind == "create"
+        if count > number and operation.kind not in ("unlink", "rmdir"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole, cut = new_folder(tmp_path / "whole"), new_folder(tmp_path / "cut")
+    fit(tiny_training(**everything()), whole, NoProgress())
+    told = r"cut/\S+ cannot be written: No space left on device.*; .*cut holds .*with --resume$"
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, full, syncs=False)
+        with pytest.raises(StorageError, match=told):
+            fit(tiny_training(**everything()), cut, NoProgress())
     fit(tiny_training(**everything()), cut, NoProgress(), resume=True)
     assert_same(whole, cut)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.ablation.intervals import Draws
+from pipeline.evaluation.intervals import Draws
 from pipeline.evaluation.localisation import paired_bootstrap
 
 PEOPLE = 300

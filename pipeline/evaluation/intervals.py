@@ -1,4 +1,4 @@
-"""95 % intervals of paired differences between arms, over people and seeds.
+"""95 % intervals of figures, and of paired differences between arms, over people and seeds.
 
 A percentile bootstrap: images are drawn with replacement, each with all its people, and the seeds
 that two arms share are drawn too, the same ones for both arms. Efron and Tibshirani, An
@@ -17,6 +17,22 @@ from pipeline.evaluation.average_precision import MatchedPoses
 from pipeline.evaluation.localisation import Difference
 
 NUM_SAMPLES = 2000
+PERCENTILES = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of_samples(cls, value: float, samples: NDArray[np.float64]) -> Self:
+        """Return a figure with the percentiles of its bootstrap samples, (B,)."""
+        low, high = np.nanpercentile(samples, PERCENTILES)
+        return cls(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,6 @@ class Draws:
         generator = np.random.default_rng([self.seed, num_seeds])
         drawn = generator.integers(num_seeds, size=(len(self.weights), num_seeds))
         means = by_seed[drawn, np.arange(len(drawn))[:, None]].mean(axis=1)
-        low, high = np.nanpercentile(means, [2.5, 97.5])
+        low, high = np.nanpercentile(means, PERCENTILES)
         mean = float(np.mean([one - other for one, other in figures]))
         return Difference(mean=mean, low=float(low), high=float(high))
