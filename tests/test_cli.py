@@ -20,7 +20,7 @@ CONFIG = {"--config", "--set"}
 TEACHER = {
     *("--input-size", "--output-name", "--mean", "--std", "--pixel-scale", "--channel-order"),
     *("--heatmap-activation", "--heatmap-gain", "--heatmap-frame", "--flip-shift", "--decoding"),
-    *("--teacher-threads", "--keypoint-order"),
+    *("--teacher-threads", "--keypoint-order", "--architecture"),
 }
 TRAINING = {
     *("--epochs", "--batch-size", "--learning-rate", "--seed", "--workers", "--threads"),
@@ -69,6 +69,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--people", "--evaluations", "--seed", "--device", *CONFIG),
     },
     "export": {
+        "--student",
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
         "--device",
