@@ -44,13 +44,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
         *("--tokens", "--token-format"),
         *("--detections", "--detection-threshold", "--only-labelled", "--device", "--precision"),
+        *("--student", "--epochs"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
-        "--data-on-device",
+        *("--data-on-device", "--teacher"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
