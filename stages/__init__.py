@@ -12,6 +12,7 @@ demo.py                                           everything on drawn people
 store_info.py, store_verify.py, store_repair.py, store_export.py   programs for one store
 benchmark_cache.py, benchmark_codec.py, benchmark_crops.py, benchmark_store.py   figures of one's
                                                   own machine
+benchmark_train.py, benchmark_loader.py, benchmark_inference.py   the same, beside their limits
 
 settings/                                         the settings of the stages
 presets/                                          shipped settings; a teacher's end in -teacher

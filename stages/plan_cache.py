@@ -2,6 +2,7 @@
 
 import time
 
+from pipeline.ablation.budget import seconds_per_view
 from pipeline.caching.estimate import (
     StoreEstimate,
     estimate_from_trial,
@@ -13,12 +14,15 @@ from pipeline.caching.inputs import open_inputs
 from pipeline.caching.settings import CacheSettings
 from pipeline.coco.people import People
 from pipeline.frames.views import draw_views
+from pipeline.machine import choose_device
 from pipeline.teachers import Teacher
 from pipeline.teachers.checks import check_teacher
 from pipeline.teachers.probe import probe_rows, take_probe
 from pipeline.wording import Log, counted
 from store_schemas.formats import profile_named
 
+TRIAL_BATCH = 16
+"""Crops in a step of the student whose training the store is compared with."""
 TRIAL_SHARE = 4
 """Number of people of the probe for each person of the trial store, which has all their views."""
 LEAST_TRIAL_PEOPLE = 16
@@ -38,6 +42,7 @@ def plan_cache(
     """
     began = time.perf_counter()
     people, teacher = open_inputs(config, say)
+    student_seconds = _student_seconds(config, people) if with_probe else None
     estimate = (
         _measured_estimate(config, people, teacher, began, say)
         if with_probe
@@ -57,6 +62,7 @@ def plan_cache(
     if estimate.seconds is not None:
         hours = estimate.seconds / 3600
         say(f"estimate: about {hours:.2f} hours ({estimate.seconds:.0f} s) on this machine")
+    say(_break_even(config, estimate, student_seconds))
     if free is not None and estimate.num_bytes > free:
         say("estimate: THE DISK IS TOO SMALL; choose another --store, or fewer --views")
     return estimate
@@ -83,3 +89,34 @@ def _measured_estimate(
     )
     say(f"probe: {trial.breakdown.describe()}")
     return estimate_from_trial(config, people, teacher, trial, fixed_seconds)
+
+
+def _student_seconds(config: CacheSettings, people: People) -> float:
+    """Return the seconds of forward and backward pass of a view of the compared student."""
+    device = choose_device("auto")
+    return seconds_per_view(
+        config.training.student, people.skeleton.num_keypoints, TRIAL_BATCH, device
+    )
+
+
+def _break_even(
+    config: CacheSettings, estimate: StoreEstimate, student_seconds: float | None
+) -> str:
+    """Return a line that compares the store with the teacher in the loop of a training."""
+    training, num_people = config.training, estimate.dimensions.num_instances
+    num_shown = training.epochs * num_people
+    num_students = estimate.break_even(training.epochs)
+    epochs = counted(training.epochs, "epoch")
+    paid = f"the store has paid for itself after {counted(num_students, 'student')}"
+    if student_seconds is None or estimate.teacher_seconds is None:
+        return (
+            f"break-even: the teacher predicts {counted(estimate.num_views, 'view')} for the store "
+            f"and {num_shown} in {epochs} of a training with the teacher in the loop; {paid}"
+        )
+    student, teacher = (
+        num_shown * each / 3600 for each in (student_seconds, estimate.teacher_seconds)
+    )
+    return (
+        f"break-even: {epochs} of {training.student} take {student:.2f} hours from the store and "
+        f"{student + teacher:.2f} with the teacher in the loop; {paid}"
+    )

@@ -35,7 +35,8 @@ from pipeline.training.schedule_warnings import warn_of_schedule, warn_of_valida
 from pipeline.training.settings import FreshViewSettings
 from pipeline.training.sources import FreshViews, read_fresh_views
 from pipeline.training.starting import start_training
-from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
+from pipeline.training.store_sources import open_store_views
+from pipeline.training.stored_people import StoredPeople
 from pipeline.training.training_setup import Training
 from pipeline.training.training_step import choose_precision
 from pipeline.wording import Log
@@ -117,6 +118,7 @@ def _train(
     # A projector gives the student's tokens the shape of the stored ones.
     compared_tokens = views.token_shape if loss.token_projector else network.token_shape
     dataset = views.dataset(network.input_size_hw, compared_tokens)
+    with_targets = views.with_targets(network.input_size_hw)
     validation = _open_validation(config, views, processes, device, say)
     info = describe_network(
         network,
@@ -152,7 +154,7 @@ def _train(
         device,
         precision,
         processes,
-        ViewsToTry(dataset, views.instances, config.num_loader_workers, cache_bytes),
+        ViewsToTry(dataset, views.instances, config.num_loader_workers, cache_bytes, with_targets),
         say,
     )
     config = config.model_copy(update={"optimisation": optimisation})
@@ -180,6 +182,7 @@ def _train(
         normalise=info.pixels.normalise,
         info=info,
         batches_of_epoch=lambda epoch, start: ledger.watch(batches_of_epoch(epoch, start)),
+        with_targets=with_targets,
         steps_per_epoch=len(order),
         batch_size=order.batch_size,
         epochs=config.epochs,
@@ -226,12 +229,14 @@ def _train(
     )
 
 
-def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | ReplayedViews:
+def _open_views(config: TrainStudentConfig) -> FreshViews | StoredPeople:
     data = config.data
     if not isinstance(data, FreshViewSettings):
         assert config.store is not None  # its settings are those of a store
         reads = config.effective_loss.reads
-        return open_store_views(config.store, config.images, data, reads, config.seed)
+        return open_store_views(
+            config.store, config.images, data, reads, config.seed, config.device
+        )
     assert config.annotations is not None  # the configuration has one of the two
     assert config.images is not None
     return read_fresh_views(config.annotations, config.images, config.people, data, config.seed)
@@ -239,7 +244,7 @@ def _open_views(config: TrainStudentConfig) -> FreshViews | CarriedViews | Repla
 
 def _open_validation(
     config: TrainStudentConfig,
-    views: FreshViews | CarriedViews | ReplayedViews,
+    views: FreshViews | StoredPeople,
     processes: Processes,
     device: torch.device,
     say: Log,

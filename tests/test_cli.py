@@ -44,13 +44,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
         *("--tokens", "--token-format"),
         *("--detections", "--detection-threshold", "--only-labelled", "--device", "--precision"),
+        *("--student", "--epochs"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
-        "--data-on-device",
+        *("--data-on-device", "--teacher"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -69,6 +70,7 @@ COMMANDS: dict[str, set[str]] = {
         *("--people", "--evaluations", "--seed", "--device", *CONFIG),
     },
     "export": {
+        "--student",
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
         *("--device", "--student"),

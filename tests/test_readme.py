@@ -95,8 +95,8 @@ def test_the_settings_of_another_skeleton_are_settings() -> None:
 
 def test_every_preset_is_described() -> None:
     presets = {path.stem for path in (ROOT / "stages/presets").glob("*.toml")}
-    rows = re.findall(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", BOTH, flags=re.MULTILINE)
-    assert presets <= {name for row in rows for name in re.findall("[a-z-]+", row)}
+    rows = re.findall(r"^\| (`[a-z0-9-]+`(?:, `[a-z0-9-]+`)*) \|", BOTH, flags=re.MULTILINE)
+    assert presets <= {name for row in rows for name in re.findall("[a-z0-9-]+", row)}
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])

@@ -13,13 +13,14 @@ from pipeline.settings import PeopleSettings
 from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.inspection import summarise_store
 from pipeline.training.settings import (
-    CarriedViewSettings,
     FreshViewSettings,
-    ReplayedViewSettings,
+    LiveTeacherSettings,
+    StoreSettings,
     TeacherField,
 )
 from pipeline.training.sources import FreshViews, read_fresh_views
-from pipeline.training.store_sources import CarriedViews, ReplayedViews, open_store_views
+from pipeline.training.store_sources import open_store_views
+from pipeline.training.stored_people import StoredPeople
 from store_schemas.root_metadata import read_entries
 
 _ARRAYS_OF_FIELD: dict[TeacherField, tuple[str, ...]] = {
@@ -41,11 +42,11 @@ class TrainingSource:
     annotations: Path | None
     images: Path | None
     people: PeopleSettings
-    data: CarriedViewSettings | ReplayedViewSettings | FreshViewSettings
+    data: StoreSettings | FreshViewSettings
     reads: frozenset[TeacherField]
     """Fields of the teacher that the loss terms read."""
 
-    def open(self) -> FreshViews | CarriedViews | ReplayedViews:
+    def open(self) -> FreshViews | StoredPeople:
         """Open it as ``train-student`` does.
 
         Raises:
@@ -65,6 +66,8 @@ class TrainingSource:
         """
         if self.store is None or isinstance(self.data, FreshViewSettings):
             return None
+        if isinstance(self.data, LiveTeacherSettings):
+            return 0.0
         arrays = {array for field in self.reads for array in _ARRAYS_OF_FIELD[field]}
         folder = open_folder(self.store)
         teachers = self.data.teachers or tuple(read_entries(folder))

@@ -28,6 +28,25 @@ class Measured(Generic[FiguresT]):
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """A figure beside its limit."""
+
+    name: str
+    value: float
+    limit: float | None
+    """None: it is printed for comparison alone."""
+    is_largest: bool = True
+    """Whether the limit is the largest value that holds, else the smallest."""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the figure keeps its limit; None: it has none."""
+        if self.limit is None:
+            return None
+        return self.value <= self.limit if self.is_largest else self.value >= self.limit
+
+
+@dataclass(frozen=True)
 class ReaderFigures:
     """One reader over all rounds."""
 
@@ -105,14 +124,18 @@ def processor_seconds(work: Callable[[int], object], batch: int) -> float:
 
 
 def seconds_in_turns(
-    ways: Mapping[Way, Callable[[int], object]], batches: Sequence[int], num_rounds: int
+    ways: Mapping[Way, Callable[[int], object]],
+    batches: Sequence[int],
+    num_rounds: int,
+    seconds_of: Callable[[Callable[[int], object], int], float] = processor_seconds,
 ) -> dict[Way, NDArray[np.float64]]:
-    """Do the same batches in several ways, in turns, and return the processor seconds of each.
+    """Do the same batches in several ways, in turns, and return the seconds of each.
 
     A busy machine slows all ways alike, and each batch begins with the next way. A first round,
     which fills the caches, is not counted.
 
     ways: each is called with the number of a batch.
+    seconds_of: measures such a call; by default the processor seconds of this process.
     Returns (num_rounds, len(batches)) seconds for each way.
     """
     names = list(ways)
@@ -121,7 +144,7 @@ def seconds_in_turns(
         for place, batch in enumerate(batches):
             first = (turn + place) % len(names)
             for name in names[first:] + names[:first]:
-                seconds[name][turn, place] = processor_seconds(ways[name], batch)
+                seconds[name][turn, place] = seconds_of(ways[name], batch)
     return {name: spent[1:] for name, spent in seconds.items()}
 
 

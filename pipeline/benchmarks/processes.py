@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
@@ -37,6 +38,9 @@ from pipeline.training.view_order import ViewBatch
 from pipeline.wording import counted
 from store_schemas.manifest import MANIFEST_ARRAYS, Manifest, read_manifest
 from store_schemas.root_metadata import read_entry
+
+FRESH: BaseContext = multiprocessing.get_context("spawn")
+"""Starts processes that inherit nothing of this one."""
 
 
 def multiply_store(source: Path, target: Path, num_views: int) -> None:
@@ -146,8 +150,7 @@ def in_fresh_process(
     **named: _Parameters.kwargs,
 ) -> _Result:
     """Call a function of a module in a new Python process and return what it returns."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=FRESH) as pool:
         return pool.submit(function, *arguments, **named).result()
 
 

@@ -166,10 +166,23 @@ class StoreEstimate:
     """Bytes of crops and tokens, by array."""
     seconds: float | None
     """Wall time on this machine; None: not measured."""
+    teacher_seconds: float | None
+    """Wall time of the teacher for a view, as many batches at a time as in the run; likewise."""
 
     @property
     def num_views(self) -> int:
         return self.dimensions.num_instances * self.dimensions.num_views
+
+    def break_even(self, epochs: int) -> int:
+        """Return the number of trainings after which the store has paid for itself.
+
+        With the teacher in the loop each of them would let it predict every person in each epoch.
+        Without measured times, views are counted in their place.
+        """
+        num_predicted = epochs * self.dimensions.num_instances
+        if self.seconds is None or self.teacher_seconds is None:
+            return math.ceil(self.num_views / num_predicted)
+        return math.ceil(self.seconds / (num_predicted * self.teacher_seconds))
 
 
 def expected_dimensions(config: CacheSettings, people: People, teacher: Teacher) -> StoreDimensions:
@@ -205,7 +218,7 @@ def estimate_from_typical_stores(
     specs = array_specs(dimensions, "teacher")
     documents = sum(len(canonical_json(spec.metadata())) for spec in specs.values())
     size = _num_bytes(dimensions, specs, per_view + sum(more.values()))
-    return StoreEstimate(dimensions, size + documents, more, None)
+    return StoreEstimate(dimensions, size + documents, more, None, None)
 
 
 def estimate_from_trial(
@@ -227,7 +240,8 @@ def estimate_from_trial(
         + dimensions.num_instances * trial.seconds_per_person_drawn
         + slots * trial.seconds / trial.num_slots
     )
-    return StoreEstimate(dimensions, size + trial.document_bytes, more, seconds)
+    teacher_seconds = trial.breakdown.teacher_wall_seconds / trial.num_slots
+    return StoreEstimate(dimensions, size + trial.document_bytes, more, seconds, teacher_seconds)
 
 
 def _num_bytes(

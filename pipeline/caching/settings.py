@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import InputFile, InputFolder, StageConfig
+from pipeline.config import ComponentConfig, InputFile, InputFolder, StageConfig
 from pipeline.settings import (
     PROBE_PEOPLE,
     NumAugmentedViews,
@@ -88,6 +88,15 @@ class TeacherInputs(StageConfig):
         return MARGIN_OF_PLAIN_CROPS if self.views == 0 else 0.0
 
 
+class ComparedTraining(ComponentConfig):
+    """A training whose teacher in the loop a plan compares the store with."""
+
+    student: str = "distilpose-s"
+    """Architecture of the student whose training --plan compares the store with."""
+    epochs: int = Field(300, ge=1)
+    """Number of epochs of that training."""
+
+
 class CacheSettings(TeacherInputs):
     """All that a plan of a store depends on."""
 
@@ -98,6 +107,7 @@ class CacheSettings(TeacherInputs):
     """Name of the teacher in the store; a new name adds a teacher to a store of the same people."""
     probe_people: int = Field(PROBE_PEOPLE, ge=1)
     """Number of people that the teacher is tried on first."""
+    training: ComparedTraining = ComparedTraining()
     accept_weak_teacher: bool = False
     """Continue although the teacher misses the annotated keypoints, or would find clearly more of
     them under other settings."""

@@ -38,6 +38,11 @@ def growth(model: Path, batch: int, size_hw: tuple[int, int]) -> int:
     return _in_status("VmHWM") - before
 
 
+def peak_of_this_process() -> int | None:
+    """Return the peak memory of this process in bytes; None: not on Linux."""
+    return _in_status("VmHWM") if _STATUS.is_file() else None
+
+
 def _in_status(name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
     assert found is not None

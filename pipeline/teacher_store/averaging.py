@@ -88,6 +88,12 @@ class AveragedTeachers:
         """Convention that maps crop pixels to heatmap cells, or SchemaError if none is known."""
         return self._stores[0].heatmap_frame
 
+    @property
+    def flip_shift(self) -> int | None:
+        """As of ``TeacherStore``; None, too, where the teachers' shifts differ."""
+        shifts = {store.flip_shift for store in self._stores}
+        return shifts.pop() if len(shifts) == 1 else None
+
     def present_instances(self) -> NDArray[np.int64]:
         """Return the rows of the people whose views all have status OK: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)

@@ -177,6 +177,12 @@ class TeacherStore:
             )
         return cast(HeatmapFrame, frame)
 
+    @property
+    def flip_shift(self) -> int | None:
+        """Whole cells that the flip test shifted mirrored heatmaps by; None: it was not done."""
+        settings = self.identity.teacher
+        return settings.get("flip_shift") or 0 if settings.get("flip_test") is True else None
+
     def present_instances(self) -> NDArray[np.int64]:
         """Return the rows of the people whose views all have status OK, in order: (n,) int64."""
         return np.flatnonzero((self.status == Status.OK).all(axis=1)).astype(np.int64)

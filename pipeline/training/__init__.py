@@ -25,7 +25,9 @@ largest_batch.py      the largest batch that fits the memory
 schedule_warnings.py  settings of a schedule under which a training can hardly learn
 batch.py              the record of a batch, from the readers to the losses
 sources.py            people of annotations and their views
-store_sources.py      people of a teacher store, under new views or the stored ones
+stored_people.py      people of a teacher store, the source of a training from one
+store_sources.py      their views: new ones, the stored ones, these and their mirror images
+live_teacher.py       views that the teacher itself predicts in every step
 data.py               views -> batches, in worker processes
 store_data.py         views of a store -> batches with the teacher's predictions
 augmentation.py       changes of the crops alone: colours, a hidden part

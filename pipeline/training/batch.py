@@ -92,9 +92,15 @@ class TrainingBatch(_OnDevice):
     is_labelled: Tensor  # (B, K) bool: the ground truth has a position, inside the crop or not
     areas: Tensor  # (B,), area of the person as annotated, crop pixels squared
     teacher: TeacherBatch | None = None  # None: no loss term reads a teacher
+    teacher_crops: Tensor | None = None  # (B, H, W, 3) uint8, RGB, for a live teacher
     replacements: Sequence[Any] = ()  # a ``Replacement`` for each corrupt view
 
     @property
     def crop_size_wh(self) -> Tensor:
         """(2,) as (W, H), on the device of the images."""
         return numbers_beside(self.keypoints, self.images.shape[1:3][::-1])
+
+
+def unchanged(batch: TrainingBatch) -> TrainingBatch:
+    """Return a batch as it is: its targets were loaded with it."""
+    return batch

@@ -17,7 +17,7 @@ from pipeline.training.held_views import (
 from pipeline.training.preflight import free_on
 from pipeline.training.sources import FreshViews
 from pipeline.training.store_data import CarriedViewDataset
-from pipeline.training.store_sources import CarriedViews, ReplayedViews
+from pipeline.training.stored_people import StoredPeople
 from pipeline.training.view_order import BatchOrder
 from pipeline.wording import Log, counted
 
@@ -30,7 +30,7 @@ BatchesOfEpoch = Callable[[int, int], Iterator[TrainingBatch]]
 
 
 def hold_what_fits(
-    views: FreshViews | CarriedViews | ReplayedViews,
+    views: FreshViews | StoredPeople,
     dataset: Dataset[TrainingBatch],
     shown: Dataset[TrainingBatch],
     order: BatchOrder,

@@ -18,7 +18,7 @@ from pipeline.models.cost import count_parameters
 from pipeline.models.pose_networks import PoseNetwork
 from pipeline.runs.checkpoints import CheckpointInfo
 from pipeline.settings import Precision
-from pipeline.training.batch import TrainingBatch
+from pipeline.training.batch import TrainingBatch, unchanged
 from pipeline.training.distributed import Processes
 from pipeline.training.losses import Criterion
 from pipeline.training.preflight import (
@@ -50,10 +50,13 @@ class ViewsToTry:
     num_workers: int
     cache_bytes: int
     """Largest size of the decoded images that a worker, or this process without one, keeps."""
+    with_targets: Callable[[TrainingBatch], TrainingBatch] = unchanged
+    """Completes a loaded batch, as of ``Training``."""
 
     def load(self, size: int) -> TrainingBatch:
         """Load views of the first people, as often as needed to make ``size`` of them."""
-        return self.dataset[ViewBatch(np.resize(self.instances, size), np.ones(size, np.int64))]
+        views = ViewBatch(np.resize(self.instances, size), np.ones(size, np.int64))
+        return self.with_targets(self.dataset[views])
 
 
 def with_batch_size(

@@ -90,7 +90,7 @@ def measure_step(training: Training, load: Callable[[int], TrainingBatch]) -> St
         loss_of.zero_grad(set_to_none=True)
         _wait_for(device)
         began = time.perf_counter()
-        batch = batch.to(device)
+        batch = training.with_targets(batch).to(device)
         # The last step's weights of the terms, as a warm-up may leave some out of the first ones.
         torch.autograd.backward(loss_of(batch, training.num_steps - 1).total)
         _wait_for(device)

@@ -255,12 +255,38 @@ class ReplayedViewSettings(StoreViewSettings):
     """Number of augmented views of each person that are shown; by default all of the store's."""
 
 
-ViewSettings = Annotated[
-    FreshViewSettings | CarriedViewSettings | ReplayedViewSettings,
-    Field(discriminator="view_policy"),
-]
-"""The settings ``data`` of a student, by the policy of the views: ``annotations``, and
-for a store ``carry`` or ``replay``; never a mixture."""
+class MirroredViewSettings(StoreViewSettings):
+    """The augmented views of a teacher store and their mirror images, replayed; for a teacher
+    whose heatmaps are averaged with those of the mirrored crop."""
+
+    view_policy: Literal["mirror"] = "mirror"
+    num_views: int | None = Field(None, ge=1)
+    """Number of augmented views of each person that are shown, each with its mirror image; by
+    default all of the store's."""
+
+
+class LiveTeacherSettings(StoreViewSettings):
+    """Views of the people of a teacher store, which the teacher itself predicts in every step."""
+
+    view_policy: Literal["teacher-in-loop"] = "teacher-in-loop"
+    teacher: InputPath | None = None
+    """Teacher that wrote the store, with --view-policy teacher-in-loop; its settings are the
+    store's. By default it is looked for where it was when the store was written."""
+    num_views: int | None = Field(None, ge=1)
+    """Number of the store's augmented views of each person that are shown; by default new views
+    are drawn in every epoch."""
+    recipe: ViewRecipe = ViewRecipe()
+    """Distribution that the new views of every epoch are drawn from."""
+
+
+StoreSettings = (
+    CarriedViewSettings | ReplayedViewSettings | MirroredViewSettings | LiveTeacherSettings
+)
+"""The settings ``data`` of a training from a teacher store."""
+
+ViewSettings = Annotated[FreshViewSettings | StoreSettings, Field(discriminator="view_policy")]
+"""The settings ``data`` of a student, by the policy of the views: ``annotations``, and for a store
+``carry``, ``replay``, ``mirror`` or ``teacher-in-loop``; never a mixture."""
 
 
 TeacherViewSettings = Annotated[

@@ -1,6 +1,7 @@
 """Sources of training people and their views: annotations; teacher stores in store_sources.py."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from pipeline.frames.geometry import SizeHW, size_in_aspect
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
 from pipeline.settings import PeopleSettings
+from pipeline.training.batch import TrainingBatch, unchanged
 from pipeline.training.data import FreshViewDataset, StartMethod
 from pipeline.training.images import TrainingImages
 from pipeline.training.settings import FreshViewSettings
@@ -89,6 +91,10 @@ class FreshViews:
     def ledger_facts(self) -> tuple[str, int]:
         """Name of the source, and number of its person-views that can be corrupt: none."""
         return str(self.image_folder), 0
+
+    def with_targets(self, input_size_hw: SizeHW) -> Callable[[TrainingBatch], TrainingBatch]:
+        """Return what completes a loaded batch in the training's process: nothing is missing."""
+        return unchanged
 
     def dataset(
         self, input_size_hw: SizeHW, token_shape: TokenShape | None = None

@@ -1,8 +1,9 @@
 """Batches for training from a teacher store, with the predictions that the loss terms read.
 
 ``ReplayedViewDataset`` shows the views of the store, so that student and teacher get the same
-views. ``CarriedViewDataset`` draws new views, and carries into them what the teacher predicted of
-the plain crop. The files of the store are opened in the process that reads them.
+views, and ``MirroredViewDataset`` their mirror images too. ``CarriedViewDataset`` draws new views,
+and carries into them what the teacher predicted of the plain crop. The files of the store are
+opened in the process that reads them.
 """
 
 from collections.abc import Callable
@@ -25,9 +26,11 @@ from pipeline.frames.geometry import (
     crop_to_heatmap,
     invert,
     is_mirroring,
+    mirror_affine,
     resize_affine,
     size_in_aspect,
 )
+from pipeline.frames.heatmaps import mirror_heatmaps
 from pipeline.settings import ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.keypoint_reading import StoredKeypoints
@@ -86,13 +89,14 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         )
 
     def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
-        replacements: tuple[Replacement, ...] = ()
-        if self._replacing is not None:
-            stored, replacements = self._replacing.read(batch)
-        else:
-            stored = self._read(batch.instances, batch.views)
+        stored, replacements = self._read_or_replace(batch)
         crops = self._crop(batch.instances, stored)
         return replace(crops, teacher=stored.teacher, replacements=replacements)
+
+    def _read_or_replace(self, batch: ViewBatch) -> tuple[_Replayed, tuple[Replacement, ...]]:
+        if self._replacing is not None:
+            return self._replacing.read(batch)
+        return self._read(batch.instances, batch.views), ()
 
     def _read(self, instances: NDArray[np.int64], views: NDArray[np.int64]) -> _Replayed:
         store = self._store
@@ -109,7 +113,7 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
             tokens = store.read_tokens(instances, views)
             named = {f"{kind}_tokens": values for kind, values in tokens.items()}
             fields |= {name: values for name, values in named.items() if name in self._reads}
-        teacher = _teacher_batch(self._crop_to_heatmap, fields)
+        teacher = teacher_batch(self._crop_to_heatmap, fields)
         return _Replayed(stored.image_to_crop, crops, teacher)
 
     def _crop(self, instances: NDArray[np.int64], stored: _Replayed) -> TrainingBatch:
@@ -123,6 +127,86 @@ class ReplayedViewDataset(Dataset[TrainingBatch]):
         if size_hw != self._store.input_size_hw:
             crops = np.stack([warp_crop(crop, self._stored_to_input, size_hw) for crop in crops])
         return batch_of(people, crops, instances, image_to_crop, size_hw)
+
+
+class MirroredViewDataset(ReplayedViewDataset):
+    """The views of a teacher store and their mirror images, for a teacher with a flip test.
+
+    View v is that of the store where v <= ``num_views``, and beyond it the mirror image of view
+    v - ``num_views``. With the teacher f, the mirror M of crops and the flip test's mirror m of
+    heatmaps, the averaged heatmap of a crop x is h(x) = (f(x) + m f(Mx)) / 2. As m m = 1, that of
+    the mirrored crop, (f(Mx) + m f(x)) / 2, is m h(x): exact but for the ``flip_shift`` leftmost
+    columns, which m m does not bring back and which are marked as unknown.
+
+    The other arguments are those of ``ReplayedViewDataset``; tokens cannot be mirrored.
+    """
+
+    def __init__(
+        self,
+        store: AnyTeachers,
+        people: People,
+        images: TrainingImages | None,
+        input_size_hw: SizeHW,
+        reads: frozenset[TeacherField],
+        num_views: int,
+        flip_shift: int,
+        replace_among: range | None = None,
+    ) -> None:
+        super().__init__(store, people, images, input_size_hw, reads, replace_among)
+        self._num_views, self._flip_shift = num_views, flip_shift
+        # The flip test mirrors cells: x' = Wh - 1 + shift - x, which crop pixels follow.
+        mirror_of_cells = mirror_affine(store.heatmap_size_hw[1] + flip_shift)
+        self._mirror_of_keypoints = compose(
+            invert(self._crop_to_heatmap), compose(mirror_of_cells, self._crop_to_heatmap)
+        )
+
+    def __getitem__(self, batch: ViewBatch) -> TrainingBatch:
+        is_mirrored = batch.views > self._num_views
+        views = np.where(is_mirrored, batch.views - self._num_views, batch.views)
+        stored, replacements = self._read_or_replace(ViewBatch(batch.instances, views))
+        stored = self._mirror(stored, is_mirrored)
+        crops = self._crop(batch.instances, stored)
+        return replace(crops, teacher=stored.teacher, replacements=replacements)
+
+    def _mirror(self, stored: _Replayed, is_mirrored: NDArray[np.bool_]) -> _Replayed:
+        """Mirror some views of a batch; is_mirrored: (B,)."""
+        image_to_crop = stored.image_to_crop.copy()
+        mirror = mirror_affine(self._store.input_size_hw[1])
+        image_to_crop[is_mirrored] = compose(mirror, image_to_crop[is_mirrored])
+        crops = stored.crops
+        if crops is not None:
+            crops = np.where(is_mirrored[:, None, None, None], crops[:, :, ::-1], crops)
+        teacher = stored.teacher
+        if teacher is not None:
+            teacher = self._mirror_teacher(teacher, is_mirrored)
+        return _Replayed(image_to_crop, crops, teacher)
+
+    def _mirror_teacher(
+        self, teacher: TeacherBatch, is_mirrored: NDArray[np.bool_]
+    ) -> TeacherBatch:
+        flip_indices = self._people.skeleton.flip_indices
+        assert teacher.keypoints is not None  # every store has them
+        assert teacher.confidences is not None
+        keypoints = teacher.keypoints.numpy().astype(np.float64)
+        keypoints[is_mirrored] = apply(self._mirror_of_keypoints, keypoints[is_mirrored])
+        fields = keypoint_fields(
+            carry_channels(keypoints, is_mirrored, flip_indices),
+            carry_channels(teacher.confidences.numpy(), is_mirrored, flip_indices),
+            self._input_size_hw,
+        )
+        if teacher.heatmaps is not None:
+            assert teacher.scale is not None  # it is read with them
+            heatmaps, shift = teacher.heatmaps.numpy().copy(), self._flip_shift
+            mirrored = mirror_heatmaps(heatmaps[is_mirrored], flip_indices, shift)
+            mirrored[..., :shift] = 0
+            heatmaps[is_mirrored] = mirrored
+            scale = carry_channels(teacher.scale.numpy(), is_mirrored, flip_indices)
+            fields |= {"heatmaps": heatmaps, "scale": scale}
+            if shift:
+                is_known = np.ones((len(heatmaps), *heatmaps.shape[2:]), np.bool_)
+                is_known[is_mirrored, :, :shift] = False
+                fields["is_known"] = is_known
+        return teacher_batch(self._crop_to_heatmap, fields)
 
 
 class _Carried(NamedTuple):
@@ -141,6 +225,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
     input_size_hw: size of the views, of any aspect.
     reads: fields of the teacher that the loss terms read; no others are put into a batch.
     heatmap_size_hw: size of the carried heatmaps; None: that of the store's, in the views' aspect.
+    drawn_size_hw: size at which views are drawn, to be resized; None: that of the views.
     replace_among: views of the store among which a plain view that cannot be read is replaced by
         another one of the same person; None: it raises CorruptError.
     """
@@ -156,6 +241,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         reads: frozenset[TeacherField],
         heatmap_size_hw: SizeHW | None = None,
         replace_among: range | None = None,
+        drawn_size_hw: SizeHW | None = None,
     ) -> None:
         self._store = store
         self._people = people
@@ -163,6 +249,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
         self._recipe = recipe
         self._seed = seed
         self._input_size_hw = input_size_hw
+        self._drawn_size_hw = drawn_size_hw or input_size_hw
         self._reads = reads
         self._crop_to_heatmap = crop_to_heatmap(
             store.heatmap_frame, store.input_size_hw, store.heatmap_size_hw
@@ -193,8 +280,10 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
             stored, replacements = self._replacing.read(plain)
         else:
             stored = self._read(*plain)
-        size_hw = self._input_size_hw
-        image_to_view = draw_batch(self._people, self._recipe, self._seed, batch, size_hw)
+        size_hw, drawn_hw = self._input_size_hw, self._drawn_size_hw
+        image_to_view = draw_batch(self._people, self._recipe, self._seed, batch, drawn_hw)
+        if drawn_hw != size_hw:
+            image_to_view = compose(resize_affine(drawn_hw, size_hw), image_to_view)
         if stored.crops is None:
             assert self._images is not None
             crops = crop_people(self._people, self._images, batch.instances, image_to_view, size_hw)
@@ -238,7 +327,7 @@ class CarriedViewDataset(Dataset[TrainingBatch]):
                 "is_known": carried.is_known,
                 "scale": carry_channels(stored.scale, is_mirrored, flip_indices),
             }
-        return _teacher_batch(self._view_to_heatmap, fields)
+        return teacher_batch(self._view_to_heatmap, fields)
 
 
 def _read_teacher(
@@ -264,7 +353,12 @@ def keypoint_fields(
     }
 
 
-def _teacher_batch(view_to_heatmap: Affine, fields: dict[str, NDArray[Any]]) -> TeacherBatch:
+def teacher_batch(view_to_heatmap: Affine, fields: dict[str, NDArray[Any]]) -> TeacherBatch:
+    """Return the predictions of B crops as tensors.
+
+    view_to_heatmap: (2, 3), pixels of the student's crops to cells.
+    fields: those of ``TeacherBatch`` by name, keypoints among them.
+    """
     affines = np.tile(view_to_heatmap.astype(np.float32), (len(fields["keypoints"]), 1, 1))
     tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     return TeacherBatch(torch.from_numpy(affines), **tensors)

@@ -1,6 +1,9 @@
-"""People of a teacher store as the source of a training, under new views or the stored ones."""
+"""Views of a teacher store's people as sources of a training, and the store that is opened for it.
 
-from abc import abstractmethod
+New ones, into which what is stored is carried; the stored ones; and these with their mirror images.
+Those that a live teacher predicts are in ``live_teacher.py``.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -9,106 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.coco.image_files import resolve_image
-from pipeline.coco.people import People
 from pipeline.errors import ConfigError, PeopleError
 from pipeline.frames.geometry import SizeHW, size_in_aspect
 from pipeline.frames.views import describe_missing_halves
 from pipeline.models.token_encoder import TokenShape
-from pipeline.settings import ViewRecipe
+from pipeline.settings import DeviceName, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers, open_teachers
-from pipeline.training.data import StartMethod
-from pipeline.training.images import TrainingImages
+from pipeline.training.live_teacher import LiveViews, open_teacher_of
 from pipeline.training.settings import (
     CarriedViewSettings,
+    LiveTeacherSettings,
+    MirroredViewSettings,
     ReplayedViewSettings,
-    StoreViewSettings,
+    StoreSettings,
     TeacherField,
 )
-from pipeline.training.sources import StoreDigests, hide_labels, labelled_rows
-from pipeline.training.store_data import CarriedViewDataset, ReplayedViewDataset
-from pipeline.training.view_order import BlockOrder, ViewOrder
+from pipeline.training.sources import hide_labels, labelled_rows
+from pipeline.training.store_data import (
+    CarriedViewDataset,
+    MirroredViewDataset,
+    ReplayedViewDataset,
+)
+from pipeline.training.stored_people import StoredPeople, require_same_aspect
 from pipeline.wording import counted
 
 _TOKENS: frozenset[TeacherField] = frozenset({"keypoint_tokens", "visual_tokens"})
-
-
-@dataclass(frozen=True)
-class StoredPeople:
-    """People of a teacher store; subclasses know under which views."""
-
-    store: AnyTeachers
-    people: People
-    """Those of the store; some labels may be hidden."""
-    data: StoreViewSettings
-    image_folder: Path | None
-    """Folder of the images; None: the crops of the store are used."""
-    reads: frozenset[TeacherField]
-    """Fields of the teacher that the loss terms read."""
-    instances: NDArray[np.int64]
-    """(n,), rows of the people that can be trained on."""
-    seed: int
-    """Seed of the views that are drawn."""
-
-    @property
-    @abstractmethod
-    def num_views(self) -> int | None:
-        """Number of views that epochs show in turn; None: every epoch draws new ones."""
-
-    @property
-    @abstractmethod
-    def views_read(self) -> range:
-        """Views of the store that are read."""
-
-    @property
-    def token_shape(self) -> TokenShape | None:
-        """Width and grid of the stored tokens; None: the store holds none."""
-        tokens = self.store.optional.tokens
-        return None if tokens is None else TokenShape(tokens.dim, tokens.grid_hw)
-
-    @abstractmethod
-    def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
-        """Return the size of the heatmaps in the batches of a student."""
-
-    @property
-    def start_method(self) -> StartMethod:
-        """How worker processes that read the store may be started."""
-        return "forkserver" if self.store.is_remote else "fork"
-
-    def order(self, batch_size: int, seed: int) -> ViewOrder | BlockOrder:
-        """Return which views an epoch shows."""
-        if self.data.view_order == "blocks":
-            return BlockOrder(
-                self.instances, self.store.rows_per_shard, self.num_views, batch_size, seed
-            )
-        instance_ids = self.people.instance_id[self.instances]
-        return ViewOrder(self.instances, instance_ids, self.num_views, batch_size, seed)
-
-    @property
-    def provenance(self) -> StoreDigests:
-        """Digests of the store that is trained from."""
-        return StoreDigests(self.store.fingerprint, self.store.content_sha256)
-
-    @property
-    def ledger_facts(self) -> tuple[str, int]:
-        """Name of the source, and number of its person-views that can be corrupt."""
-        return str(self.store.path), len(self.instances) * len(self.views_read)
-
-    @property
-    def replace_among(self) -> range | None:
-        """Views among which a corrupt one is replaced; None: it stops the training."""
-        return self.views_read if self.data.on_corrupt == "skip" else None
-
-    def images(self) -> TrainingImages | None:
-        """Return the images that crops are cut from; None: the crops of the store are used."""
-        if self.image_folder is None:
-            return None
-        return TrainingImages(
-            self.people,
-            self.image_folder,
-            self.store.image_sha256,
-            self.data.image_cache_mib << 20,
-            paranoid=self.data.paranoid,
-        )
 
 
 @dataclass(frozen=True)
@@ -182,24 +110,25 @@ class CarriedViews(StoredPeople):
 class ReplayedViews(StoredPeople):
     """People of a teacher store, under its augmented views."""
 
-    data: ReplayedViewSettings
+    data: ReplayedViewSettings | MirroredViewSettings
 
     @property
     def num_views(self) -> int:
+        return self._num_stored
+
+    @property
+    def _num_stored(self) -> int:
+        """Number of the stored views that are shown."""
         return self.data.num_views or self.store.num_views - 1
 
     @property
     def views_read(self) -> range:
-        return range(1, 1 + self.num_views)
+        return range(1, 1 + self._num_stored)
 
     @property
     def padding(self) -> float:
         """Padding of the plain evaluation crop."""
         return ViewRecipe.model_validate(self.store.views.recipe).padding
-
-    def notes(self) -> tuple[str, ...]:
-        """Return notes for the user before the training starts: none."""
-        return ()
 
     def heatmap_size_hw(self, input_size_hw: SizeHW) -> SizeHW:
         """Return the size of the stored heatmaps."""
@@ -216,20 +145,50 @@ class ReplayedViews(StoredPeople):
         """
         for field in sorted(self.reads & _TOKENS):
             require_tokens(self.store, field.removesuffix("_tokens"), token_shape)
-        stored_hw = self.store.input_size_hw
-        if input_size_hw[0] * stored_hw[1] != input_size_hw[1] * stored_hw[0]:
-            raise ConfigError(
-                f"the aspect of the student's input, {_size(input_size_hw)} (height x width), must "
-                f"be that of the stored views, but {self.store.path} holds crops of "
-                f"{_size(stored_hw)}; choose another architecture, set data.view_policy to carry, "
-                "or write a store of that aspect"
-            )
+        require_same_aspect(self.store, input_size_hw)
         return ReplayedViewDataset(
             self.store,
             self.people,
             self.images(),
             input_size_hw,
             self.reads,
+            replace_among=self.replace_among,
+        )
+
+
+@dataclass(frozen=True)
+class MirroredViews(ReplayedViews):
+    """People of a teacher store, under its augmented views and their mirror images."""
+
+    data: MirroredViewSettings
+
+    @property
+    def num_views(self) -> int:
+        return 2 * self._num_stored
+
+    def dataset(
+        self, input_size_hw: SizeHW, token_shape: TokenShape | None = None
+    ) -> MirroredViewDataset:
+        """Return a data set of the stored views and their mirror images, as ``ReplayedViews``.
+
+        Raises:
+            ConfigError: as ``ReplayedViews``; or tokens are learned from, or the teacher's heatmaps
+                were not averaged with those of the mirrored crop: neither can be mirrored.
+        """
+        if tokens := sorted(self.reads & _TOKENS):
+            raise ConfigError(
+                f"{' and '.join(tokens)} are those of the stored views and cannot be mirrored; set "
+                "data.view_policy to replay, or the weights of these terms to 0"
+            )
+        require_same_aspect(self.store, input_size_hw)
+        return MirroredViewDataset(
+            self.store,
+            self.people,
+            self.images(),
+            input_size_hw,
+            self.reads,
+            self._num_stored,
+            require_flip_test(self.store),
             replace_among=self.replace_among,
         )
 
@@ -241,6 +200,7 @@ def open_store_views(
     data: CarriedViewSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> CarriedViews: ...
 @overload
 def open_store_views(
@@ -249,37 +209,55 @@ def open_store_views(
     data: ReplayedViewSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
+    device: DeviceName = "auto",
 ) -> ReplayedViews: ...
+@overload
 def open_store_views(
     path: str | Path,
     image_folder: Path | None,
-    data: CarriedViewSettings | ReplayedViewSettings,
+    data: StoreSettings,
     reads: frozenset[TeacherField],
     seed: int = 0,
-) -> CarriedViews | ReplayedViews:
+    device: DeviceName = "auto",
+) -> StoredPeople: ...
+def open_store_views(
+    path: str | Path,
+    image_folder: Path | None,
+    data: StoreSettings,
+    reads: frozenset[TeacherField],
+    seed: int = 0,
+    device: DeviceName = "auto",
+) -> StoredPeople:
     """Open a teacher store to train from, and refuse it if it does not fit ``data``.
 
     image_folder: needed unless ``data.from_crops``, which then opens none.
     reads: fields of the teacher that the loss terms read; none: only people and views are used,
         and only people with labels.
     seed: seed of the views that are drawn.
+    device: device of a live teacher.
 
     Raises:
         StoreError: the store is incomplete, altered or of another schema.
         ObjectStoreError: its object store does not answer, or refuses.
-        ConfigError: ``data`` needs more views than the store has, or crops that it does not hold.
+        ConfigError: ``data`` needs more views than the store has, or crops that it does not hold,
+            or a teacher that was averaged with its mirror image, or one that is not there.
+        TeacherError: the live teacher cannot be loaded.
+        IdentityError: the live teacher is not the one that wrote the store.
         PeopleError: no person can be learned from, or the image folder or an image is missing.
     """
     data = data.with_order(str(path))
     store = open_teachers(path, data.teachers, data.store_cache)
-    if "heatmaps" in reads and not store.has_heatmaps:
+    is_live = isinstance(data, LiveTeacherSettings)
+    if "heatmaps" in reads and not (is_live or store.has_heatmaps):
         raise ConfigError(
             f"{path} must hold heatmaps, which loss terms read, but holds keypoints and "
             "confidences alone; learn from those by loss.teacher_regression and switch the others "
             "off, or write a store with another --profile than keypoints"
         )
-    if isinstance(data, ReplayedViewSettings):
+    if not isinstance(data, CarriedViewSettings):
         _require_views(store, data)
+    if isinstance(data, MirroredViewSettings):
+        require_flip_test(store)
     instances = store.present_instances()
     if not len(instances):
         raise PeopleError(
@@ -296,21 +274,45 @@ def open_store_views(
         raise ConfigError("images must be given, unless data.from_crops is set")
     else:
         _check_images_are_there(store, image_folder, instances)
-    if isinstance(data, CarriedViewSettings):
-        return CarriedViews(store, people, data, image_folder, reads, instances, seed)
-    return ReplayedViews(store, people, data, image_folder, reads, instances, seed)
+    match data:
+        case CarriedViewSettings():
+            return CarriedViews(store, people, data, image_folder, reads, instances, seed)
+        case ReplayedViewSettings():
+            return ReplayedViews(store, people, data, image_folder, reads, instances, seed)
+        case MirroredViewSettings():
+            return MirroredViews(store, people, data, image_folder, reads, instances, seed)
+        case LiveTeacherSettings():
+            teacher = open_teacher_of(store, data.teacher, device)
+            return LiveViews(store, people, data, image_folder, reads, instances, seed, teacher)
 
 
-def _require_views(store: AnyTeachers, data: ReplayedViewSettings) -> None:
-    num_stored = store.num_views - 1
-    if num_stored == 0:
+def require_flip_test(store: AnyTeachers) -> int:
+    """Return the whole cells that the flip test shifted by; refuse a store without a flip test.
+
+    Raises:
+        ConfigError: the heatmaps were not averaged with those of the mirrored crop.
+    """
+    if store.flip_shift is None:
         raise ConfigError(
-            f"data.view_policy replay needs augmented views, but {store.path} holds the plain crop "
-            "of each person alone; set it to carry, or write a store with --views"
+            f"data.view_policy mirror needs heatmaps that are averaged with those of the mirrored "
+            f"crop, but those of {store.teacher} in {store.path} are not; set it to replay or "
+            "carry, or write a store with cache-teacher --flip-test"
         )
-    if data.num_views is not None and data.num_views > num_stored:
+    return store.flip_shift
+
+
+def _require_views(
+    store: AnyTeachers, data: ReplayedViewSettings | MirroredViewSettings | LiveTeacherSettings
+) -> None:
+    num_stored, wanted = store.num_views - 1, data.num_views
+    if num_stored == 0 and (wanted or not isinstance(data, LiveTeacherSettings)):
         raise ConfigError(
-            f"data.num_views is {data.num_views}, but {store.path} holds "
+            f"data.view_policy {data.view_policy} needs augmented views, but {store.path} holds "
+            "the plain crop of each person alone; set it to carry, or write a store with --views"
+        )
+    if wanted is not None and wanted > num_stored:
+        raise ConfigError(
+            f"data.num_views is {wanted}, but {store.path} holds "
             f"{counted(num_stored, 'augmented view')} of each person; use fewer, or write a store "
             "with more --views"
         )
@@ -343,10 +345,6 @@ def _check_images_are_there(
             f"images must be the folder of the {expected}, but {image_folder} lacks {len(missing)} "
             f"of them, the first one {missing[0]!r}; {way_out}"
         )
-
-
-def _size(size_hw: SizeHW) -> str:
-    return f"{size_hw[0]} x {size_hw[1]}"
 
 
 def require_tokens(store: AnyTeachers, kind: str, shape: TokenShape | None) -> None:

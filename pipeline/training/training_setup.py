@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.runs.checkpoints import CheckpointInfo, DecidingFigure
 from pipeline.settings import Precision
-from pipeline.training.batch import TrainingBatch
+from pipeline.training.batch import TrainingBatch, unchanged
 from pipeline.training.distributed import ALONE, Processes
 from pipeline.training.losses import Criterion
 from pipeline.training.settings import OptimisationConfig
@@ -89,6 +89,8 @@ class Training:
     optimisation: OptimisationConfig
     device: torch.device
     precision: Precision = "float32"
+    with_targets: Callable[[TrainingBatch], TrainingBatch] = unchanged
+    """Completes a loaded batch by what a live teacher predicts; with a store nothing is missing."""
     is_compiled: bool = False
     processes: Processes = ALONE
     sync_batch_norm: bool = True

@@ -81,7 +81,7 @@ class Learner:
         training, config = self._training, self._training.optimisation
         self._scheduler.step_update(step)
         seed_step(training.info.seed, step, training.processes.rank)
-        batch = batch.to(training.device)
+        batch = training.with_targets(batch).to(training.device)
         share = len(batch.images) / training.batch_size
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[tuple[LossTerms, float]] = []

@@ -16,6 +16,7 @@ terminal.py           progress of a stage; the shape of tables of figures
 evaluation_tables.py  tables of evaluate, compare and export
 ablation_tables.py    tables of ablate
 benchmark_tables.py   tables of benchmark
+limit_tables.py       tables of benchmark train, loader and inference: figures beside limits
 
 No logic lives here. A command is imported when it is first needed, and its stage once its settings
 and inputs are checked: `distil --help` loads click alone, and a typo does not wait for torch.

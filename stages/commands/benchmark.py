@@ -22,7 +22,10 @@ from stages.settings.benchmark import (
     BenchmarkCacheConfig,
     BenchmarkCodecConfig,
     BenchmarkCropsConfig,
+    BenchmarkInferenceConfig,
+    BenchmarkLoaderConfig,
     BenchmarkStoreConfig,
+    BenchmarkTrainConfig,
 )
 
 if TYPE_CHECKING:  # they take a moment to load, which --help has no use for
@@ -160,3 +163,85 @@ def benchmark_store_command(**options: Any) -> None:
     from stages.commands.benchmark_tables import print_store_benchmark
 
     _measure(benchmark_store, config, "stores", print_store_benchmark)
+
+
+@benchmark.command("train", short_help="student, teacher -> training steps beside their limits")
+@setting_option(BenchmarkTrainConfig, "students", "--student", multiple=True, type=str,
+                callback=lambda _, __, names: names or None)  # fmt: skip
+@options_of(
+    BenchmarkTrainConfig,
+    {
+        "--teacher": "teacher",
+        "--batch-size": "batch_size",
+        "--loop-batch-size": "loop_batch_size",
+        "--rounds": "rounds",
+        "--device": "device",
+        "--precision": "precision",
+        "--threads": "num_threads",
+        "--output": "output",
+    },
+)
+@config_options
+def benchmark_train_command(**options: Any) -> None:
+    """Time training steps: plain, distilled, with the teacher in the loop, in two processes.
+
+    Takes names of architectures, whose weights are random; prints each figure beside its limit, and
+    writes train.json in --output.
+    """
+    config = configured(BenchmarkTrainConfig, options)
+
+    from stages.benchmark_train import benchmark_train
+    from stages.commands.limit_tables import print_train_figures
+
+    _measure(benchmark_train, config, "measurements", print_train_figures)
+
+
+@benchmark.command("loader", short_help="teacher store -> how busy a training from crops is")
+@options_of(
+    BenchmarkLoaderConfig,
+    {
+        "--store": "store",
+        "--student": "student",
+        "--batch-size": "batch_size",
+        "--workers": "num_loader_workers",
+        "--steps": "steps",
+        "--device": "device",
+        "--threads": "num_threads",
+        "--output": "output",
+    },
+)
+@setting_option(BenchmarkLoaderConfig, "people", "--people", type=int, multiple=True,
+                callback=lambda _, __, sizes: sizes or None)  # fmt: skip
+@config_options
+def benchmark_loader_command(**options: Any) -> None:
+    """Train from the crops of a store, and load epochs of a thousand to a million people.
+
+    Takes a teacher store with crops and augmented views; prints the share of the time that the
+    training did not wait for data and what epochs cost, and writes loader.json in --output.
+    """
+    config = configured(BenchmarkLoaderConfig, options)
+
+    from stages.benchmark_loader import benchmark_loader
+    from stages.commands.limit_tables import print_loader_figures
+
+    _measure(benchmark_loader, config, "measurements", print_loader_figures)
+
+
+@benchmark.command("inference", short_help="student, teacher -> ms a person, in one runtime")
+@options_of(
+    BenchmarkInferenceConfig,
+    {"--student": "student", "--teacher": "teacher", "--rounds": "rounds", "--output": "output"},
+)
+@config_options
+def benchmark_inference_command(**options: Any) -> None:
+    """Time a student and a teacher as ONNX, at batch 1 and 64, beside their multiply-adds.
+
+    Takes names of architectures, whose weights are random; prints a table, and writes
+    inference.json in --output.
+    """
+    config = configured(BenchmarkInferenceConfig, options)
+
+    from stages.benchmark_inference import benchmark_inference
+    from stages.commands.limit_tables import print_inference_figures
+
+    _measure(benchmark_inference, config, "measurements", print_inference_figures)

@@ -20,8 +20,8 @@ from stages.commands.options import SettingOption
 def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
     """List all settings of a command: their names, values, defaults and meanings.
 
-    Takes the name of a COMMAND, such as train-student or store verify; writes nothing, and prints
-    each setting with the option that sets it, if there is one. Where the command takes --set
+    Takes a COMMAND, such as train-student or store verify; writes no file, and prints each setting
+    with the option that sets it, if there is one. Where the command takes --set
     NAME=VALUE and --config FILE, they set all of them.
     """
     options = [o for o in _find(command_name).params if isinstance(o, SettingOption)]
@@ -39,9 +39,9 @@ def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
     shown = set()
     for model in dict.fromkeys(option.model for option in options):
         for line in list_settings(model):
-            if line.name in shown:
+            if (line.name, line.only_where) in shown:
                 continue
-            shown.add(line.name)
+            shown.add((line.name, line.only_where))
             default = of_preset.get(line.name, line.default)
             facts = [line.values]
             facts += [] if default is None else [f"default {default}"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.caching.settings import CacheTeacherConfig
+from pipeline.caching.settings import CacheTeacherConfig, ComparedTraining
 from pipeline.config import CONFIG_FILE
 from pipeline.errors import ConfigError
 from pipeline.machine import is_first_process
@@ -61,6 +61,8 @@ _run_folder_option = click.option(
 @click.option("--no-probe", is_flag=True,
               help="Estimate from typical stores, with --plan, and do not try the teacher.",
 )  # fmt: skip
+@_option("training.student", "--student", metavar="NAME")
+@_option("training.epochs", "--epochs")
 @click.option("--workers", type=int, metavar="N",
               help="Number of processes of this machine that share the work.  "
               "[default: this process]")  # fmt: skip
@@ -93,6 +95,9 @@ def cache_teacher_command(
     if no_probe and not plan:
         raise ConfigError("--no-probe must be left out without --plan: no store begins unprobed")
     config = configured(CacheTeacherConfig, options)
+    if not plan and config.training != ComparedTraining():
+        raise ConfigError("--student and --epochs must be left out without --plan; stage one needs "
+                          "neither")  # fmt: skip
 
     from pipeline.caching.engines import EngineChoice
     from stages.cache_teacher import cache_teacher
@@ -147,10 +152,13 @@ def cache_teacher_command(
 @_student("initial.weights", "--init-weights")
 @_student("initial.pretrained", "--pretrained/--no-pretrained", default_text="the preset's")
 @_student("data.from_crops", "--from-crops")
-@_student("data.view_policy", "--view-policy", type=click.Choice(["carry", "replay"]),
+@_student("data.view_policy", "--view-policy",
+          type=click.Choice(["carry", "replay", "mirror", "teacher-in-loop"]),
           help="Views of a store that are shown: new ones in every epoch, into which the teacher's "
-          "predictions of the plain crop are carried, or its augmented ones, replayed.  "
-          "[default: carry]")  # fmt: skip
+          "predictions of the plain crop are carried; its augmented ones, replayed; these and "
+          "their mirror images, of a teacher with --flip-test; or views that the teacher itself "
+          "predicts in every step.  [default: carry]")  # fmt: skip
+@_student("data.teacher", "--teacher")
 @_student("data_on_device", "--data-on-device")
 @_checks("data.on_corrupt", "--on-corrupt")
 @_checks("data.paranoid", "--paranoid")

@@ -1,14 +1,20 @@
 """Settings of the commands of ``distil benchmark``."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from pipeline.caching.settings import TeacherInputs
 from pipeline.config import InputFile, InputFolder, OutputFolder, StageConfig
 from pipeline.settings import (
+    MAX_PROCESSES,
+    BatchSize,
+    DeviceName,
     NumAugmentedViews,
+    NumThreads,
     PeopleSettings,
+    Precision,
     TeacherPath,
     TeacherSettings,
     ViewRecipe,
@@ -90,3 +96,71 @@ class BenchmarkStoreConfig(StageConfig):
     hundredths."""
     output: OutputFolder = Path("benchmark-store")
     """Folder for store.json and for scratch files, on the stores' file system."""
+
+
+_STUDENTS = ("distilpose-xs", "distilpose-s")
+_TEACHER = "tokenpose-hrnet48"
+
+
+class BenchmarkTrainConfig(StageConfig):
+    """All settings of ``distil benchmark train``."""
+
+    students: tuple[str, ...] = Field(_STUDENTS, min_length=1)
+    """Architecture of a student; repeatable: the first one is trained by two processes too, and the
+    last one with the teacher in the loop."""
+    teacher: str = _TEACHER
+    """Architecture of the teacher in the loop; its weights are random."""
+    batch_size: BatchSize = 32
+    """Number of crops of a step, with the loss of five terms and plainly."""
+    loop_batch_size: BatchSize = 8
+    """Number of crops of a step with the teacher in the loop."""
+    shared_batch_size: int = Field(64, ge=2)
+    """Number of crops of a step that two processes share; 64 leave each 32."""
+    rounds: int = Field(9, ge=1)
+    """Number of turns of each way, after one that warms up."""
+    device: DeviceName = "auto"
+    """Device of the steps; two processes are always measured on the CPU."""
+    precision: Precision | None = None
+    """Number format of the network's products; by default that of train-student."""
+    num_threads: NumThreads | None = 1
+    """Number of CPU threads of a step."""
+    output: OutputFolder | None = None
+    """Folder for train.json."""
+
+
+class BenchmarkLoaderConfig(StageConfig):
+    """All settings of ``distil benchmark loader``."""
+
+    store: InputFolder
+    """Teacher store with crops and augmented views, of one whole shard at least."""
+    student: str = "distilpose-xs"
+    """Architecture of the student that is trained from the crops."""
+    batch_size: BatchSize = 32
+    """Number of crops of a step."""
+    num_loader_workers: int = Field(2, ge=1, le=MAX_PROCESSES)
+    """Number of processes that load crops."""
+    steps: int = Field(40, ge=1)
+    """Number of timed steps."""
+    people: tuple[Annotated[int, Field(ge=1)], ...] = (1_000, 10_000, 100_000, 1_000_000)
+    """Numbers of people that the store is multiplied to, by hard links."""
+    device: DeviceName = "auto"
+    """Device of the training."""
+    precision: Precision | None = None
+    """Number format of the network's products; by default that of train-student."""
+    num_threads: NumThreads | None = 1
+    """Number of CPU threads of the training."""
+    output: OutputFolder = Path("benchmark-loader")
+    """Folder for loader.json and for scratch files, on the store's file system."""
+
+
+class BenchmarkInferenceConfig(StageConfig):
+    """All settings of ``distil benchmark inference``."""
+
+    student: str = "distilpose-s"
+    """Architecture of the student."""
+    teacher: str = _TEACHER
+    """Architecture of the teacher."""
+    rounds: int = Field(5, ge=1)
+    """Number of timed calls of a batch of 64; six times as many of a batch of 1."""
+    output: OutputFolder | None = None
+    """Folder for inference.json."""

@@ -33,6 +33,7 @@ from pipeline.training.settings import (
 _HOW = frozenset(
     {
         *("epochs", "num_loader_workers", "data.image_cache_mib", "initial.weights"),
+        *("data.teacher",),
         *("device", "checkpoint_minutes", "tensorboard", "wandb"),
     }
 )

@@ -272,6 +272,18 @@ def whole_store(drawn: DrawnPeople, tmp_path_factory: pytest.TempPathFactory) ->
     return made.store
 
 
+@pytest.fixture(scope="session")
+def averaged(drawn: DrawnPeople, tmp_path_factory: pytest.TempPathFactory) -> CachingInputs:
+    """A complete store of a teacher that is not symmetric, averaged with the mirrored crop, whose
+    heatmaps are shifted by one cell; float16, not to be changed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = _make_inputs(drawn, tmp_path_factory.mktemp("averaged"), monkeypatch)
+        made.write_teacher(is_symmetric=False)
+        flip = {"teacher_settings__flip_test": True, "teacher_settings__flip_shift": 1}
+        cache_teacher(made.config(profile="lossless-float16", **flip))
+    return made
+
+
 @pytest.fixture
 def whole(inputs: CachingInputs, whole_store: Path) -> dict[str, str]:
     """A complete store of ``inputs``; its files' digests."""

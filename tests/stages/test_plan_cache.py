@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.caching import estimate
-from pipeline.errors import TeacherError
+from pipeline.errors import ConfigError, TeacherError
 from stages.cache_teacher import cache_teacher
 from stages.plan_cache import plan_cache
 
@@ -39,3 +39,27 @@ def test_a_teacher_that_stage_one_would_refuse_is_refused_by_the_plan(inputs: An
     config = inputs.config(teacher_settings__heatmap_frame="msra")
     with pytest.raises(TeacherError, match=r"use --heatmap-frame half-pixel or udp"):
         plan_cache(config, with_probe=True)
+
+
+def test_the_plan_says_after_how_many_students_the_store_has_paid_for_itself(inputs: Any) -> None:
+    """By measured times with a probe, by numbers of views without one."""
+    training = {"training__student": "distilpose-xxs", "training__epochs": 2}
+    said: list[str] = []
+    estimate = plan_cache(inputs.config(**training), say=said.append)
+    (line,) = [line for line in said if line.startswith("break-even")]
+    assert estimate.seconds is not None
+    assert estimate.teacher_seconds is not None
+    in_loop = 2 * estimate.dimensions.num_instances * estimate.teacher_seconds
+    students = estimate.break_even(2)
+    assert (students - 1) * in_loop < estimate.seconds <= students * in_loop
+    assert line.startswith("break-even: 2 epochs of distilpose-xxs take ")
+    assert f"paid for itself after {students} student" in line
+
+    said.clear()
+    guess = plan_cache(inputs.config(**training), with_probe=False, say=said.append)
+    (line,) = [line for line in said if line.startswith("break-even")]
+    assert guess.break_even(2) == 2  # 3 views a person, 2 of them in each training
+    assert "33 views for the store and 22 in 2 epochs" in line
+    assert line.endswith("after 2 students")
+    with pytest.raises(ConfigError, match="unknown architecture 'nobody'"):
+        plan_cache(inputs.config(training__student="nobody"))

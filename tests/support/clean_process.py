@@ -16,10 +16,12 @@ from multiprocessing.context import ForkServerProcess
 
 import torch
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     ["tests.stages.conftest", "cli", "onnxruntime", "PIL.JpegImagePlugin"]
 )
+
+"""Starts processes by forking that server, which has loaded all of distil."""
 
 SECONDS_TO_LIVE = 120
 
@@ -29,8 +31,8 @@ def start_process(work: Callable[[], object]) -> ForkServerProcess:
 
     work: can be pickled. What a test has patched is not patched there.
     """
-    begun, begins = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_work, args=(begins, work))
+    begun, begins = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_work, args=(begins, work))
     process.start()
     begins.close()
     begun.recv()
