@@ -104,6 +104,15 @@ COMMANDS: dict[str, set[str]] = {
     "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
+    "train": {
+        *("--student", "--teacher", "--batch-size", "--loop-batch-size", "--precision", "--rounds"),
+        *("--device", "--threads", "--output", *CONFIG),
+    },
+    "loader": {
+        *("--store", "--student", "--people", "--steps", "--batch-size", "--workers", "--threads"),
+        *("--device", "--output", *CONFIG),
+    },
+    "inference": {"--student", "--teacher", "--rounds", "--output", *CONFIG},
     "cache": {
         *("--annotations", "--images", "--teacher", "--profile", "--people", "--views", "--seed"),
         *("--scratch", "--output", "--device", *TEACHER, *CONFIG),
