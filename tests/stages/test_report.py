@@ -370,7 +370,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"output": "a.png"}, "must be a file name that ends in .html"),
     ({"annotations": "a.json"}, "give --annotations and --images together"),
     ({"images": "a"}, "give --annotations and --images together"),
-    ({"teacher_name": "b"}, "teacher_name has no effect without a store"),
+    ({"teacher_name": "b"}, "--teacher-name has no effect without --store"),
     ({"run_folders": ("r", "x/../r")}, "is given twice"),
     ({"run_folders": ()}, "at least 1 item"),
 ]
