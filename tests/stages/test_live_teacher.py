@@ -244,7 +244,7 @@ def test_a_live_teacher_that_does_not_fit_is_refused_in_one_line(
 def demo_people(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Drawn people whom the demo's teacher, averaged with the mirrored crop, has predicted."""
     folder = tmp_path_factory.mktemp("demo")
-    people = write_drawn_people(folder / "train", num_images=60, seed=1000)
+    people = write_drawn_people(folder / "train", num_images=40, seed=1000)
     others = write_drawn_people(folder / "val", num_images=60, seed=1000, first_index=60)
     fields = {
         "annotations": people,
@@ -275,6 +275,7 @@ REPLAY: dict[str, object] = {"view_policy": "replay", "num_views": 4}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_50_losses_of_the_demos_teacher_in_the_loop_are_those_of_float_targets(
     demo_people: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_50_losses_of_the_demos_teacher_in_the_loop_are_those_of_float_targets(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_final_oks_with_the_teacher_in_the_loop_is_within_the_spread_of_seeds(
     demo_people: Any, tmp_path: Path
 ) -> None:
@@ -309,7 +311,7 @@ def test_the_final_oks_with_the_teacher_in_the_loop_is_within_the_spread_of_seed
     for policy, data in (("live", LIVE), ("replay", REPLAY)):
         for seed in (0, 1, 2):
             config = train_on(
-                demo_people, data, seed=seed, epochs=16, evaluate_every_epochs=16,
+                demo_people, data, seed=seed, epochs=12, evaluate_every_epochs=12,
                 val_annotations=demo_people.val, val_images=demo_people.folder / "val/images",
                 optimisation={"batch_size": 32, "warmup_steps": 20, "schedule": "cosine",
                               "optimizer": "adamw"},
