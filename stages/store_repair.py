@@ -13,7 +13,7 @@ from pipeline.coco.read_everyone import read_everyone, recorded_settings
 from pipeline.errors import ConfigError, ImageError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.repair.metadata import repair_documents, repair_image_digests, repair_manifest
-from pipeline.repair.recomputation import open_stored_teacher, source_path
+from pipeline.repair.recomputation import source_path
 from pipeline.repair.shards import ShardRepair, plan_shard_repair, reopen_store
 from pipeline.storage.folder import open_folder
 from pipeline.storage.lease import acquire_lease
@@ -23,6 +23,7 @@ from pipeline.teacher_store.reader import TeacherStore
 from pipeline.teacher_store.recovery import bad_shards
 from pipeline.teacher_store.writer import TeacherStoreWriter
 from pipeline.teachers import Teacher
+from pipeline.teachers.stored_teacher import open_stored_teacher
 from pipeline.wording import Log, counted
 from stages.settings.evaluation import StoreRepairConfig
 from store_schemas.errors import StoreError

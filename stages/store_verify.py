@@ -13,7 +13,6 @@ from pipeline.progress import NO_PROGRESS, Progress, summed
 from pipeline.repair.recomputation import (
     ARITHMETIC_TOLERANCE,
     Disagreement,
-    open_stored_teacher,
     recompute_views,
     source_path,
     spread_views,
@@ -23,6 +22,7 @@ from pipeline.storage.folder import open_folder
 from pipeline.teacher_store.people_comparison import compare_people
 from pipeline.teacher_store.plan import StoreLayout, layout_of
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teachers.stored_teacher import open_stored_teacher
 from pipeline.wording import counted
 from stages.settings.evaluation import StoreVerifyConfig
 from store_schemas.errors import StoreError

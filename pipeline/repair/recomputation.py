@@ -1,4 +1,4 @@
-"""Open a store's teacher, let it predict views again, and compare its outputs with the stored.
+"""Let a store's teacher predict views again, and compare its outputs with the stored.
 
 The difference has two parts. The codec's: |dec(enc(live)) - live|, at most ``error_bound``. And
 the arithmetic's: |stored - dec(enc(live))|, 0 on the machine and libraries that wrote the
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, TeacherError
+from pipeline.errors import ConfigError
 from pipeline.frames.crop_stream import (
     CropBatch,
     ImageCrops,
@@ -25,59 +25,16 @@ from pipeline.frames.crop_stream import (
     stream_crops,
 )
 from pipeline.machine import available_cores, map_ahead
-from pipeline.settings import TeacherSettings, is_on_hub
+from pipeline.settings import is_on_hub
 from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
-from pipeline.teachers.opening import open_teacher, recorded_device
-from pipeline.teachers.teacher import YOUNGER, Teacher, TeacherOutput
-from store_schemas.errors import IdentityError, StoreError
+from pipeline.teachers.teacher import Teacher, TeacherOutput
+from store_schemas.errors import StoreError
 from store_schemas.heatmap_codec import dequantise_heatmaps, error_bound, quantise_heatmaps
-from store_schemas.metadata import compare_identity
-from store_schemas.stored_identity import StoreIdentity
 from store_schemas.teacher_store import Status
 
 ARITHMETIC_TOLERANCE = 1e-3
 """Heat by which machines and libraries may differ in float32, where peaks are near 1."""
-WAY_OUT = "give the teacher that the store was made with, or write another store"
-
-
-def open_stored_teacher(
-    path: Path, identity: StoreIdentity, execution_recipe: Mapping[str, Any]
-) -> Teacher:
-    """Open a teacher under a store's settings, and refuse another one.
-
-    Raises:
-        IdentityError: it is not the store's teacher, and names the first field that differs; or a
-            setting of the store's teacher is missing or invalid.
-        TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
-    """
-    known = {**execution_recipe, **identity.teacher}
-    if known.get("kind") != "published":  # the name of another network is not given, but read
-        known["architecture"] = None
-    names = [name for name in TeacherSettings.model_fields if name != "device"]
-    try:
-        settings = TeacherSettings(
-            **{name: known[name] for name in names if name in known or name not in YOUNGER},
-            device=recorded_device(execution_recipe),
-        )
-    except (KeyError, ValueError) as error:
-        fault = " ".join(str(error).split())
-        raise IdentityError(
-            f"identity.teacher must hold every setting of a teacher, but does not: {fault}; use "
-            "the program that wrote the store"
-        ) from error
-    try:
-        teacher = open_teacher(path, settings)
-    except TeacherError as error:
-        fault = str(error).removesuffix("; leave the option out")  # no option was given here
-        raise TeacherError(
-            f"{fault}; {path} must fit the settings of the store's teacher: give the teacher that "
-            "the store was written with"
-        ) from error
-    compare_identity(
-        {"teacher": identity.teacher}, {"teacher": teacher.identity()}, way_out=WAY_OUT
-    )
-    return teacher
 
 
 def source_path(provenance: Mapping[str, Any], name: str, given: Path | None) -> Path | None:

@@ -11,9 +11,10 @@ from pipeline.frames.geometry import apply, invert
 from pipeline.pictures.shown_people import teacher_title
 from pipeline.pictures.teacher_answers import PLAIN_VIEW
 from pipeline.prediction.estimators import TeacherEstimator, predict_people
-from pipeline.repair.recomputation import open_stored_teacher, source_path
+from pipeline.repair.recomputation import source_path
 from pipeline.settings import PADDING
 from pipeline.teacher_store.reader import TeacherStore
+from pipeline.teachers.stored_teacher import open_stored_teacher
 from store_schemas.teacher_store import Status
 
 

@@ -11,6 +11,7 @@ other_settings.py    the probe under other settings of the teacher
 person_accuracy.py   accuracy person by person, and a paired comparison
 probe.py             the crops of a few people, and the teacher's heatmaps of them
 simcc.py             heatmaps of networks that predict one distribution along each axis
+stored_teacher.py    the teacher of a store, under the settings that the store records
 teacher.py           a network with its preprocessing, activation, flips, frame and decoding
 torch_network.py     a network trained by `distil train-teacher`, or a published checkpoint
 """

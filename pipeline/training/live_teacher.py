@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from pipeline.errors import ConfigError
 from pipeline.frames.geometry import SizeHW, apply, compose, resize_affine
 from pipeline.models.token_encoder import TokenShape
-from pipeline.settings import DeviceName, TeacherSettings, ViewRecipe
+from pipeline.settings import DeviceName, ViewRecipe
 from pipeline.teacher_store.averaging import AnyTeachers
 from pipeline.teacher_store.reader import TeacherStore
-from pipeline.teachers.opening import open_teacher
+from pipeline.teachers.stored_teacher import open_stored_teacher
 from pipeline.teachers.teacher import Teacher
 from pipeline.training.batch import TrainingBatch
 from pipeline.training.data import TrainingDataset
@@ -32,7 +32,6 @@ from pipeline.training.store_data import (
 )
 from pipeline.training.stored_people import StoredPeople, require_same_aspect
 from pipeline.training.view_order import ViewBatch
-from store_schemas.metadata import compare_identity
 
 _NOTHING: frozenset[TeacherField] = frozenset()
 
@@ -181,17 +180,14 @@ def open_teacher_of(store: AnyTeachers, path: Path | None, device: DeviceName) -
                 f"{recorded or 'a recorded place'}; give --teacher"
             )
         path = Path(recorded)
-    stored, recipe = store.identity.teacher, store.execution_recipe
-    known = {name: stored[name] for name in TeacherSettings.model_fields if name in stored}
-    # The same batches as in stage one, so that not even the last bits differ on that machine.
-    how = {
-        "batch_size": recipe.get("batch_size", 32),
-        "num_threads": torch.get_num_threads(),
-        "device": device,
-    }
-    teacher = open_teacher(path, TeacherSettings.model_validate({**known, **how}))
-    compare_identity(stored, teacher.identity(), way_out="give the teacher that wrote the store")
-    return teacher
+    # The batches are those of stage one, so that not even the last bits differ on that machine.
+    return open_stored_teacher(
+        path,
+        store.identity,
+        store.execution_recipe,
+        num_threads=torch.get_num_threads(),
+        device=device,
+    )
 
 
 def _require_tokens(

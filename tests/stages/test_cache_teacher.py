@@ -93,8 +93,8 @@ def test_batches_never_leave_a_shard(inputs: Any, monkeypatch: pytest.MonkeyPatc
     result = cache_teacher(inputs.config(probe_people=1))
     pairs, odd = divmod(result.num_people, 2)
     assert batches == [4, 2] * pairs + [3] * odd
-    assert set(sizes) == {1, 4}  # opening the model takes one
-    assert sizes[-len(batches) :] == [4] * len(batches)
+    assert len(sizes) >= len(batches)
+    assert set(sizes) == {4}
 
 
 def test_a_folder_of_something_else_is_not_written_into(inputs: Any) -> None:

@@ -236,7 +236,7 @@ def test_a_live_teacher_that_does_not_fit_is_refused_in_one_line(
         open_live(on_corrupt="skip")
     with pytest.raises(ConfigError, match=r"num_views is 3, but"):
         open_live(num_views=3)
-    with pytest.raises(IdentityError, match=r"'sha256' differs: .* give the teacher that wrote"):
+    with pytest.raises(IdentityError, match=r"teacher.sha256' differs: .*; give the teacher"):
         open_live(whole_store)
 
 

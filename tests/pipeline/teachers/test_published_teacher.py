@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from pipeline.errors import TeacherError
-from pipeline.repair.recomputation import open_stored_teacher
 from pipeline.settings import IMAGENET_MEAN, IMAGENET_STD, TeacherSettings
 from pipeline.teachers import Teacher, open_teacher
+from pipeline.teachers.stored_teacher import open_stored_teacher
 from tests.support import published_forward as published
 from tests.support.evaluation_sample import save_network
 from tests.support.onnx_teacher import write_onnx_teacher
