@@ -98,7 +98,7 @@ def test_a_student_trains_without_images(with_crops: Any, tmp_path: Path) -> Non
     ("given", "message"),
     [
         ({"store": "s"}, "images must be given"),
-        ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give val_images"),
+        ({"store": "s", "data.from_crops": True, "val_annotations": "v"}, "give --val-images"),
         ({"annotations": "a", "images": "i", "distillation": False, "data.from_crops": True},
          r"unknown setting data\.from_crops \(data of annotations\)"),
     ],
