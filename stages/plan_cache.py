@@ -21,7 +21,7 @@ from pipeline.teachers.probe import probe_rows, take_probe
 from pipeline.wording import Log, counted
 from store_schemas.formats import profile_named
 
-TRIAL_BATCH = 16
+TRIAL_BATCH = 4
 """Crops in a step of the student whose training the store is compared with."""
 TRIAL_SHARE = 4
 """Number of people of the probe for each person of the trial store, which has all their views."""

@@ -205,6 +205,7 @@ class CachingInputs:
             "teacher_settings.heatmap_activation": "sigmoid",
             "teacher_settings.batch_size": 4,
             "teacher_settings.num_threads": 1,
+            "training.student": "distilpose-xxs",
         }
         fields = {**settings, **{name.replace("__", "."): v for name, v in changes.items()}}
         return load_config(CacheTeacherConfig, fields=fields)
