@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-EXTRAS := --extra onnx --extra objects --extra plots --extra pretrained --extra video
+EXTRAS := --extra onnx --extra objects --extra plots --extra pretrained --extra video --extra huggingface
 RUN := $(UV) run --locked $(EXTRAS)
 
 .DEFAULT_GOAL := help

@@ -24,7 +24,7 @@ from pipeline.wording import in_series
 class PathRole:
     """What the path of a setting names."""
 
-    kind: Literal["file", "folder", "path", "store"]
+    kind: Literal["file", "folder", "path", "store", "teacher"]
     is_input: bool = True
     """Whether it must exist before the stage begins."""
 

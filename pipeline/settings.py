@@ -5,6 +5,7 @@ heavier, so that a command line is checked before torch, zarr or numpy are loade
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -26,6 +27,22 @@ def _device_name(name: str) -> str:
 
 DeviceName = Annotated[str, AfterValidator(_device_name)]
 """Device of a network: ``auto`` takes a CUDA GPU where there is one, and else the CPU."""
+
+HUB = "hf:"
+"""What stands before the name of a model on the Hugging Face hub, in place of a path."""
+TeacherPath = Annotated[Path, PathRole("teacher")]
+"""Path of a teacher's file or folder, or ``hf:OWNER/NAME``."""
+
+
+def is_on_hub(teacher: Path) -> bool:
+    """Return whether a teacher's path is the name of a model on the Hugging Face hub."""
+    return str(teacher).startswith(HUB)
+
+
+def absolute_teacher(teacher: Path) -> Path:
+    """Return a teacher's absolute path; the name of a model on the hub as it is."""
+    return teacher if is_on_hub(teacher) else teacher.absolute()
+
 
 InputStore = Annotated[StoreLocation, PathRole("store")]
 
@@ -127,9 +144,11 @@ class TeacherSettings(ComponentConfig):
     Fields that are None are taken from the network's own file.
     """
 
+    architecture: str | None = None
+    """Name of the network in a published checkpoint; needed only where its tensors fit several."""
     input_size_hw: tuple[int, int] | None = None
-    """Height and width of the teacher's crops in pixels; needed only for a model whose input size
-    is dynamic."""
+    """Height and width of the teacher's crops in pixels; needed for an ONNX model whose input size
+    is dynamic, and for a published convolutional network that was not trained on 256x192."""
     output_name: str | None = None
     """Name of the output that holds the heatmaps, for a model with several outputs."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -148,8 +167,8 @@ class TeacherSettings(ComponentConfig):
     heatmap_gain: float = Field(1.0, gt=0)
     """Factor that heatmaps are multiplied by after the activation, so that peaks are near 1."""
     heatmap_frame: HeatmapFrame | None = None
-    """Convention that relates crop pixels to heatmap cells; by default the network's own, and msra
-    for ONNX files."""
+    """Convention that relates crop pixels to heatmap cells; by default the network's own: msra for
+    ONNX files and most published checkpoints, udp for ViTPose, half-pixel for SimCC."""
     flip_test: bool = False
     """Average the heatmaps with those of the mirrored crop."""
     flip_shift: int | None = Field(None, ge=0)
@@ -167,5 +186,5 @@ class TeacherSettings(ComponentConfig):
     """Device that the teacher runs on: auto, cpu, cuda, mps or cuda:N; auto takes a CUDA GPU where
     there is one."""
     precision: Precision = "float32"
-    """Number format of the products of a teacher of train-teacher; any other than float32 changes
+    """Number format of the products of a teacher that torch runs; any other than float32 changes
     its heatmaps, and stands in the store's identity."""

@@ -23,7 +23,7 @@ LARGEST_SHARE = 1.05
 SMALLEST_SAVING = 0.95
 """What stored targets save, relative to the teacher's whole forward pass."""
 SMALLEST_SPEED_UP = 1.8
-"""Of two processes over one."""
+"""Speed of two processes, relative to one."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from pipeline.coco.people import People
 from pipeline.errors import ImageError, TeacherError
 from pipeline.progress import NO_PROGRESS, Progress, ShardProgress
 from pipeline.runs.run_folder import provenance
-from pipeline.settings import StoredPeopleSettings
+from pipeline.settings import StoredPeopleSettings, absolute_teacher
 from pipeline.storage.folder import StoreFolder, absolute_location, open_folder
 from pipeline.storage.lease import acquire_lease
 from pipeline.teacher_store.people_comparison import compare_people
@@ -102,7 +102,7 @@ def cache_teacher(
     """
     started = time.monotonic()
     if engine_choice.is_cluster:
-        absolute = {"images": config.images.absolute(), "teacher": config.teacher.absolute()}
+        absolute = {"images": config.images.absolute(), "teacher": absolute_teacher(config.teacher)}
         store = absolute_location(config.store)  # the workers may run in other folders
         config = config.model_copy(update={**absolute, "store": store})
     folder = open_folder(config.store)
@@ -210,7 +210,7 @@ def _begin_teacher(
         provenance=provenance(
             annotations=str(config.annotations.absolute()),
             images=str(config.images.absolute()),
-            teacher=str(config.teacher.absolute()),
+            teacher=str(absolute_teacher(config.teacher)),
             people=_recorded(config.people),
         ),
         heatmap_size_hw=teacher.heatmap_size_hw,

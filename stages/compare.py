@@ -66,7 +66,8 @@ def compare(config: CompareConfig) -> Comparison:
         first, *others = dict.fromkeys(name for name, _ in config.arms)
         differences = [oks_difference(students, first, other, config.seed) for other in others]
 
-    notes: tuple[str, ...] = () if note is None else (note,)
+    notes = tuple(note for found in measured for note in found.notes)
+    notes += () if note is None else (note,)
     if config.measure_cost:
         arms, on_costs = with_costs(arms, measured)
         notes += on_costs

@@ -25,9 +25,9 @@ from pipeline.prediction.networks import (
     Facts,
     OpenedNetwork,
     best_weights,
-    open_exported_student,
     open_heatmap_teacher,
     open_student,
+    open_student_at,
 )
 from pipeline.prediction.pose_scores import instance_scores, without_duplicates
 from pipeline.progress import NO_PROGRESS, Progress, summed
@@ -185,7 +185,8 @@ def _predicted_poses(config: NetworkConfig, progress: Progress) -> _Scored:
         predictions, scores = without_duplicates(predictions, scores, people.skeleton)
     results = coco_results(predictions, scores, people.category_id)
     facts = {**network.facts, **box_facts, "padding": padding}
-    return _Scored(people, results, network.rule, facts, notes + notes_on_sigmas)
+    notes = network.notes + notes + notes_on_sigmas
+    return _Scored(people, results, network.rule, facts, notes)
 
 
 def _notes_on_sigmas(people: People, config: EvaluateConfig) -> tuple[str, ...]:
@@ -206,7 +207,7 @@ def _open_network(config: NetworkConfig, people: People) -> OpenedNetwork:
         threshold = config.keypoint_threshold
         return open_heatmap_teacher(config.teacher, people.skeleton, settings, threshold=threshold)
     if isinstance(config, EvaluateExported):
-        return open_exported_student(
+        return open_student_at(
             config.student, flip_test=config.flip_test, threshold=config.keypoint_threshold
         )
     return open_student(

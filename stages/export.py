@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.coco.people import People
 from pipeline.coco.read_people import read_people
 from pipeline.coco.skeletons import describe_missing_sigmas
-from pipeline.errors import ConfigError, ExportError, RunFolderError
+from pipeline.errors import ConfigError, ExportError
 from pipeline.evaluation.inference_cost import time_files
 from pipeline.evaluation.inputs import store_facts, with_sigmas
 from pipeline.evaluation.report import ComparisonRow, compare_figures
@@ -29,7 +29,8 @@ from pipeline.prediction.estimators import ExportedEstimator, PoseEstimator, pre
 from pipeline.prediction.networks import best_weights, student_estimator
 from pipeline.prediction.sample_crops import crops_of_people, crops_of_store
 from pipeline.progress import NO_PROGRESS, Progress, summed
-from pipeline.runs.checkpoints import CheckpointInfo, load_network
+from pipeline.runs.checkpoints import CheckpointInfo
+from pipeline.runs.published_files import load_student
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files import file_sha256, publish
 from pipeline.teacher_store.reader import TeacherStore
@@ -83,16 +84,12 @@ def export(config: ExportConfig, progress: Progress = NO_PROGRESS) -> ExportResu
         DistilError: an input is at fault, or the file is not what the run is; nothing is written.
         StoreError: the store is at fault; nothing is written.
     """
-    weights = best_weights(config.run_folder)
-    network, info = load_network(weights)
-    if not isinstance(network, Student):
-        raise RunFolderError(
-            f"{config.run_folder} holds a {info.kind} ({info.architecture}); expected the run of a "
-            "student"
-        )
+    weights = config.source if config.run_folder is None else best_weights(config.run_folder)
+    network, info, notes_on_file = load_student(weights)
     validation = _open_validation(config, info)
     calibration = _calibration_crops(config, network, info)
     crops, notes = _checked_crops(network, validation, calibration)
+    notes = notes_on_file + notes
 
     # float32 and float16 are made in every case: what each precision costs is half the answer.
     description = ExportedStudent(
@@ -146,7 +143,7 @@ def _open_validation(config: ExportConfig, info: CheckpointInfo) -> _Validation 
     if config.val_annotations is None or config.val_images is None:
         return None
     people = read_people(config.val_annotations, config.val_images, config.people)
-    require_same_names(str(config.run_folder), info.keypoint_names, people)
+    require_same_names(str(config.source), info.keypoint_names, people)
     people = with_sigmas(people, people.skeleton.sigmas or info.sigmas)
     note = describe_missing_sigmas(people.skeleton)
     if note is not None:
@@ -160,11 +157,11 @@ def _calibration_crops(
     """Return the crops that int8 is calibrated on; None: it is not asked for."""
     if config.precision != "int8":
         return None
-    run = _settings_of_run(config.run_folder)
+    run = _settings_of_run(config.source)
     location = config.store or run.get("store")
     if location is None:
         raise ConfigError(
-            f"int8 is calibrated on the crops of a teacher store, and the run {config.run_folder} "
+            f"int8 is calibrated on the crops of a teacher store, and the run {config.source} "
             "learned from none; give --store"
         )
     images = config.images or (Path(str(run["images"])) if run.get("images") else None)
@@ -239,8 +236,8 @@ def _require_accuracy(config: ExportConfig, run: ComparisonRow, exported: Compar
 def _card(
     config: ExportConfig, description: ExportedStudent, rows: list[FiguresOfFile], model: bytes
 ) -> str:
-    run = RunFolder(config.run_folder)
-    settings = _settings_of_run(config.run_folder)
+    run = RunFolder(config.source)
+    settings = _settings_of_run(config.source)
     events = json.loads(run.provenance.read_bytes()) if run.provenance.is_file() else [{}]
     versions = {"python": events[0].get("python"), **events[0].get("packages", {})}
     validated = config.val_annotations

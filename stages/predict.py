@@ -68,7 +68,7 @@ def predict(
     source = _box_source(config)
     total = len(inputs.photographs)
     run = _Run(config, network, source, progress, log)
-    for note in inputs.notes:
+    for note in network.notes + inputs.notes:
         log(note)
     run.expect(total)
 

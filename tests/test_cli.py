@@ -20,7 +20,7 @@ CONFIG = {"--config", "--set"}
 TEACHER = {
     *("--input-size", "--output-name", "--mean", "--std", "--pixel-scale", "--channel-order"),
     *("--heatmap-activation", "--heatmap-gain", "--heatmap-frame", "--flip-shift", "--decoding"),
-    *("--teacher-threads", "--keypoint-order"),
+    *("--teacher-threads", "--keypoint-order", "--architecture"),
 }
 TRAINING = {
     *("--epochs", "--batch-size", "--learning-rate", "--seed", "--workers", "--threads"),
@@ -44,13 +44,14 @@ COMMANDS: dict[str, set[str]] = {
         *("--teacher-name", "--crops", "--crop-quality", "--crop-margin"),
         *("--tokens", "--token-format"),
         *("--detections", "--detection-threshold", "--only-labelled", "--device", "--precision"),
+        *("--student", "--epochs"),
     },
     "train-student": {
         *("--store", "--images", "--preset", "--run-folder", "--val-annotations", "--val-images"),
         *("--cache", "--teacher-name"),
         *("--no-distillation", "--annotations", "--init-weights", "--on-corrupt", "--paranoid"),
         *("--from-crops", "--student", "--pretrained", "--view-policy"),
-        "--data-on-device",
+        *("--data-on-device", "--teacher"),
         *(*TRAINING, *CONFIG),
     },
     "evaluate": {
@@ -69,9 +70,10 @@ COMMANDS: dict[str, set[str]] = {
         *("--people", "--evaluations", "--seed", "--device", *CONFIG),
     },
     "export": {
+        "--student",
         *("--run-folder", "--output", "--precision", "--batch", "--val-annotations"),
         *("--val-images", "--max-ap-loss", "--store", "--images", "--licence", "--push-to-hub"),
-        "--device",
+        *("--device", "--student"),
         *CONFIG,
     },
     "ablate": {
@@ -102,6 +104,15 @@ COMMANDS: dict[str, set[str]] = {
     "demo": {"--output", "--thorough", "--seed", "--device"},
 }
 BENCHMARKS: dict[str, set[str]] = {
+    "train": {
+        *("--student", "--teacher", "--batch-size", "--loop-batch-size", "--precision", "--rounds"),
+        *("--device", "--threads", "--output", *CONFIG),
+    },
+    "loader": {
+        *("--store", "--student", "--people", "--steps", "--batch-size", "--workers", "--threads"),
+        *("--device", "--output", *CONFIG),
+    },
+    "inference": {"--student", "--teacher", "--rounds", "--output", *CONFIG},
     "cache": {
         *("--annotations", "--images", "--teacher", "--profile", "--people", "--views", "--seed"),
         *("--scratch", "--output", "--device", *TEACHER, *CONFIG),

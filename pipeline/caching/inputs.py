@@ -60,6 +60,8 @@ def open_inputs(
         f"{height}x{width}, heatmaps of {rows}x{columns}, frame {teacher.frame}, "
         f"{'flips averaged' if teacher.settings.flip_test else 'no flip test'}"
     )
+    for note in teacher.notes:
+        log(note)
     return people, teacher
 
 

@@ -4,11 +4,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import ComponentConfig, InputFile, InputFolder, InputPath, StageConfig
+from pipeline.config import ComponentConfig, InputFile, InputFolder, StageConfig
 from pipeline.settings import (
     PROBE_PEOPLE,
     NumAugmentedViews,
     StoredPeopleSettings,
+    TeacherPath,
     TeacherSettings,
     ViewRecipe,
 )
@@ -33,8 +34,9 @@ class TeacherInputs(StageConfig):
     """COCO keypoint JSON of the people and their images."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
-    teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    teacher: TeacherPath
+    """Heatmap teacher: a .onnx file, a published checkpoint, a ViTPose of Hugging Face (its
+    folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists them."""
     profile: ProfileName = "default"
     """Format of the stored heatmaps; keypoints: keypoints and confidences alone."""
     crops: bool = False

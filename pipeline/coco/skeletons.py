@@ -33,6 +33,11 @@ COCO_SIGMAS = tuple(
         *(1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
     )
 )
+COCO_EDGES = (
+    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9)),
+    *((8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
+)
+"""Pairs of keypoints that COCO's category joins, counted from 1 as there."""
 _LEFT_AND_RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 _OTHER_SIDE = _LEFT_AND_RIGHT | {right: left for left, right in _LEFT_AND_RIGHT.items()}
 _LETTERS = r"[^\W\d_]"
@@ -81,6 +86,17 @@ def skeleton_of_category(category: Mapping[str, Any], settings: SkeletonSettings
         upper_body=upper_body,
         lower_body=lower_body,
     )
+
+
+def coco_skeleton() -> Skeleton:
+    """Return the skeleton of COCO's 17 keypoints, for networks whose file names none."""
+    category = {
+        "id": 1,
+        "name": "person",
+        "keypoints": list(COCO_KEYPOINT_NAMES),
+        "skeleton": [list(edge) for edge in COCO_EDGES],
+    }
+    return skeleton_of_category(category, SkeletonSettings())
 
 
 def flip_indices_of_names(names: Sequence[str]) -> tuple[int, ...]:

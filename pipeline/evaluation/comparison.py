@@ -28,7 +28,7 @@ from pipeline.prediction.networks import (
 )
 from pipeline.settings import KEYPOINT_THRESHOLD, PADDING, DeviceName, TeacherSettings
 from pipeline.teachers.opening import require_same_names
-from pipeline.teachers.torch_network import TorchNetwork
+from pipeline.teachers.torch_network import ModuleNetwork
 from pipeline.wording import counted
 
 MEAN_POSE, TEACHER = "mean pose", "teacher"
@@ -55,6 +55,8 @@ class MeasuredNetwork:
 
     arm: Arm
     network: TimedNetwork
+    notes: tuple[str, ...] = ()
+    """What a user should know of the network's file, a sentence each."""
 
 
 def with_costs(
@@ -192,7 +194,7 @@ def _arm(name: str, opened: OpenedNetwork, people: People, folder: Path) -> Meas
     predictions = predict_people(opened.estimator, people, folder, padding=opened.padding)
     figures = compare_figures(people, predictions, opened.rule)
     architecture, network = _network_of(opened)
-    return MeasuredNetwork(Arm(name, figures, architecture), network)
+    return MeasuredNetwork(Arm(name, figures, architecture), network, opened.notes)
 
 
 def _network_of(opened: OpenedNetwork) -> tuple[str, TimedNetwork]:
@@ -205,7 +207,7 @@ def _network_of(opened: OpenedNetwork) -> tuple[str, TimedNetwork]:
     if isinstance(estimator, StudentEstimator):
         return estimator.network.architecture, TimedNetwork(estimator.network.cpu(), size_hw)
     if isinstance(estimator, TeacherEstimator) and isinstance(
-        estimator.teacher.network, TorchNetwork
+        estimator.teacher.network, ModuleNetwork
     ):
         module = estimator.teacher.network.module.cpu()
         return module.architecture, TimedNetwork(module, size_hw)

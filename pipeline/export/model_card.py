@@ -81,8 +81,13 @@ def model_card(
         f"A network that finds {len(info.keypoint_names)} keypoints of a person in a crop of "
         f"{height} x {width} (height x width): `{info.architecture}`, "
         f"{description.num_parameters:,} parameters, {description.num_multiply_adds / 1e6:.0f} M "
-        f"multiply-adds, in {description.precision}. It was trained by `distil` for "
-        f"{info.epoch} epochs and exported as one ONNX graph, normalisation and decoding inside.",
+        f"multiply-adds, in {description.precision}. "
+        + (
+            f"It was trained by `distil` for {info.epoch} epochs and exported "
+            if info.step
+            else "Its weights are a published checkpoint, exported by `distil` "
+        )
+        + "as one ONNX graph, normalisation and decoding inside.",
         "## Use",
         f"Input `{CROPS}`: (batch, {height}, {width}, 3) uint8, RGB, where batch is "
         f"{description.batch_size or 'any number'}. A crop is a person's box, widened to the "

@@ -90,6 +90,17 @@ class Backbone(nn.Module):
     """Those of its pretraining, whether or not it starts from the pretrained weights."""
 
 
+class Pixels(Backbone):
+    """No backbone at all: the feature map is the image (TokenPose-T)."""
+
+    num_channels = 3
+    stride = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images themselves."""
+        return images
+
+
 class ConvBackbone(Backbone):
     """A stem of two strided convolutions and residual stages."""
 

@@ -5,7 +5,7 @@ Trunks of timm whose name begins with ``hrnet_`` keep HRNet's highest resolution
 
 from typing import NamedTuple
 
-from pipeline.models.backbones import Backbone, small_net, stem_net
+from pipeline.models.backbones import Backbone, Pixels, small_net, stem_net
 from pipeline.models.high_resolution import HighResolutionTrunk
 from pipeline.models.timm_trunks import TimmTrunk
 from pipeline.models.token_encoder import TokenDistillingEncoder
@@ -43,23 +43,58 @@ def trunk_hrnet(num_keypoints: int, num_stages: int) -> Trunk:
     return Trunk((256, 192), backbone, _published_encoder(48, num_keypoints))
 
 
-def trunk_tokenpose_l(num_keypoints: int) -> Trunk:
+def trunk_tokenpose_s(num_keypoints: int, patch_size_hw: tuple[int, int]) -> Trunk:
+    """Build HRNet's stem and the encoder of TokenPose-S, whose code scales attention by width."""
+    encoder = TokenDistillingEncoder(
+        num_channels=256,
+        feature_size_hw=(64, 48),
+        num_keypoints=num_keypoints,
+        patch_size_hw=patch_size_hw,
+        dim=192,
+        depth=12,
+        num_heads=8,
+        mlp_ratio=3,
+        scale_per_head=False,
+    )
+    return Trunk((256, 192), stem_net(), encoder)
+
+
+def trunk_tokenpose_t(num_keypoints: int) -> Trunk:
+    """Build the encoder of TokenPose-T, which cuts its patches from the image itself."""
+    encoder = TokenDistillingEncoder(
+        num_channels=3,
+        feature_size_hw=(256, 192),
+        num_keypoints=num_keypoints,
+        patch_size_hw=(16, 12),
+        dim=192,
+        depth=12,
+        num_heads=16,
+        mlp_ratio=3,
+    )
+    return Trunk((256, 192), Pixels(), encoder)
+
+
+def trunk_tokenpose_l(
+    num_keypoints: int,
+    input_size_hw: tuple[int, int] = (256, 192),
+    patch_size_hw: tuple[int, int] = (4, 3),
+) -> Trunk:
     """Build three stages of HRNet-W48 and three groups of eight layers, as TokenPose-L/D24.
 
     Its released code scales attention per head, unlike that of TokenPose-S.
     """
     encoder = TokenDistillingEncoder(
         num_channels=48,
-        feature_size_hw=(64, 48),
+        feature_size_hw=(input_size_hw[0] // 4, input_size_hw[1] // 4),
         num_keypoints=num_keypoints,
-        patch_size_hw=(4, 3),
+        patch_size_hw=patch_size_hw,
         dim=192,
         depth=24,
         num_heads=12,
         mlp_ratio=3,
         num_groups=3,
     )
-    return Trunk((256, 192), HighResolutionTrunk("hrnet_w48", 3), encoder)
+    return Trunk(input_size_hw, HighResolutionTrunk("hrnet_w48", 3), encoder)
 
 
 def trunk_timm(name: str, num_keypoints: int) -> Trunk:

@@ -16,7 +16,8 @@ from pipeline.prediction.estimators import (
     StudentEstimator,
     TeacherEstimator,
 )
-from pipeline.runs.checkpoints import CheckpointInfo, load_network, read_info
+from pipeline.runs.checkpoints import CheckpointInfo, read_info
+from pipeline.runs.published_files import load_student
 from pipeline.runs.run_folder import RunFolder
 from pipeline.settings import PADDING, DeviceName, TeacherSettings
 from pipeline.storage.files import file_sha256
@@ -38,25 +39,22 @@ class OpenedNetwork:
     padding: float
     """Padding of the boxes in its training; the usual one where its file states none."""
     facts: Facts
+    notes: tuple[str, ...] = ()
+    """What a user should know of the file, a sentence each."""
 
 
 def open_student(
     weights: Path, *, flip_test: bool, threshold: float | None, device: DeviceName
 ) -> OpenedNetwork:
-    """Open a student's weights; the checkpoint states how its poses are scored.
+    """Open a student's weights, trained here or published; they state how its poses are scored.
 
     threshold: keypoint scores above it are averaged; None: all.
 
     Raises:
         RunFolderError: the file is missing, is no weights file, or holds a teacher.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the published network is not known here.
     """
-    network, info = load_network(weights)
-    if not isinstance(network, Student):
-        raise RunFolderError(
-            f"{weights} holds a {info.kind} ({info.architecture}); expected a student; evaluate it "
-            "with --teacher"
-        )
+    network, info, notes = load_student(weights)
     estimator = student_estimator(
         network, info, flip_test=flip_test, device=str(choose_device(device))
     )
@@ -68,7 +66,7 @@ def open_student(
         "flip_test": flip_test,
     }
     rule = replace(info.rule, threshold=threshold)
-    return OpenedNetwork(weights, estimator, info.skeleton, rule, info.padding, facts)
+    return OpenedNetwork(weights, estimator, info.skeleton, rule, info.padding, facts, notes)
 
 
 def open_exported_student(path: Path, *, flip_test: bool, threshold: float | None) -> OpenedNetwork:
@@ -98,9 +96,9 @@ def open_exported_student(path: Path, *, flip_test: bool, threshold: float | Non
 
 
 def _training_facts(info: CheckpointInfo) -> Facts:
+    progress = {"epoch": info.epoch, "step": info.step} if info.step else {}  # not published
     return {
-        "epoch": info.epoch,
-        "step": info.step,
+        **progress,
         "store_fingerprint": info.store_fingerprint,
         "store_content": info.store_content,
         "input_size": _size(info.input_size_hw),
@@ -114,7 +112,7 @@ def open_student_at(
     threshold: float | None = None,
     device: DeviceName = "auto",
 ) -> OpenedNetwork:
-    """Open a student from whatever holds one: a run folder, a weights file, an exported student.
+    """Open a student from whatever holds one: a run folder, weights, an exported student.
 
     Raises:
         RunFolderError: there is no student.
@@ -145,14 +143,14 @@ def open_heatmap_teacher(
 ) -> OpenedNetwork:
     """Open a teacher under its settings; the mean peak heat of its maps is a pose's score.
 
-    skeleton: the keypoints of a teacher whose file names none, as an ONNX file.
+    skeleton: the keypoints of a teacher whose file names none, as all but those trained here.
 
     Raises:
         TeacherError: it cannot be loaded, or predicts another number of heatmaps.
     """
     teacher = open_teacher(path, settings)
     padding = PADDING
-    if path.suffix != ".onnx":
+    if teacher.network.kind == "torch":
         info = read_info(RunFolder(path).best_weights if path.is_dir() else path)
         skeleton, padding = info.skeleton, info.padding
     require_keypoints(teacher, skeleton.keypoint_names)
@@ -163,6 +161,7 @@ def open_heatmap_teacher(
         ScoreRule(threshold=threshold),
         padding,
         {"source": "teacher", "teacher": str(path), **teacher_facts(teacher.identity())},
+        teacher.notes,
     )
 
 

@@ -25,7 +25,7 @@ from pipeline.frames.crop_stream import (
     stream_crops,
 )
 from pipeline.machine import available_cores, map_ahead
-from pipeline.settings import TeacherSettings
+from pipeline.settings import TeacherSettings, is_on_hub
 from pipeline.teacher_store.keypoint_reading import StoredKeypoints
 from pipeline.teacher_store.reader import StoredViews, TeacherStore
 from pipeline.teachers.opening import open_teacher, recorded_device
@@ -52,6 +52,8 @@ def open_stored_teacher(
         TeacherError: it cannot be loaded, or not with the settings of the store's teacher.
     """
     known = {**execution_recipe, **identity.teacher}
+    if known.get("kind") != "published":  # the name of another network is not given, but read
+        known["architecture"] = None
     names = [name for name in TeacherSettings.model_fields if name != "device"]
     try:
         settings = TeacherSettings(
@@ -88,13 +90,18 @@ def source_path(provenance: Mapping[str, Any], name: str, given: Path | None) ->
     Raises:
         ConfigError: nothing is at the given path.
     """
-    if given is not None and not given.exists():
+    if given is not None and not is_there(given):
         raise ConfigError(f"--{name} {given} does not exist; give the path of the store's {name}")
     recorded = provenance.get(name)
     if given is not None or not isinstance(recorded, str):
         return given
     path = Path(recorded)
-    return path if path.exists() else None
+    return path if is_there(path) else None
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a source exists; what is on the hub is found when it is opened."""
+    return is_on_hub(path) or path.exists()
 
 
 @dataclass

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, RunFolderError
 from pipeline.models.pose_networks import PoseNetwork
+from pipeline.models.published_networks import is_published, renamed_tensors
 from pipeline.models.timm_trunks import PretrainedTrunk, classifier_shapes
 from pipeline.runs.checkpoints import has_header, read_tensors
+from pipeline.runs.published_files import is_published_file, read_published
 from pipeline.runs.run_folder import RunFolder
 from pipeline.wording import Log, counted
 
@@ -30,9 +32,10 @@ def set_initial_weights(
 ) -> None:
     """Copy initial weights into a network, or leave it as it was drawn.
 
-    weights: a run folder, a weights file of this program, or a file of the classifier of timm that
-        the network's backbone is cut from; None: ``pretrained`` decides.
-    parts: submodules whose tensors are copied from a network of this program, where name and shape
+    weights: a run folder, a weights file of this program, a published checkpoint of a pose network,
+        or a file of the classifier of timm that the network's backbone is cut from; None:
+        ``pretrained`` decides.
+    parts: submodules whose tensors are copied from another pose network, where name and shape
         agree.
     pretrained: without ``weights``, start the backbone from the weights that timm has for it.
     say: receives one line of what was taken and what was not.
@@ -43,14 +46,26 @@ def set_initial_weights(
     """
     if weights is not None and weights.is_dir():
         weights = RunFolder(weights).best_weights
-    if weights is not None and (has_header(weights) or _trunk_of(network) is None):
-        say(_copy_parts(network, weights, parts))
+    published = None if weights is None else _published_tensors(weights)
+    if weights is not None and published is not None:
+        say(_copy_parts(network, weights, published, parts))
+    elif weights is not None and (has_header(weights) or _trunk_of(network) is None):
+        say(_copy_parts(network, weights, read_tensors(weights), parts))
     elif weights is not None or pretrained:
         say(_pretrain_trunk(network, weights))
 
 
-def _copy_parts(network: PoseNetwork, path: Path, parts: tuple[str, ...]) -> str:
-    tensors = read_tensors(path)
+def _published_tensors(path: Path) -> dict[str, Tensor] | None:
+    """Return the tensors of a published pose network by our names; None: the file is none."""
+    if not is_published_file(path):
+        return None
+    tensors = read_published(path)
+    return renamed_tensors(tensors) if is_published(tensors) else None
+
+
+def _copy_parts(
+    network: PoseNetwork, path: Path, tensors: Mapping[str, Tensor], parts: tuple[str, ...]
+) -> str:
     own = network.state_dict()
     of_parts = [name for name in own if name.startswith(tuple(f"{part}." for part in parts))]
     copied = [n for n in of_parts if n in tensors and tensors[n].shape == own[n].shape]

@@ -64,21 +64,21 @@ def require_device(device: DeviceName, used: Sequence[str]) -> None:
 class BoundSession:
     """Runs a session on crops that are copied into memory of the device which is kept.
 
-    Batches have one size, so that it is allocated once in each thread; the heatmaps come back in
-    one copy.
+    Batches have one size, so that it is allocated once in each thread; the outputs come back in
+    one copy each.
     """
 
     def __init__(
-        self, session: Any, input_name: str, output_name: str, device: str, number: int
+        self, session: Any, input_name: str, output_names: Sequence[str], device: str, number: int
     ) -> None:
         self._session = session
-        self._input_name, self._output_name = input_name, output_name
+        self._input_name, self._output_names = input_name, output_names
         self._device, self._number = device, number
         self._of_thread = threading.local()
         self._values: Any = importlib.import_module("onnxruntime").OrtValue
 
-    def __call__(self, images: NDArray[np.float32]) -> Any:
-        """Return the output for (B, 3, H, W) crops."""
+    def __call__(self, images: NDArray[np.float32]) -> list[Any]:
+        """Return the outputs for (B, 3, H, W) crops."""
         images = np.ascontiguousarray(images)
         value = getattr(self._of_thread, "value", None)
         if value is None or tuple(value.shape()) != images.shape:
@@ -89,7 +89,7 @@ class BoundSession:
         value.update_inplace(images)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input_name, value)
-        binding.bind_output(self._output_name, self._device, self._number)
+        for name in self._output_names:
+            binding.bind_output(name, self._device, self._number)
         self._session.run_with_iobinding(binding)
-        (output,) = binding.copy_outputs_to_cpu()
-        return output
+        return list(binding.copy_outputs_to_cpu())

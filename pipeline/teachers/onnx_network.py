@@ -1,4 +1,7 @@
-"""ONNX heatmap models, run by onnxruntime: one image input, one (B, K, Hh, Wh) output."""
+"""ONNX heatmap models, run by onnxruntime: one image input, one (B, K, Hh, Wh) output.
+
+Or two outputs of three dimensions, the distributions along x and y of SimCC and RTMPose.
+"""
 
 import hashlib
 import importlib
@@ -15,6 +18,7 @@ from pipeline.machine import available_cores
 from pipeline.settings import DeviceName, HeatmapFrame, TeacherSettings
 from pipeline.teachers.network import Prediction
 from pipeline.teachers.onnx_device import CPU, BoundSession, execution_providers, require_device
+from pipeline.teachers.simcc import SimccGrid, axes_of
 from pipeline.wording import one_line
 
 
@@ -48,23 +52,29 @@ class OnnxNetwork:
         self._input_name: str = image.name
         self.fixed_batch_size = _static(image.shape[0])
         self.input_size_hw = _input_size(path, image.shape, settings.input_size_hw)
-        self._output_name = _output_name(
-            path, [output.name for output in self._session.get_outputs()], settings.output_name
-        )
+        outputs = self._session.get_outputs()
+        names = [output.name for output in outputs]
+        self._grid: SimccGrid | None = None
+        if settings.output_name is None and [len(output.shape) for output in outputs] == [3, 3]:
+            self._output_names, self._grid = self._simcc(path, names)
+            self.heatmap_frame = "half-pixel"
+        else:
+            self._output_names = [_output_name(path, names, settings.output_name)]
         gpu = None if is_on_cpu else settings.device.partition(":")[2] or "0"
-        self._run: Callable[[NDArray[np.float32]], Any] = (
+        self._run: Callable[[NDArray[np.float32]], list[Any]] = (
             self._run_on_cpu
             if gpu is None
-            else BoundSession(self._session, self._input_name, self._output_name, "cuda", int(gpu))
+            else BoundSession(self._session, self._input_name, self._output_names, "cuda", int(gpu))
         )
         self.num_keypoints, self.heatmap_size_hw = self._output_size(path)
 
-    def _run_on_cpu(self, images: NDArray[np.float32]) -> Any:
-        return self._session.run([self._output_name], {self._input_name: images})[0]
+    def _run_on_cpu(self, images: NDArray[np.float32]) -> list[Any]:
+        return list(self._session.run(self._output_names, {self._input_name: images}))
 
     def forward(self, images: NDArray[np.float32], with_tokens: bool = False) -> Prediction:
         """Predict raw heatmaps of (B, 3, H, W) normalised crops; there are no tokens."""
-        return Prediction(np.asarray(self._run(images), np.float32))
+        arrays = [np.asarray(output, np.float32) for output in self._run(images)]
+        return Prediction(arrays[0] if self._grid is None else self._grid.heatmaps(*arrays))
 
     def execution(self) -> dict[str, Any]:
         """Return the settings that change the last bits of heatmaps, as JSON values."""
@@ -79,19 +89,35 @@ class OnnxNetwork:
 
     def _output_size(self, path: Path) -> tuple[int, SizeHW]:
         """Find K and the heatmap size by one run, as they are often dynamic in the file."""
+        shape = self._tried(path, self._output_names)[0].shape
+        if self._grid is not None:
+            return shape[1], self._grid.size_hw
+        if len(shape) != 4:
+            raise TeacherError(
+                f"output {self._output_names[0]} of {path} has shape {shape}; expected heatmaps "
+                "(batch, keypoints, height, width); pick another with --output-name"
+            )
+        return shape[1], (shape[2], shape[3])
+
+    def _simcc(self, path: Path, names: list[str]) -> tuple[list[str], SimccGrid]:
+        """Return the names of the outputs along x and y, and the grid that they are brought to."""
+        bins = [output.shape[2] for output in self._tried(path, names)]
+        x, y = axes_of(names, bins, self.input_size_hw)
+        grid = SimccGrid.of(self.input_size_hw, (bins[x], bins[y]), str(path))
+        return [names[x], names[y]], grid
+
+    def _tried(self, path: Path, names: list[str]) -> list[NDArray[np.float32]]:
+        """Return outputs for black crops."""
         images = np.zeros((self.fixed_batch_size or 1, 3, *self.input_size_hw), np.float32)
         try:
-            shape = self.forward(images).heatmaps.shape
+            outputs: list[NDArray[np.float32]] = self._session.run(
+                names, {self._input_name: images}
+            )
         except Exception as error:
             raise TeacherError(
                 f"{path} cannot run on a {images.shape} float32 input: {one_line(error)}"
             ) from error
-        if len(shape) != 4:
-            raise TeacherError(
-                f"output {self._output_name} of {path} has shape {shape}; expected heatmaps "
-                "(batch, keypoints, height, width); pick another with --output-name"
-            )
-        return shape[1], (shape[2], shape[3])
+        return outputs
 
 
 def sha256_of_model(path: Path) -> str:

@@ -1,40 +1,75 @@
 """Opens the file of a teacher, and refuses a teacher of other keypoints than the people's."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.coco.people import People
 from pipeline.errors import PeopleError, TeacherError
-from pipeline.settings import DeviceName, TeacherSettings
+from pipeline.settings import DeviceName, TeacherSettings, is_on_hub
 from pipeline.teachers.teacher import Teacher
 from pipeline.wording import counted
 
+_KINDS = (
+    "a .onnx file, a published checkpoint (.pth, .pt, .bin, .safetensors), the folder or "
+    "hf:OWNER/NAME of a ViTPose of transformers, or the weights or run folder of "
+    "`distil train-teacher`"
+)
+
 
 def open_teacher(path: Path, settings: TeacherSettings) -> Teacher:
-    """Open an ONNX file, or the weights or run folder of a teacher trained here.
+    """Open the file of a heatmap network, or the run folder of a teacher trained here.
 
     Raises:
         TeacherError: the file is missing, is of no known kind, or is no heatmap network.
     """
+    expected = f"expected {_KINDS}"
+    if is_on_hub(path) or is_huggingface_folder(path):
+        from pipeline.teachers.huggingface_network import HuggingFaceTeacher
+
+        if settings.architecture is not None:
+            raise _without_effect(path, settings.architecture)
+        huggingface = HuggingFaceTeacher(path, settings)
+        read = settings.model_copy(update=huggingface.preprocessing)
+        return Teacher(huggingface, read, huggingface.notes)
     if not path.exists():
-        raise TeacherError(
-            f"teacher {path} does not exist; expected a .onnx file, a .safetensors file or the run "
-            "folder of `distil train-teacher`"
-        )
+        raise TeacherError(f"teacher {path} does not exist; {expected}")
     if path.suffix == ".onnx":
         from pipeline.teachers.onnx_network import OnnxNetwork
 
+        if settings.architecture is not None:
+            raise _without_effect(path, settings.architecture)
         return Teacher(OnnxNetwork(path, settings), settings)
-    if path.is_dir() or path.suffix == ".safetensors":
-        from pipeline.teachers.torch_network import TorchNetwork
 
+    from pipeline.runs.published_files import SUFFIXES, is_published_file
+    from pipeline.teachers.torch_network import PublishedTeacher, TorchNetwork
+
+    if is_published_file(path):
+        published = PublishedTeacher(path, settings)
+        return Teacher(published, settings, published.notes)
+    if path.is_dir() or path.suffix in SUFFIXES:
         network = TorchNetwork(path, settings)
         return Teacher(network, settings.model_copy(update=network.preprocessing))
-    raise TeacherError(
-        f"teacher {path} is of no known kind; expected a .onnx file, a .safetensors file or the "
-        "run folder of `distil train-teacher`"
+    raise TeacherError(f"teacher {path} is of no known kind; {expected}")
+
+
+def _without_effect(path: Path, architecture: str) -> TeacherError:
+    return TeacherError(
+        f"architecture is {architecture}, but {path} states its network; leave the option out"
     )
+
+
+def is_huggingface_folder(path: Path) -> bool:
+    """Return whether a folder holds a model of transformers: one whose config names its type."""
+    config = path / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        content = json.loads(config.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "model_type" in content
 
 
 def recorded_device(execution_recipe: Mapping[str, Any]) -> DeviceName:

@@ -37,10 +37,14 @@ class TeacherOutput(NamedTuple):
 class Teacher:
     """A heatmap network together with its settings, resolved."""
 
-    def __init__(self, network: HeatmapNetwork, settings: TeacherSettings) -> None:
+    def __init__(
+        self, network: HeatmapNetwork, settings: TeacherSettings, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Resolve the settings; ``notes``: what a user should know of the file, a sentence each."""
         frame = settings.heatmap_frame or network.heatmap_frame
         shift = settings.flip_shift
         self.network = network
+        self.notes = notes
         self.settings = settings.model_copy(
             update={
                 "heatmap_frame": frame,
@@ -76,7 +80,8 @@ class Teacher:
     def identity(self) -> dict[str, Any]:
         """Return all settings that decide heatmaps and decoded keypoints, as JSON values."""
         settings = self.settings.model_dump(
-            mode="json", exclude={"batch_size", "num_threads", "device", "output_name"}
+            mode="json",
+            exclude={"batch_size", "num_threads", "device", "output_name", "architecture"},
         )
         for name, usual in YOUNGER.items():
             if settings[name] == usual:

@@ -216,8 +216,8 @@ def benchmark_train_command(**options: Any) -> None:
 def benchmark_loader_command(**options: Any) -> None:
     """Train from the crops of a store, and load epochs of a thousand to a million people.
 
-    Takes a teacher store with crops and augmented views; prints the share of the time that the
-    training did not wait for data and what epochs cost, and writes loader.json in --output.
+    Takes a teacher store with crops and augmented views; writes loader.json in --output, and prints
+    the share of the time that the training did not wait for data and what epochs cost.
     """
     config = configured(BenchmarkLoaderConfig, options)
 

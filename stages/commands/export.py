@@ -14,6 +14,7 @@ _option = functools.partial(setting_option, ExportConfig)
 
 @command("export")
 @_option("run_folder", "--run-folder")
+@_option("student", "--student")
 @_option("output", "--output")
 @_option("precision", "--precision")
 @_option("batch_size", "--batch", type=str, metavar="dynamic|N", default_text="dynamic")
@@ -29,9 +30,9 @@ _option = functools.partial(setting_option, ExportConfig)
 def export_command(**options: Any) -> None:
     """Export a student as one ONNX file, from the pixels of crops to keypoints and scores.
 
-    Takes a run folder; writes --output and its model card, and prints size, time and AP. Before it
-    is written, the file is compared with the run at batches of 1 and 64, and by AP where
-    --val-annotations are given; a file that fails is not written.
+    Takes a run folder or a student's weights; writes --output and its model card, and prints size,
+    time and AP. Before it is written, the file is compared with the run at batches of 1 and 64, and
+    by AP where --val-annotations are given; a file that fails is not written.
     """
     config = configured(ExportConfig, options)
 

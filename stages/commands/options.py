@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config import PathRole, StageConfig, load_config, read_begun
 from pipeline.errors import ConfigError
+from pipeline.settings import is_on_hub
 from pipeline.storage.folder import open_folder
 from pipeline.storage.object_client import is_object_location
 from stages.commands.command_map import Decorator, HeadedOption
@@ -29,7 +30,10 @@ Model = type[BaseModel]
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-_PATHS = {"file": FILE, "folder": FOLDER, "path": click.Path(path_type=Path), "store": click.STRING}
+_PATH = click.Path(path_type=Path)
+_PATHS = {
+    "file": FILE, "folder": FOLDER, "path": _PATH, "store": click.STRING, "teacher": _PATH
+}  # fmt: skip
 _METAVARS = {"store": "PATH|URL", int: "N", float: "X", str: "NAME"}
 
 
@@ -128,6 +132,8 @@ def require_inputs(config: StageConfig) -> None:
     for role, location in _inputs(config):
         if role.kind == "store":
             _require_store(location)
+        elif role.kind == "teacher" and is_on_hub(Path(location)):
+            pass  # whether it is there, the hub says when it is opened
         elif not Path(location).exists():
             missing.append(f"{location}: cannot be read: {os.strerror(errno.ENOENT)}")
     if missing:
@@ -294,6 +300,7 @@ def teacher_options(model: Model) -> Decorator[Any]:
         return setting_option(model, f"teacher_settings.{setting}", name, heading=heading, **given)
 
     return stack(
+        option("--architecture", "architecture", metavar="NAME"),
         option("--input-size", "input_size_hw", type=str, callback=_size, metavar="HxW"),
         option("--output-name", "output_name"),
         option("--mean", "mean", type=str, callback=_triple, metavar="R,G,B"),

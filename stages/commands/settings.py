@@ -39,9 +39,9 @@ def settings_command(command_name: tuple[str, ...], preset: str | None) -> None:
     shown = set()
     for model in dict.fromkeys(option.model for option in options):
         for line in list_settings(model):
-            if line.name in shown:
+            if (line.name, line.only_where) in shown:
                 continue
-            shown.add(line.name)
+            shown.add((line.name, line.only_where))
             default = of_preset.get(line.name, line.default)
             facts = [line.values]
             facts += [] if default is None else [f"default {default}"]

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.caching.settings import TeacherInputs
-from pipeline.config import InputFile, InputFolder, InputPath, OutputFolder, StageConfig
+from pipeline.config import InputFile, InputFolder, OutputFolder, StageConfig
 from pipeline.settings import (
     MAX_PROCESSES,
     BatchSize,
@@ -15,6 +15,7 @@ from pipeline.settings import (
     NumThreads,
     PeopleSettings,
     Precision,
+    TeacherPath,
     TeacherSettings,
     ViewRecipe,
 )
@@ -39,8 +40,9 @@ class StudyInputs(StageConfig):
     """COCO keypoint JSON of the people."""
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
-    teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    teacher: TeacherPath
+    """Heatmap teacher: a .onnx file, a published checkpoint, a ViTPose of Hugging Face (its
+    folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists them."""
     recipe: ViewRecipe = ViewRecipe()
     teacher_settings: TeacherSettings = TeacherSettings()
     people: PeopleSettings = PeopleSettings()

@@ -21,6 +21,7 @@ from pipeline.settings import (
     DeviceName,
     InputStore,
     PeopleSettings,
+    TeacherPath,
     TeacherSettings,
 )
 from pipeline.wording import in_series
@@ -114,21 +115,23 @@ class EvaluateWeights(_EvaluateStudent):
     """Evaluation of a student's weights file."""
 
     weights: InputFile
-    """Weights file of a student."""
+    """Weights file of a student, trained here or published."""
 
 
 class EvaluateExported(EvaluateNetwork):
-    """Evaluation of an exported student."""
+    """Evaluation of a student that is one file."""
 
     student: InputFile
-    """Student that ``distil export`` wrote, run by onnxruntime."""
+    """Student that ``distil export`` wrote, run by onnxruntime, or the published checkpoint of a
+    student."""
 
 
 class EvaluateTeacher(EvaluateNetwork):
     """Evaluation of a teacher."""
 
-    teacher: InputPath
-    """Heatmap teacher: a .onnx file, or a run folder of train-teacher."""
+    teacher: TeacherPath
+    """Heatmap teacher: a .onnx file, a published checkpoint, a ViTPose of Hugging Face (its
+    folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists them."""
     teacher_settings: TeacherSettings = TeacherSettings()
     device: DeviceName = "auto"
     """Device that the teacher runs on."""
@@ -208,10 +211,12 @@ class CompareConfig(StageConfig):
     images: InputFolder
     """Folder of the images; file names in the annotations are relative to it."""
     arms: tuple[tuple[str, InputPath], ...]
-    """Name and run folder of a student, or its exported file; the same name again is another seed
-    of the same arm. Repeatable."""
-    teacher: InputPath | None = None
-    """Heatmap teacher to measure too: a .onnx file, or a run folder of train-teacher."""
+    """Name and run folder of a student, or its exported or published file; the same name again is
+    another seed of the same arm. Repeatable."""
+    teacher: TeacherPath | None = None
+    """Heatmap teacher to measure too: a .onnx file, a published checkpoint, a ViTPose of Hugging
+    Face (its folder, or hf:OWNER/NAME), or a run folder of train-teacher; docs/teachers.md lists
+    them."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
     device: DeviceName = "auto"
     """Device on which all networks predict, exported ones aside; their time and memory are measured
@@ -260,7 +265,7 @@ class StoreInfoConfig(StageConfig):
 class StoreSources(StoredTeacher):
     """A store and what it was made from, where that is not where it was."""
 
-    teacher: InputPath | None = None
+    teacher: TeacherPath | None = None
     """Teacher file or run folder; by default the one that the store was made with."""
     images: InputFolder | None = None
     """Folder of the images; by default the one that the store was made from."""

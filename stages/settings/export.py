@@ -1,5 +1,6 @@
 """Settings of ``distil export``."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,8 +18,10 @@ AllowedBatch = Annotated[
 class ExportConfig(StageConfig):
     """All settings of ``distil export``."""
 
-    run_folder: InputFolder
+    run_folder: InputFolder | None = None
     """Run folder of a student, whose best weights are exported."""
+    student: InputFile | None = None
+    """Weights file of a student, trained here or published, in place of a run folder."""
     output: OutputFile
     """ONNX file to write; its model card is written beside it, with the ending .md."""
     precision: Literal["float32", "float16", "int8"] = "float32"
@@ -51,6 +54,8 @@ class ExportConfig(StageConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if (self.run_folder is None) == (self.student is None):
+            raise ValueError("nothing to export: give one of run_folder and student")
         if self.output.suffix.lower() != ".onnx":
             raise ValueError(f"output must be a file name that ends in .onnx, got {self.output}")
         if (self.val_annotations is None) != (self.val_images is None):
@@ -63,3 +68,10 @@ class ExportConfig(StageConfig):
                 "if its AP is kept"
             )
         return self
+
+    @property
+    def source(self) -> Path:
+        """The run folder or the weights file."""
+        source = self.run_folder or self.student
+        assert source is not None
+        return source

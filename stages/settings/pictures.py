@@ -8,13 +8,12 @@ from pydantic import Field, model_validator
 from pipeline.config import (
     InputFile,
     InputFolder,
-    InputPath,
     OutputFile,
     StageConfig,
     validate_config,
 )
 from pipeline.errors import ConfigError
-from pipeline.settings import DeviceName, InputStore, TeacherSettings
+from pipeline.settings import DeviceName, InputStore, TeacherPath, TeacherSettings
 from pipeline.wording import in_series
 from stages.settings.evaluation import StoredTeacher
 
@@ -67,9 +66,10 @@ class ShowStudentConfig(_OfAnnotatedPeople):
     """Teacher store whose people and predictions are drawn, in place of annotations."""
     teacher_name: str | None = None
     """Name of the teacher, for a store with several."""
-    teacher: InputPath | None = None
-    """Heatmap teacher to draw beside the student: a .onnx file, or a run folder of
-    train-teacher."""
+    teacher: TeacherPath | None = None
+    """Heatmap teacher to draw beside the student: a .onnx file, a published checkpoint, a ViTPose
+    of Hugging Face (its folder, or hf:OWNER/NAME), or a run folder of train-teacher;
+    docs/teachers.md lists them."""
     teacher_settings: TeacherSettings = TeacherSettings(flip_test=True)
     worst: int | None = Field(None, ge=1)
     """Number of people with the student's lowest OKS to draw, the lowest first, in place of people

@@ -16,7 +16,8 @@ class PredictConfig(StageConfig):
     """All settings of ``distil predict``."""
 
     student: InputPath
-    """Student: a run folder of train-student, a weights file, or a .onnx file of export."""
+    """Student: a run folder of train-student, its weights or a published checkpoint, or a .onnx
+    file of export."""
     inputs: tuple[str, ...]
     """Photographs, video files, folders of both, or the index of a webcam."""
     detections: InputFile | None = None

@@ -38,13 +38,11 @@ class ReportConfig(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.output.suffix.lower() not in (".html", ".htm"):
-            raise ValueError(
-                f"output must be a file name that ends in .html, got {self.output}; choose another"
-            )
+            raise ValueError(f"--output must be a file name that ends in .html, got {self.output}")
         if (self.annotations is None) != (self.images is None):
             raise ValueError("give --annotations and --images together, or none of them")
         if self.store is None and self.teacher_name is not None:
-            raise ValueError("teacher_name has no effect without a store; leave it out")
+            raise ValueError("--teacher-name has no effect without --store; leave it out")
         places = [folder.resolve() for folder in self.run_folders]
         for folder in self.run_folders:
             if places.count(folder.resolve()) > 1:

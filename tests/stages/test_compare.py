@@ -145,7 +145,7 @@ def test_the_table_has_a_row_per_arm_and_fits_eighty_columns(
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ((), "nothing to compare; name arms as name=run_folder"),
+        ((), "nothing to compare is given; give --arm NAME=RUN_FOLDER"),
         ((("a", "x"), ("a", "y"), ("b", "z")), "arms need as many run folders each"),
     ],
 )

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Protocol
@@ -370,7 +370,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"output": "a.png"}, "must be a file name that ends in .html"),
     ({"annotations": "a.json"}, "give --annotations and --images together"),
     ({"images": "a"}, "give --annotations and --images together"),
-    ({"teacher_name": "b"}, "teacher_name has no effect without a store"),
+    ({"teacher_name": "b"}, "--teacher-name has no effect without --store"),
     ({"run_folders": ("r", "x/../r")}, "is given twice"),
     ({"run_folders": ()}, "at least 1 item"),
 ]
@@ -410,6 +410,13 @@ def test_the_teacher_is_the_stores_own_word_or_predicts_or_is_left_out(
     padding = opened.views.recipe["padding"]
     expected = predict_people(estimator, others, tmp_path, padding=padding)
     np.testing.assert_allclose(predicted.keypoints, expected.keypoints[rows], atol=1e-3)
+
+
+def test_people_without_sigmas_have_neither_ap_nor_oks(drawn: Drawn, tmp_path: Path) -> None:
+    people = read_people(drawn.annotations, drawn.images, PeopleSettings())
+    bare = replace(people, skeleton=replace(people.skeleton, sigmas=()))
+    with pytest.raises(ConfigError, match=r"has no sigmas; give them as people\.skeleton"):
+        Evaluator(bare, drawn.annotations, drawn.images, tmp_path, threshold=None)
 
 
 def browser() -> str:

@@ -308,9 +308,9 @@ REFUSALS: list[tuple[Mapping[str, Any], str]] = [
     ({"run_folder": "r", "worst": 3, "num_people": 4}, "worst is the number of people"),
     ({"run_folder": "r", "store": "s", "teacher": "t"}, "a store has its own teacher"),
     ({"run_folder": "r", "store": "s", "annotations": "a", "images": "i"}, "has its own people"),
-    ({"run_folder": "r", "annotations": "a"}, "annotations need images"),
-    ({"run_folder": "r", "teacher_name": "b"}, "teacher_name has no effect without a store"),
-    ({"run_folder": "r", "teacher_settings": {"scale": 1.0}}, "have no effect without a teacher"),
+    ({"run_folder": "r", "annotations": "a"}, "--annotations need --images"),
+    ({"run_folder": "r", "teacher_name": "b"}, "--teacher-name has no effect without a store"),
+    ({"run_folder": "r", "teacher_settings": {"scale": 1.0}}, "have no effect without --teacher"),
     ({"run_folder": "r", "output": "a.jpg"}, "must be a file name that ends in .png"),
     ({"run_folder": "r", "worse": 3}, "unknown setting worse"),
 ]

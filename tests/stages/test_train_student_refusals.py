@@ -41,15 +41,15 @@ def copy_images(drawn: Any, target: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "give either a teacher store or annotations"),
-        ({"annotations": "a.json"}, "distillation needs a teacher store"),
+        ({}, "give either a teacher store .--store. or --annotations"),
+        ({"annotations": "a.json"}, "distillation needs --store; give it, or --no-distillation"),
         (
             {"store": "s", "loss": {"confidence": 0, "simulated_heatmap": 0}},
-            "nothing is distilled; set one, or turn distillation off",
+            "nothing is distilled; set one, or give --no-distillation",
         ),
         (
             {"annotations": "a", "distillation": False, "loss": {"regression": 0}},
-            "nothing is left",
+            "no loss is left",
         ),
     ],
 )

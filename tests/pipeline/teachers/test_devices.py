@@ -77,12 +77,12 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused_where_a_gpu_was_named() 
 def test_a_bound_session_gives_the_bits_of_a_plain_run(tmp_path: Path) -> None:
     """Bound memory is kept from batch to batch, and made anew for a batch of another size."""
     session = open_session(write_onnx_teacher(tmp_path / "teacher.onnx"), 1, "cpu")
-    bound = BoundSession(session, "image", "heatmaps", "cpu", 0)
+    bound = BoundSession(session, "image", ["heatmaps"], "cpu", 0)
     random = np.random.default_rng(0)
     for size in (2, 2, 3):
         images = random.normal(size=(size, 3, 256, 192)).astype(np.float32)
         given = images.copy()
-        np.testing.assert_array_equal(bound(images), session.run(None, {"image": images})[0])
+        np.testing.assert_array_equal(bound(images), session.run(None, {"image": images}))
         np.testing.assert_array_equal(images, given)
 
 

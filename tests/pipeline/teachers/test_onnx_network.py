@@ -276,7 +276,7 @@ def test_without_the_extra_the_message_says_what_to_install(
     path = write_model(tmp_path / "t.onnx")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        TeacherError, match=rf"needs {package}, which is not installed; install distil-pose\[onnx\]"
+        TeacherError, match=rf"needs {package}, which is not installed; install the extra onnx"
     ):
         opened(path)
 

@@ -290,6 +290,6 @@ def test_a_missing_teacher_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "teacher.pth").write_bytes(b"?")
-    with pytest.raises(TeacherError, match=r"teacher\.pth is of no known kind; expected a \.onnx"):
-        open_teacher(tmp_path / "teacher.pth", TeacherSettings())
+    (tmp_path / "teacher.h5").write_bytes(b"?")
+    with pytest.raises(TeacherError, match=r"teacher\.h5 is of no known kind; expected a \.onnx"):
+        open_teacher(tmp_path / "teacher.h5", TeacherSettings())

@@ -125,7 +125,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RunFolderError, match=r"is not a whole safetensors file"):
+    with pytest.raises(TeacherError, match=r"is not a whole safetensors file"):
         opened(tmp_path / "t.safetensors")
 
 

@@ -79,5 +79,5 @@ def test_without_the_extra_one_line_says_what_to_install(
         tensorboard=package == "tensorboard",
         wandb="poses" if package == "wandb" else None,
     )
-    with pytest.raises(ConfigError, match=rf"--{package} needs .* 'distil-pose\[{package}\]'"):
+    with pytest.raises(ConfigError, match=rf"--{package} needs .*uv sync --extra {package}"):
         config.require_packages()
