@@ -48,7 +48,7 @@ def test_a_plain_student_whose_score_would_learn_heat_has_none(drawn: Any, tmp_p
 
 def test_scores_of_labels_alone_are_no_distillation(drawn: Any, store: Path) -> None:
     loss = {"simulated_heatmap": 0, "score_target": "oks_of_labels"}
-    with pytest.raises(ConfigError, match=r"nothing is distilled; set one, or give --no-distillation"):
+    with pytest.raises(ConfigError, match=r"nothing is distilled; set one, or give --no-dist"):
         configure(drawn, store=store, annotations=None, distillation=True, loss=loss)
 
 
