@@ -6,9 +6,7 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,13 +39,11 @@ from stages.settings.evaluation import evaluation_of
 from stages.settings.report import ReportConfig
 from stages.settings.training import TrainStudentConfig
 from tests.support.evaluation_sample import draw_sample, save_network
+from tests.support.html_pages import PageReader, dump, run_browser
 
 NAMES = ("<first> & best", "second")
 COMMAND = ["/bin/distil", "report", "a file"]
-_OPEN = {"meta", "br", "img", "wbr"}
-"""Elements without an end."""
 _PHONE, _DESKTOP = 390, 1280
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class Drawn(Protocol):
@@ -55,37 +51,6 @@ class Drawn(Protocol):
 
     annotations: Path
     images: Path
-
-
-class PageReader(HTMLParser):
-    """Reads a page: its text, tables and pictures; fails where an element is not closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in _OPEN:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 @dataclass
@@ -417,41 +382,6 @@ def test_people_without_sigmas_have_neither_ap_nor_oks(drawn: Drawn, tmp_path: P
     bare = replace(people, skeleton=replace(people.skeleton, sigmas=()))
     with pytest.raises(ConfigError, match=r"has no sigmas; give them as people\.skeleton"):
         Evaluator(bare, drawn.annotations, drawn.images, tmp_path, threshold=None)
-
-
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"there is no browser among {', '.join(_BROWSERS)}, so no page is drawn")
-    return found
-
-
-def dump(page: Path, width: int) -> dict[str, Any]:
-    """Lay a page out in a frame of a width, and return what its script measures."""
-    measure = """<script>addEventListener("load", () => parent.postMessage({
-      scroll: document.documentElement.scrollWidth, width: innerWidth,
-      broken: [...document.images].filter(i => i.naturalWidth != 240).length,
-      images: document.images.length, loaded: performance.getEntriesByType("resource")
-        .filter(entry => !entry.name.startsWith("data:")).length,
-      tall: [...document.images].filter(i => Math.abs(i.height / i.width - 4/3) > 0.05).length,
-      outside: [...document.querySelectorAll("section > *, section svg, .tile, figcaption, dd")]
-        .filter(e => e.getBoundingClientRect().right > innerWidth + 1).length,
-    }, "*"))</script></body>"""
-    measured, frame = page.with_suffix(".measured.html"), page.with_suffix(".frame.html")
-    measured.write_text(page.read_text().replace("</body>", measure))
-    frame.write_text(
-        f'<iframe src="{measured.name}" style="width:{width}px;height:900px;border:0"></iframe>'
-        '<script>addEventListener("message", event => '
-        "{document.body.textContent = `RESULT${JSON.stringify(event.data)}END`})</script>"
-    )
-    shown = run_browser("--dump-dom", "--virtual-time-budget=10000", frame.as_uri())
-    return dict(json.loads(re.findall("RESULT(.*)END", shown.decode())[-1]))
-
-
-def run_browser(*arguments: str) -> bytes:
-    words = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command = [*words, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
 
 
 @pytest.mark.slow
