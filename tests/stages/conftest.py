@@ -31,6 +31,7 @@ from store_schemas.formats import PROFILES
 from store_schemas.heatmap_codec import quantise_heatmaps
 from store_schemas.manifest import digest_of_images
 from store_schemas.teacher_store import Status
+from tests.support.drawn_people import DrawnPeople
 from tests.support.evaluation_sample import Sample, draw_sample, save_network
 from tests.support.onnx_teacher import write_onnx_teacher
 
@@ -38,12 +39,6 @@ INPUT_SIZE_HW = (256, 192)
 HEATMAP_SIZE_HW = (64, 48)
 
 StoreMaker = Callable[..., Path]
-
-
-@dataclass(frozen=True)
-class DrawnPeople:
-    annotations: Path
-    images: Path
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from click.testing import CliRunner, Result
@@ -17,6 +16,7 @@ from pipeline.errors import ConfigError, RunFolderError
 from pipeline.evaluation.kept_evaluations import Evaluator
 from pipeline.runs.run_folder import RunFolder
 from stages.settings.ablate import SWEEPS, AblateConfig, plan_sweep
+from tests.support.drawn_people import DrawnPeople
 
 SWEEP = """# Do the teacher's maps help?
 baseline = "labels"
@@ -30,11 +30,6 @@ distillation = false
 [arms."+ maps"]
 loss.teacher_regression = 0.1
 """
-
-
-class DrawnPeople(Protocol):
-    annotations: Path
-    images: Path
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import functools
 import io
 import json
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -23,11 +22,7 @@ from pipeline.settings import PeopleSettings
 from stages.commands.evaluation_tables import print_comparison
 from stages.compare import Comparison, compare
 from stages.settings.evaluation import CompareConfig
-
-
-class DrawnPeople(Protocol):
-    annotations: Path
-    images: Path
+from tests.support.drawn_people import DrawnPeople
 
 
 def save_network(path: Path, drawn: DrawnPeople, architecture: str, seed: int) -> Path:

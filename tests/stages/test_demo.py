@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import pytest
@@ -12,11 +11,7 @@ from rich.console import Console
 from pipeline.pictures.predictions import NUM_SHOWN, draw_people
 from stages import demo as demo_stage
 from stages.demo import DemoError, DemoSize, demo
-
-
-class DrawnPeople(Protocol):
-    annotations: Path
-    images: Path
+from tests.support.drawn_people import DrawnPeople
 
 
 def quiet() -> Console:

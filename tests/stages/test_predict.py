@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +17,9 @@ from stages import predict as predict_stage
 from stages.predict import predict
 from stages.settings.prediction import PredictConfig
 from stages.settings.training import TrainStudentConfig
+from tests.support.drawn_people import DrawnPeople
 from tests.support.evaluation_sample import save_network
 from tests.support.onnx_detector import write_onnx_detector
-
-
-class Drawn(Protocol):
-    """The drawn people of the fixtures."""
-
-    annotations: Path
-    images: Path
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,7 @@ def write_film(path: Path, num_frames: int = 6) -> Path:
 
 
 def test_the_poses_are_those_that_evaluate_measures(
-    drawn: Drawn, student: Path, tmp_path: Path
+    drawn: DrawnPeople, student: Path, tmp_path: Path
 ) -> None:
     """Same ids, same boxes, same scores; every photograph is drawn."""
     options = (
@@ -105,7 +99,7 @@ def test_the_poses_are_those_that_evaluate_measures(
     assert f"wrote {tmp_path / 'out'}: {len(found)} poses in {len(names)} images" in result.output
 
 
-def test_one_pose_is_counted_as_one(drawn: Drawn, student: Path, tmp_path: Path) -> None:
+def test_one_pose_is_counted_as_one(drawn: DrawnPeople, student: Path, tmp_path: Path) -> None:
     photograph = sorted(drawn.images.iterdir())[0]
     result = distil(
         *("predict", photograph, "--student", student, "--whole-image", "--no-pictures"),
@@ -114,7 +108,9 @@ def test_one_pose_is_counted_as_one(drawn: Drawn, student: Path, tmp_path: Path)
     assert f"wrote {tmp_path / 'out'}: 1 pose in 1 image, " in result.output
 
 
-def test_results_can_be_loaded_by_pycocotools(drawn: Drawn, student: Path, tmp_path: Path) -> None:
+def test_results_can_be_loaded_by_pycocotools(
+    drawn: DrawnPeople, student: Path, tmp_path: Path
+) -> None:
     from pycocotools.coco import COCO
 
     config = PredictConfig(

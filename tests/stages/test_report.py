@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,19 +38,13 @@ from stages.report import report
 from stages.settings.evaluation import evaluation_of
 from stages.settings.report import ReportConfig
 from stages.settings.training import TrainStudentConfig
-from tests.support.evaluation_sample import draw_sample, save_network
+from tests.support.drawn_people import DrawnPeople
+from tests.support.evaluation_sample import draw_sample, linear_of, save_network
 from tests.support.html_pages import PageReader, dump, run_browser
 
 NAMES = ("<first> & best", "second")
 COMMAND = ["/bin/distil", "report", "a file"]
 _PHONE, _DESKTOP = 390, 1280
-
-
-class Drawn(Protocol):
-    """The drawn people of the fixtures."""
-
-    annotations: Path
-    images: Path
 
 
 @dataclass
@@ -74,14 +68,7 @@ class Report:
         return next(row for row in self.page.rows if row[0] == name)
 
 
-def linear_of(network: Any) -> torch.nn.Linear:
-    """Return the last layer of a student; its channel 2 is the score."""
-    linear = network.head.linear
-    assert isinstance(linear, torch.nn.Linear)
-    return linear
-
-
-def make_run(root: Path, drawn: Drawn, seed: int, **settings: Any) -> Path:
+def make_run(root: Path, drawn: DrawnPeople, seed: int, **settings: Any) -> Path:
     """A run whose student has random weights, with two epochs and a validation."""
     config = TrainStudentConfig.model_validate(
         {"architecture": "distilpose-xs", "distillation": False, "annotations": drawn.annotations}
@@ -126,7 +113,7 @@ def spread_scores(run: Path, people: People, images: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(drawn: Drawn, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+def written(drawn: DrawnPeople, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("report")
     runs = [make_run(folder / name, drawn, seed) for seed, name in enumerate(NAMES, start=1)]
     config = ReportConfig(
@@ -168,7 +155,9 @@ def test_names_from_outside_are_text_and_no_markup(written: Report) -> None:
     assert NAMES[0] in written.page.text
 
 
-def test_the_figures_are_those_of_evaluate(written: Report, drawn: Drawn, tmp_path: Path) -> None:
+def test_the_figures_are_those_of_evaluate(
+    written: Report, drawn: DrawnPeople, tmp_path: Path
+) -> None:
     titles = [title.replace("\n", "") for title in written.page.rows[0]]
     assert titles[:4] == ["run", "AP,own score", "AP,score 1", "mean OKS"]
     for run, name in zip(written.runs, NAMES, strict=True):
@@ -200,7 +189,7 @@ def test_every_keypoint_has_its_oks_and_pck_in_every_run(written: Report) -> Non
 
 
 def test_scores_are_compared_with_oks_where_they_were_trained(
-    written: Report, drawn: Drawn
+    written: Report, drawn: DrawnPeople
 ) -> None:
     weights = RunFolder(written.runs[0]).best_weights
     student = open_student(weights, flip_test=True, threshold=None, device="cpu")
@@ -264,7 +253,7 @@ def written_store(written: Report) -> str:
 
 
 def test_a_network_is_measured_once_and_another_one_again(
-    written: Report, drawn: Drawn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    written: Report, drawn: DrawnPeople, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a network predicts again")
@@ -287,7 +276,7 @@ def test_a_network_is_measured_once_and_another_one_again(
 
 
 def test_a_run_that_was_not_validated_is_measured_on_given_people(
-    drawn: Drawn, tmp_path: Path
+    drawn: DrawnPeople, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", drawn, 1, val_annotations=None)
     config = ReportConfig(run_folders=(run,), output=tmp_path / "a.html")
@@ -303,7 +292,7 @@ def test_a_run_that_was_not_validated_is_measured_on_given_people(
 
 
 def test_runs_validated_on_different_people_are_refused(
-    drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: DrawnPeople, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = make_run(tmp_path / "one", drawn, 1)
     same = tmp_path / "same.json"
@@ -324,7 +313,7 @@ def test_runs_validated_on_different_people_are_refused(
         report(config, NoProgress(), COMMAND)
 
 
-def test_a_teachers_run_is_refused(drawn: Drawn, tmp_path: Path) -> None:
+def test_a_teachers_run_is_refused(drawn: DrawnPeople, tmp_path: Path) -> None:
     save_network(RunFolder(tmp_path / "t").best_weights, "tokenpose-xs")
     config = ReportConfig(run_folders=(tmp_path / "t",), output=tmp_path / "a.html")
     with pytest.raises(RunFolderError, match=r"a teacher \(tokenpose-xs\); a report is about"):
@@ -352,7 +341,7 @@ def test_settings_that_contradict_each_other_are_refused(
 
 
 def test_the_teacher_is_the_stores_own_word_or_predicts_or_is_left_out(
-    drawn: Drawn, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drawn: DrawnPeople, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = TeacherStore.open(str(store))
     people = read_people(drawn.annotations, drawn.images, PeopleSettings())
@@ -377,7 +366,7 @@ def test_the_teacher_is_the_stores_own_word_or_predicts_or_is_left_out(
     np.testing.assert_allclose(predicted.keypoints, expected.keypoints[rows], atol=1e-3)
 
 
-def test_people_without_sigmas_have_neither_ap_nor_oks(drawn: Drawn, tmp_path: Path) -> None:
+def test_people_without_sigmas_have_neither_ap_nor_oks(drawn: DrawnPeople, tmp_path: Path) -> None:
     people = read_people(drawn.annotations, drawn.images, PeopleSettings())
     bare = replace(people, skeleton=replace(people.skeleton, sigmas=()))
     with pytest.raises(ConfigError, match=r"has no sigmas; give them as people\.skeleton"):

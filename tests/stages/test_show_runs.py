@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,16 +36,10 @@ from stages.settings.pictures import ShowAttentionConfig, ShowStudentConfig, pic
 from stages.settings.training import TrainStudentConfig, TrainTeacherConfig
 from stages.show_attention import show_attention
 from stages.show_student import show_student
+from tests.support.drawn_people import DrawnPeople
 from tests.support.evaluation_sample import save_network
 
 SIGMA = 2.0
-
-
-class Drawn(Protocol):
-    """The drawn people of the fixtures."""
-
-    annotations: Path
-    images: Path
 
 
 class Sheet:
@@ -93,7 +87,7 @@ def poses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[DrawnPose, DrawnPose | 
     return found
 
 
-def make_run(folder: Path, drawn: Drawn, store: Path, **settings: Any) -> Path:
+def make_run(folder: Path, drawn: DrawnPeople, store: Path, **settings: Any) -> Path:
     """A run whose student has random weights, and Gaussians of the width ``SIGMA``."""
     config = TrainStudentConfig.model_validate(
         {"architecture": "distilpose-xs", "store": str(store), "images": drawn.images, **settings}
@@ -109,11 +103,11 @@ def make_run(folder: Path, drawn: Drawn, store: Path, **settings: Any) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, drawn: Drawn, store: Path) -> Path:
+def run(tmp_path: Path, drawn: DrawnPeople, store: Path) -> Path:
     return make_run(tmp_path, drawn, store, val_annotations=drawn.annotations)
 
 
-def people_of(drawn: Drawn) -> People:
+def people_of(drawn: DrawnPeople) -> People:
     return read_people(drawn.annotations, drawn.images, PeopleSettings())
 
 
@@ -124,7 +118,7 @@ def draw(tmp_path: Path, run: Path, **settings: Any) -> None:
 
 
 def test_the_worst_people_are_those_of_the_lowest_oks_that_evaluate_measures(
-    run: Path, drawn: Drawn, sheet: Sheet, tmp_path: Path
+    run: Path, drawn: DrawnPeople, sheet: Sheet, tmp_path: Path
 ) -> None:
     people = people_of(drawn)
     student = open_student(
@@ -141,7 +135,7 @@ def test_the_worst_people_are_those_of_the_lowest_oks_that_evaluate_measures(
     assert f"mean OKS is {oks.mean():.2f}" in sheet.heading
 
 
-def test_oks_is_that_of_the_evaluation_and_undefined_without_labels(drawn: Drawn) -> None:
+def test_oks_is_that_of_the_evaluation_and_undefined_without_labels(drawn: DrawnPeople) -> None:
     people = people_of(drawn)
     rows = np.array([2, 0])
     keypoints = people.keypoints[rows, :, :2].astype(np.float64) + 9
@@ -161,7 +155,7 @@ def test_oks_is_that_of_the_evaluation_and_undefined_without_labels(drawn: Drawn
 
 def test_heat_of_student_and_store_lies_where_their_keypoints_are(
     run: Path,
-    drawn: Drawn,
+    drawn: DrawnPeople,
     store: Path,
     sheet: Sheet,
     poses: list[tuple[DrawnPose, DrawnPose]],
@@ -196,7 +190,7 @@ def test_heat_of_student_and_store_lies_where_their_keypoints_are(
 
 
 def test_a_run_that_learned_no_gaussian_has_no_simulated_heatmaps(
-    drawn: Drawn, store: Path, sheet: Sheet, tmp_path: Path
+    drawn: DrawnPeople, store: Path, sheet: Sheet, tmp_path: Path
 ) -> None:
     plain = make_run(tmp_path, drawn, store, distillation=False)
     draw(tmp_path, plain, store=str(store), images=drawn.images, num_people=2)
@@ -204,7 +198,7 @@ def test_a_run_that_learned_no_gaussian_has_no_simulated_heatmaps(
     assert "simulated" not in sheet.legend
 
 
-def test_confused_sides_are_said(drawn: Drawn) -> None:
+def test_confused_sides_are_said(drawn: DrawnPeople) -> None:
     people = people_of(drawn)
     swap = list(people.skeleton.flip_indices)
     truth = people.keypoints[0, :, :2].astype(np.float64)
@@ -235,7 +229,7 @@ def test_a_pose_is_drawn_in_the_rings_of_the_truth_in_the_colour_of_its_side() -
 
 
 def test_attention_is_drawn_by_layer_for_each_keypoint_of_a_student_and_of_a_teacher(
-    run: Path, drawn: Drawn, sheet: Sheet, tmp_path: Path
+    run: Path, drawn: DrawnPeople, sheet: Sheet, tmp_path: Path
 ) -> None:
     def show_it(folder: Path, **settings: Any) -> None:
         show_attention(ShowAttentionConfig(attention=folder, output=tmp_path / "a.png", **settings))
@@ -285,7 +279,7 @@ def test_a_network_without_tokens_has_no_attention() -> None:
 
 
 def test_a_run_that_names_no_people_says_which_options_do(
-    drawn: Drawn, store: Path, sheet: Sheet, tmp_path: Path
+    drawn: DrawnPeople, store: Path, sheet: Sheet, tmp_path: Path
 ) -> None:
     bare = make_run(tmp_path, drawn, store)
     with pytest.raises(ConfigError, match=r"names no people to draw; give --annotations and"):

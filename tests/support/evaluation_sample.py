@@ -150,3 +150,10 @@ def write_store(sample: Sample, *, failed: tuple[int, ...] = (), finish: bool = 
         writer.finish()
     lease.release()
     return path
+
+
+def linear_of(network: Any) -> torch.nn.Linear:
+    """Return the last layer of a student; its channel 2 is the score."""
+    linear = network.head.linear
+    assert isinstance(linear, torch.nn.Linear)
+    return linear
